@@ -1,0 +1,25 @@
+"""The extensions: pgvector for embeddings, pg_trgm for text search.
+
+Revision ID: 0001
+Revises:
+Create Date: 2026-11-21
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision: str = "0001"
+down_revision: str | None = None
+branch_labels: tuple[str, ...] | None = None
+depends_on: tuple[str, ...] | None = None
+
+
+def upgrade() -> None:
+    op.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+
+
+def downgrade() -> None:
+    # The extensions stay: dropping them would take along what others in the same database built with them.
+    pass

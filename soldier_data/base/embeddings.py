@@ -1,0 +1,61 @@
+"""Embeddings as every store takes them: plain lists of floats, checked the same way everywhere."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+
+from soldier_data.errors import ValidationError
+
+SHORTEST, LONGEST = 1e-15, 1e15
+"""Range of vector lengths. pgvector sums squares in float32, whose range ends at the square of 1e-19 and 1e19."""
+
+
+def check_embedding(embedding: Sequence[float], dimensions: int, field: str) -> None:
+    """Check that `embedding` can be stored and compared by cosine.
+
+    Raises:
+        ValidationError: It has another length than `dimensions`, holds NaN or infinity, or is the zero vector
+            (whose cosine with anything is undefined) or so short or long that float32 cannot tell it from that.
+    """
+    if len(embedding) != dimensions:
+        raise ValidationError(
+            f"{field} has {len(embedding)} numbers where {dimensions} are stored: use a model of that size, "
+            "or set SOLDIER_EMBEDDING_DIMENSIONS and migrate",
+            field=field,
+        )
+    norm = math.hypot(*embedding)
+    if not math.isfinite(norm):
+        raise ValidationError(f"{field} holds NaN or infinity: embed the text again", field=field)
+    if norm == 0.0:
+        raise ValidationError(
+            f"{field} is the zero vector, which has no direction to compare: leave it out instead", field=field
+        )
+    if not SHORTEST <= norm <= LONGEST:
+        raise ValidationError(
+            f"{field} has a norm outside of {SHORTEST:g} to {LONGEST:g}, which float32 cannot compare: normalise it",
+            field=field,
+        )
+
+
+def check_query(embedding: Sequence[float], dimensions: int, min_score: float) -> None:
+    """Check the embedding that is searched for, and the least score of a match.
+
+    Raises:
+        ValidationError: As `check_embedding`, or `min_score` is NaN or infinite.
+    """
+    check_embedding(embedding, dimensions, "query_embedding")
+    if not math.isfinite(min_score):
+        raise ValidationError("min_score is not finite: pass a cosine similarity, -1 to 1", field="min_score")
+
+
+def to_float32(embedding: Sequence[float]) -> list[float]:
+    """`embedding` as PostgreSQL gives it back: each number rounded to float32."""
+    return array("f", embedding).tolist()
+
+
+def cosine_similarity(first: Sequence[float], second: Sequence[float]) -> float:
+    """The cosine of the angle between two vectors of equal length, computed in float64: -1 to 1."""
+    dot = sum(a * b for a, b in zip(first, second, strict=True))
+    return dot / (math.hypot(*first) * math.hypot(*second))

@@ -1,0 +1,91 @@
+"""The SQLAlchemy engine: how connections are opened and pooled."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from soldier_data.settings import Settings
+
+# More than the package has statements, so that none is ever prepared twice on a connection.
+_STATEMENTS_KEPT_PREPARED = 1_000
+
+
+def create_engine(settings: Settings) -> AsyncEngine:
+    """An engine with the pool that `settings` describe. Nothing is connected before the first use."""
+
+    async def connect() -> Any:
+        return await open_connection(settings)
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=settings.pool_size,
+        max_overflow=settings.pool_overflow,
+        pool_timeout=settings.pool_timeout.total_seconds(),
+        pool_recycle=settings.pool_recycle.total_seconds(),
+        # The connection returned last has its statements prepared and its caches warm.
+        pool_use_lifo=True,
+        # `Database` hands no connection back that is inside a transaction.
+        pool_reset_on_return=None,
+    )
+
+
+async def open_connection(settings: Settings) -> Any:
+    """Open one asyncpg connection that reads and writes vectors in binary.
+
+    The URL is handed to asyncpg as it is: it knows libpq's parameters (sslmode, several hosts, ...).
+    """
+    connection = await asyncpg.connect(
+        driver_url(settings.database_url),
+        timeout=settings.connect_timeout.total_seconds(),
+        command_timeout=settings.command_timeout.total_seconds(),
+        statement_cache_size=0 if settings.pgbouncer else _STATEMENTS_KEPT_PREPARED,
+        max_cached_statement_lifetime=0,
+    )
+    try:
+        await _register_vector(connection)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+def driver_url(url: str) -> str:
+    """`url` with the scheme that asyncpg and libpq take: postgresql://."""
+    return urlunsplit(urlsplit(url)._replace(scheme="postgresql"))
+
+
+async def _register_vector(connection: Any) -> None:
+    schema = await connection.fetchval(
+        "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'vector'"
+    )
+    if schema is None:
+        # Not migrated yet. Statements that need the type will say so, and their connection is not kept.
+        return
+    await connection.set_type_codec(
+        "vector", schema=schema, encoder=_encode_vector, decoder=_decode_vector, format="binary"
+    )
+
+
+# pgvector's binary form: the count and a zero as two-byte integers, then the numbers as float32, big-endian.
+# `struct` writes it straight from a list, three times as fast as by way of pgvector.Vector.
+
+
+@lru_cache(maxsize=16)
+def _layout(dimensions: int) -> struct.Struct:
+    return struct.Struct(f">HH{dimensions}f")
+
+
+def _encode_vector(value: list[float]) -> bytes:
+    return _layout(len(value)).pack(len(value), 0, *value)
+
+
+def _decode_vector(value: bytes) -> list[float]:
+    dimensions = int.from_bytes(value[:2])
+    return list(_layout(dimensions).unpack(value)[2:])

@@ -1,0 +1,119 @@
+"""The declarative base, the column groups that tables share, and the type of embedding columns."""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ColumnClause, DateTime, Float, Index, MetaData, Operators, Text, Uuid, literal_column
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine, UserDefinedType
+
+embedding_dimensions: ContextVar[int | None] = ContextVar("embedding_dimensions", default=None)
+"""The dimensions that DDL is made with; unset, the environment's SOLDIER_EMBEDDING_DIMENSIONS, else 1536."""
+
+
+class EmbeddingVector(UserDefinedType[list[float]]):
+    """A pgvector column whose length is `SOLDIER_EMBEDDING_DIMENSIONS`.
+
+    The length is looked up when DDL is written, so that models and migrations can never disagree about it.
+    Values travel in pgvector's binary form, by the codec that `engine.py` gives each connection.
+    """
+
+    cache_ok = True
+
+    def get_col_spec(self, **_kw: Any) -> str:
+        """The type as DDL spells it: VECTOR(1536)."""
+        return f"VECTOR({self.dimensions})"
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors."""
+        return embedding_dimensions.get() or int(os.environ.get("SOLDIER_EMBEDDING_DIMENSIONS", "1536"))
+
+    class Comparator(TypeEngine.Comparator[list[float]]):
+        """Adds pgvector's operators to columns."""
+
+        def cosine_distance(self, other: Any) -> Operators:
+            """1 minus the cosine of the angle: 0 (same direction) to 2 (opposite)."""
+            return self.op("<=>", return_type=Float())(other)
+
+    comparator_factory = Comparator
+
+
+class VectorOfAnyLength(EmbeddingVector):
+    """The type that a parameter is cast to where SQL has no column to take it from."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_kw: Any) -> str:
+        """The bare type: the column checks the length."""
+        return "VECTOR"
+
+
+class Base(DeclarativeBase):
+    """Base of every ORM class. Its metadata is what Alembic compares the database with."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(referred_table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        UUID: Uuid,
+        datetime: DateTime(timezone=True),
+        int: BigInteger,
+        list[str]: ARRAY(Text),
+        list[UUID]: ARRAY(Uuid),
+        list[float]: EmbeddingVector,
+        # JSON keeps the text as it was written, so that a document comes back exactly: JSONB turns 1e22 into an
+        # integer. Columns that are searched by containment say JSONB themselves.
+        dict[str, Any]: JSON,
+    }
+
+
+class TenantKey:
+    """The primary key of every table: the tenant first, so that rows of tenants cannot meet."""
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
+    id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-1)
+
+
+class Revisioned:
+    """Columns of rows that can be changed.
+
+    Attributes:
+        write_id: Made anew for each call that writes. A call that is repeated because its reply was lost finds
+            its own write_id in the row and knows that it has taken effect.
+    """
+
+    created_at: Mapped[datetime] = mapped_column(sort_order=100)
+    updated_at: Mapped[datetime] = mapped_column(sort_order=101)
+    revision: Mapped[int] = mapped_column(sort_order=103)
+    write_id: Mapped[UUID] = mapped_column(sort_order=104)
+
+
+class SoftDeleted:
+    """Rows that a deletion hides, and a purge removes."""
+
+    deleted_at: Mapped[datetime | None] = mapped_column(sort_order=102)
+
+
+LIVING: ColumnClause[bool] = literal_column("deleted_at IS NULL")
+"""The predicate of indexes that hold living rows alone."""
+
+
+def purge_index(table: str) -> Index:
+    """What a purge reads: the deleted rows of a tenant, by age."""
+    return Index(
+        f"ix_{table}_purge", "tenant_id", "deleted_at", postgresql_where=literal_column("deleted_at IS NOT NULL")
+    )

@@ -1,0 +1,192 @@
+"""Saving and deleting rows that have a revision (`base.orm.Revisioned`), each in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy import ColumnClause, ColumnElement, Integer, Table, case, cast, literal_column, select, update
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.types import TypeEngine
+
+from soldier_data.base.database import Executor, Transaction, Values
+from soldier_data.base.models import new_id, utcnow
+from soldier_data.base.orm import EmbeddingVector, VectorOfAnyLength
+from soldier_data.base.statements import Statement, column_param, has_key, param
+from soldier_data.errors import ConflictError, NotFoundError, StoreError, ValidationError
+
+_ZERO: ColumnClause[int] = literal_column("0", Integer)
+_ONE: ColumnClause[int] = literal_column("1", Integer)
+
+
+class Revised(Protocol):
+    """An entity whose saves are counted."""
+
+    id: UUID
+    tenant_id: UUID
+    updated_at: datetime
+    revision: int
+
+
+class RevisionedTable:
+    """The statements that save and delete the rows of one table.
+
+    Args:
+        name: What a row is called in error messages: "rule".
+        table: A table with the columns of `Revisioned`.
+        parent: A condition that one row of another table must meet for a row of this one to be saved. That row
+            stays locked until the transaction ends, so that it cannot be deleted meanwhile.
+        missing_parent: What to tell the caller when there is none: "agent_id: the agent does not exist ...".
+        unique: Whether an index beside the primary key may refuse a row.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        table: Table,
+        *,
+        parent: ColumnElement[bool] | None = None,
+        missing_parent: str = "",
+        unique: bool = False,
+    ) -> None:
+        self._name = name
+        self._missing_parent = missing_parent
+        self._unique = unique
+        self._save = Statement(f"saving the {name}", _insert_or_replace(table, parent))
+        self._insert = Statement(f"saving the {name}", _insert_only(table, parent))
+        self._replace = Statement(f"saving the {name}", _replace_revision(table, parent))
+        self._stored = Statement(f"saving the {name}", _what_is_stored(table, parent))
+        if "deleted_at" in table.c:
+            self._delete = Statement(
+                f"deleting the {name}", mark_deleted(table, has_key(table)).returning(table.c.id)
+            )
+
+    async def save(self, db: Executor, entity: Revised, values: Values, if_revision: int | None) -> UUID:
+        """Save `values`, which describe `entity`, and set the entity's `updated_at` and `revision`.
+
+        Raises:
+            ConflictError: A unique index refuses the row, or `if_revision` is not the stored revision.
+            NotFoundError: No parent.
+        """
+        if if_revision is not None and if_revision < 0:
+            raise ValidationError("if_revision is negative: revisions start at 1, and 0 means new", field="if_revision")
+        statement = self._save if if_revision is None else self._insert if if_revision == 0 else self._replace
+        now = utcnow()
+        row_values = {**values, "updated_at": now, "write_id": new_id(), "if_revision": if_revision}
+        run = db.write_one if self._unique else db.fetch_one
+        row = await run(statement, row_values)
+        if row is None:
+            raise await self._refusal(db, row_values)
+        entity.updated_at = now
+        entity.revision = row["revision"]
+        return entity.id
+
+    async def save_many(self, transaction: Transaction, rows: Sequence[Values]) -> dict[UUID, int]:
+        """Save several rows in one round trip; returns their revisions by id. Raises as `save` does."""
+        written = await transaction.fetch_many(self._save, rows)
+        revisions: dict[UUID, int] = {row["id"]: row["revision"] for row in written}
+        for values in rows:
+            if values["id"] not in revisions:
+                raise await self._refusal(transaction, {**values, "if_revision": None})
+        return revisions
+
+    async def delete(self, db: Executor, tenant_id: UUID, id_: UUID) -> bool:
+        """Mark the row as deleted; True if it was living."""
+        return await delete_row(db, self._delete, {"tenant_id": tenant_id, "id": id_})
+
+    async def _refusal(self, db: Executor, values: Values) -> StoreError:
+        stored = await db.fetch_one(self._stored, values)
+        doing = f"saving the {self._name} {values['id']}"
+        if stored is None:
+            return NotFoundError(f"{doing}: {self._missing_parent}")
+        if stored["revision"] is None:
+            return ConflictError(
+                f"{doing}: revision {values['if_revision']} was expected, but nothing is stored under this id"
+            )
+        return ConflictError(
+            f"{doing}: revision {values['if_revision']} was expected, but {stored['revision']} is stored: "
+            "read it again and repeat the change"
+        )
+
+
+async def delete_row(db: Executor, statement: Statement, key: Values) -> bool:
+    """Run a statement made with `mark_deleted`, as of now; True if it returned a row."""
+    return await db.fetch_one(statement, {**key, "now": utcnow(), "write_id": new_id()}) is not None
+
+
+def mark_deleted(table: Table, where: ColumnElement[bool]) -> Any:
+    """An UPDATE that deletes the living rows that meet `where`, as of the parameter `now`."""
+    now = param("now", table.c.deleted_at.type)
+    write_id = column_param(table.c.write_id)
+    return (
+        update(table)
+        .values(deleted_at=now, updated_at=now, revision=_next_revision(table, write_id), write_id=write_id)
+        .where(where, table.c.deleted_at.is_(None) | (table.c.write_id == write_id))
+    )
+
+
+def _insert_or_replace(table: Table, parent: ColumnElement[bool] | None) -> Any:
+    statement = _insert(table, parent)
+    changed = {name: statement.excluded[name] for name in _content(table)}
+    changed["revision"] = _next_revision(table, statement.excluded.write_id)
+    return statement.on_conflict_do_update(index_elements=["tenant_id", "id"], set_=changed).returning(
+        table.c.id, table.c.revision
+    )
+
+
+def _insert_only(table: Table, parent: ColumnElement[bool] | None) -> Any:
+    statement = _insert(table, parent)
+    write_id = statement.excluded.write_id
+    # Writing what is there already makes RETURNING report the row that an unanswered attempt of this very call
+    # inserted.
+    return statement.on_conflict_do_update(
+        index_elements=["tenant_id", "id"], set_={"write_id": write_id}, where=table.c.write_id == write_id
+    ).returning(table.c.id, table.c.revision)
+
+
+def _replace_revision(table: Table, parent: ColumnElement[bool] | None) -> Any:
+    expected = param("if_revision", table.c.revision.type)
+    own_write = table.c.write_id == column_param(table.c.write_id)
+    changed: dict[str, Any] = {name: column_param(table.c[name]) for name in _content(table)}
+    statement = (
+        update(table)
+        .values({**changed, "revision": expected + 1})
+        .where(has_key(table), (table.c.revision == expected) | own_write)
+        .returning(table.c.id, table.c.revision)
+    )
+    return statement if parent is None else statement.where(_exists(parent))
+
+
+def _what_is_stored(table: Table, parent: ColumnElement[bool] | None) -> Any:
+    statement = select(select(table.c.revision).where(has_key(table)).scalar_subquery().label("revision"))
+    return statement if parent is None else statement.where(_exists(parent))
+
+
+def _insert(table: Table, parent: ColumnElement[bool] | None) -> Insert:
+    values: dict[str, Any] = {column.name: column_param(column) for column in table.columns}
+    values["revision"] = _ONE
+    if parent is None:
+        return insert(table).values(values)
+    # A parameter in a select list has no column to take its type from.
+    typed = [cast(value, _castable(table.c[name].type)) for name, value in values.items()]
+    return insert(table).from_select(list(values), select(*typed).where(parent).with_for_update(read=True))
+
+
+def _castable(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    # Statements are compiled once, before the number of dimensions is known.
+    return VectorOfAnyLength() if isinstance(type_, EmbeddingVector) else type_
+
+
+def _exists(parent: ColumnElement[bool]) -> ColumnElement[bool]:
+    return select(_ONE).where(parent).exists()
+
+
+def _next_revision(table: Table, write_id: Any) -> Any:
+    # A call that is repeated because its reply was lost finds its own write_id and counts once.
+    return table.c.revision + case((table.c.write_id == write_id, _ZERO), else_=_ONE)
+
+
+def _content(table: Table) -> list[str]:
+    return [column.name for column in table.columns if column.name not in ("tenant_id", "id", "revision")]

@@ -1,0 +1,156 @@
+"""What can be stored: one policy for text, numbers and JSON, the same on every backend.
+
+PostgreSQL keeps neither the character NUL nor half of a surrogate pair in its text, JSON has no NaN and no
+infinity, and a document nested too deep can be written but not be parsed again. All of these are refused on the
+way in, by every store alike, so that whatever was accepted comes back as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from soldier_data.errors import ValidationError
+
+MAX_JSON_DEPTH = 100
+"""Levels of nesting that a JSON value may have."""
+
+MAX_INTEGER = 2**63 - 1
+"""Largest integer outside of JSON values: the width of PostgreSQL's bigint."""
+
+
+def check_storable(entity: BaseModel) -> None:
+    """Check every text, number and JSON value of `entity`, its parts included.
+
+    Raises:
+        ValidationError: Names the field (and the place inside it) and says what is wrong, never the value.
+    """
+    try:
+        _check_model(entity)
+    except _Fault as found:
+        fault = found
+    else:
+        return
+    raise _as_validation_error(fault)
+
+
+def check_text(value: str, field: str) -> None:
+    """Check one text, such as a search term or a name to look up.
+
+    Raises:
+        ValidationError: It holds a NUL character or half of a surrogate pair.
+    """
+    try:
+        _check_string(value)
+    except _Fault as found:
+        fault = found
+    else:
+        return
+    fault.place.append(field)
+    raise _as_validation_error(fault)
+
+
+class _Fault(Exception):  # noqa: N818 - never leaves this module.
+    """What is wrong; `place` collects the way to it from the inside out while the calls unwind."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.place: list[str] = []
+
+
+def _as_validation_error(fault: _Fault) -> ValidationError:
+    place = "".join(reversed(fault.place)).removeprefix(".")
+    return ValidationError(f"{place} {fault}", field=place)
+
+
+def _check_model(model: BaseModel) -> None:
+    json_fields = _json_fields(type(model))
+    for name, value in model.__dict__.items():
+        try:
+            if name in json_fields:
+                _check_json(value, 0)
+            else:
+                _check_typed(value)
+        except _Fault as fault:
+            fault.place.append(f".{name}")
+            raise
+
+
+def _check_typed(value: Any) -> None:
+    """Check a value whose types the entity has validated already."""
+    if isinstance(value, str):
+        _check_string(value)
+    elif isinstance(value, BaseModel):
+        _check_model(value)
+    elif isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            raise _Fault("does not fit 64 bits: use a smaller number")
+    elif isinstance(value, list):
+        # Embeddings are long and have a check of their own.
+        if value and isinstance(value[0], float):
+            return
+        for index, nested in enumerate(value):
+            try:
+                _check_typed(nested)
+            except _Fault as fault:
+                fault.place.append(f"[{index}]")
+                raise
+    elif isinstance(value, dict):
+        for key, nested in value.items():
+            try:
+                _check_string(key)
+                _check_typed(nested)
+            except _Fault as fault:
+                fault.place.append("[...]")
+                raise
+
+
+def _check_json(value: Any, depth: int) -> None:
+    kind = type(value)
+    if kind is str:
+        _check_string(value)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise _Fault("is not a finite number: JSON has no NaN and no infinity")
+    elif kind is dict or kind is list:
+        if depth >= MAX_JSON_DEPTH:
+            raise _Fault(f"is nested deeper than {MAX_JSON_DEPTH} levels and could not be read again: flatten it")
+        if kind is list:
+            for nested in value:
+                _check_json(nested, depth + 1)
+            return
+        for key, nested in value.items():
+            if type(key) is not str:
+                raise _Fault("has a key that is not text, which JSON does not know: use text for keys")
+            _check_string(key)
+            _check_json(nested, depth + 1)
+    elif value is not None and kind is not bool and kind is not int:
+        raise _Fault(f"holds a {kind.__name__}, which JSON does not know: convert it to text, a number, a list or a dict")
+
+
+def _check_string(value: str) -> None:
+    if "\x00" in value:
+        raise _Fault("holds a NUL character (U+0000), which cannot be stored: remove it")
+    if value.isascii():
+        return
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        unpaired = True
+    else:
+        unpaired = False
+    if unpaired:
+        raise _Fault("holds half of a surrogate pair, which is no character and cannot be stored: remove it")
+
+
+@cache
+def _json_fields(model: type[BaseModel]) -> frozenset[str]:
+    """The fields of `model` that are annotated with `Any` somewhere: free JSON."""
+    return frozenset(name for name, field in model.model_fields.items() if _mentions_any(field.annotation))
+
+
+def _mentions_any(annotation: Any) -> bool:
+    return annotation is Any or any(_mentions_any(argument) for argument in get_args(annotation))

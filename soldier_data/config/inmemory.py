@@ -1,0 +1,431 @@
+"""The config store in memory: the reference for the contract, and a fake for services' own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from soldier_data.base.embeddings import check_query, cosine_similarity, to_float32
+from soldier_data.base.memory import MemoryTable
+from soldier_data.base.models import utcnow
+from soldier_data.base.paging import check_page
+from soldier_data.base.values import check_text
+from soldier_data.config.checks import check_entity, check_list, check_scenario_tenant
+from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
+from soldier_data.config.models import Agent, AgentPart, Rule, Scenario, Scope, Template, ToolActivation, Variable
+from soldier_data.config.store import ConfigStore
+from soldier_data.errors import ConflictError, NotFoundError, ValidationError
+from soldier_data.settings import Settings
+
+P = TypeVar("P", bound=AgentPart)
+Searched = TypeVar("Searched", Rule, Scenario)
+
+
+class _Tables:
+    """The tables of the store, or of one unit of work on them."""
+
+    def __init__(self, parent: _Tables | None = None) -> None:
+        self.agents: MemoryTable[Agent] = MemoryTable(parent and parent.agents)
+        self.rules: MemoryTable[Rule] = MemoryTable(parent and parent.rules)
+        self.scenarios: MemoryTable[Scenario] = MemoryTable(parent and parent.scenarios)
+        self.templates: MemoryTable[Template] = MemoryTable(parent and parent.templates)
+        self.variables: MemoryTable[Variable] = MemoryTable(parent and parent.variables)
+        self.activations: MemoryTable[ToolActivation] = MemoryTable(parent and parent.activations)
+        self.plans: MemoryTable[MigrationPlan] = MemoryTable(parent and parent.plans)
+        self.archives: MemoryTable[Scenario] = MemoryTable(parent and parent.archives)
+
+    def parts(self) -> tuple[MemoryTable[Any], ...]:
+        """The tables whose entities go with their agent."""
+        return (self.rules, self.scenarios, self.templates, self.variables, self.activations)
+
+    def of(self, entity: Agent | AgentPart | MigrationPlan) -> MemoryTable[Any]:
+        """The table that keeps `entity`."""
+        match entity:
+            case Agent():
+                return self.agents
+            case Rule():
+                return self.rules
+            case Scenario():
+                return self.scenarios
+            case Template():
+                return self.templates
+            case Variable():
+                return self.variables
+            case ToolActivation():
+                return self.activations
+            case MigrationPlan():
+                return self.plans
+
+    def all(self) -> tuple[MemoryTable[Any], ...]:
+        """Every table."""
+        return (self.agents, *self.parts(), self.plans, self.archives)
+
+
+class InMemoryConfigStore(ConfigStore):
+    """`ConfigStore` without a database.
+
+    Args:
+        embedding_dimensions: Length of embeddings; by default what SOLDIER_EMBEDDING_DIMENSIONS says.
+    """
+
+    def __init__(self, embedding_dimensions: int | None = None) -> None:
+        self._dimensions = embedding_dimensions or Settings().embedding_dimensions
+        self._tables = _Tables()
+
+    def begin(self) -> InMemoryConfigStore:
+        """A store for one unit of work: it sees this one's entities and keeps its changes until `commit()`."""
+        store = InMemoryConfigStore(self._dimensions)
+        store._tables = _Tables(self._tables)
+        return store
+
+    def commit(self) -> None:
+        """Give the changes of a unit of work to the store that it was begun on, and end it."""
+        for table in self._tables.all():
+            table.commit()
+
+    def end(self) -> None:
+        """Forget the changes of a unit of work, and refuse every further call."""
+        for table in self._tables.all():
+            table.end()
+
+    async def get_agent(self, tenant_id: UUID, agent_id: UUID) -> Agent | None:
+        agent = self._tables.agents.get((tenant_id, agent_id))
+        return None if agent is None or agent.is_deleted else agent
+
+    async def get_agents(
+        self, tenant_id: UUID, *, enabled_only: bool = False, limit: int = 20, offset: int = 0
+    ) -> tuple[list[Agent], int]:
+        check_page(limit, offset)
+        matching = [
+            agent
+            for agent in self._tables.agents.of_tenant(tenant_id)
+            if not agent.is_deleted and (agent.enabled or not enabled_only)
+        ]
+        matching.sort(key=_by_creation)
+        return [_copy(agent) for agent in matching[offset : offset + limit]], len(matching)
+
+    async def save_agent(self, agent: Agent, *, if_revision: int | None = None) -> UUID:
+        return self._save(agent, if_revision)
+
+    async def delete_agent(self, tenant_id: UUID, agent_id: UUID) -> bool:
+        if not self._delete(self._tables.agents, tenant_id, agent_id):
+            return False
+        for table in self._tables.parts():
+            for part in list(table.of_tenant(tenant_id)):
+                if part.agent_id == agent_id:
+                    self._delete(table, tenant_id, part.id)
+        return True
+
+    async def get_rule(self, tenant_id: UUID, rule_id: UUID) -> Rule | None:
+        return self._get(self._tables.rules, tenant_id, rule_id)
+
+    async def get_rules(
+        self,
+        tenant_id: UUID,
+        agent_id: UUID,
+        *,
+        scope: Scope | None = None,
+        scope_id: UUID | None = None,
+        enabled_only: bool = True,
+    ) -> list[Rule]:
+        rules = self._of_agent(self._tables.rules, tenant_id, agent_id)
+        found = [
+            rule
+            for rule in rules
+            if _in_scope(rule, scope, scope_id) and (rule.enabled or not enabled_only)
+        ]
+        return [_copy(rule) for rule in sorted(found, key=lambda rule: (-rule.priority, *_by_creation(rule)))]
+
+    async def save_rule(self, rule: Rule, *, if_revision: int | None = None) -> UUID:
+        return self._save(rule, if_revision)
+
+    async def delete_rule(self, tenant_id: UUID, rule_id: UUID) -> bool:
+        return self._delete(self._tables.rules, tenant_id, rule_id)
+
+    async def vector_search_rules(
+        self,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        agent_id: UUID,
+        *,
+        limit: int = 10,
+        min_score: float = 0.0,
+    ) -> list[tuple[Rule, float]]:
+        rules = self._of_agent(self._tables.rules, tenant_id, agent_id)
+        return self._search(rules, lambda rule: rule.embedding, query_embedding, limit, min_score)
+
+    async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
+        return self._get(self._tables.scenarios, tenant_id, scenario_id)
+
+    async def get_scenarios(
+        self, tenant_id: UUID, agent_id: UUID, *, enabled_only: bool = True
+    ) -> list[Scenario]:
+        scenarios = self._of_agent(self._tables.scenarios, tenant_id, agent_id)
+        found = [scenario for scenario in scenarios if scenario.enabled or not enabled_only]
+        return [_copy(scenario) for scenario in sorted(found, key=_by_creation)]
+
+    async def save_scenario(self, scenario: Scenario, *, if_revision: int | None = None) -> UUID:
+        return self._save(scenario, if_revision)
+
+    async def delete_scenario(self, tenant_id: UUID, scenario_id: UUID) -> bool:
+        return self._delete(self._tables.scenarios, tenant_id, scenario_id)
+
+    async def vector_search_scenarios(
+        self,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        agent_id: UUID,
+        *,
+        limit: int = 10,
+        min_score: float = 0.0,
+    ) -> list[tuple[Scenario, float]]:
+        scenarios = self._of_agent(self._tables.scenarios, tenant_id, agent_id)
+        return self._search(
+            scenarios, lambda scenario: scenario.entry_condition_embedding, query_embedding, limit, min_score
+        )
+
+    async def archive_scenario_version(self, tenant_id: UUID, scenario: Scenario) -> None:
+        check_scenario_tenant(tenant_id, scenario)
+        check_entity(scenario, self._dimensions)
+        self._tables.archives.put((tenant_id, scenario.id, scenario.version), scenario)
+
+    async def get_archived_scenario(
+        self, tenant_id: UUID, scenario_id: UUID, version: int
+    ) -> Scenario | None:
+        return self._tables.archives.get((tenant_id, scenario_id, version))
+
+    async def get_template(self, tenant_id: UUID, template_id: UUID) -> Template | None:
+        return self._get(self._tables.templates, tenant_id, template_id)
+
+    async def get_templates(
+        self, tenant_id: UUID, agent_id: UUID, *, scope: Scope | None = None, scope_id: UUID | None = None
+    ) -> list[Template]:
+        templates = self._of_agent(self._tables.templates, tenant_id, agent_id)
+        found = [template for template in templates if _in_scope(template, scope, scope_id)]
+        return [_copy(template) for template in sorted(found, key=_by_creation)]
+
+    async def save_template(self, template: Template, *, if_revision: int | None = None) -> UUID:
+        return self._save(template, if_revision)
+
+    async def delete_template(self, tenant_id: UUID, template_id: UUID) -> bool:
+        return self._delete(self._tables.templates, tenant_id, template_id)
+
+    async def get_variable(self, tenant_id: UUID, variable_id: UUID) -> Variable | None:
+        return self._get(self._tables.variables, tenant_id, variable_id)
+
+    async def get_variables(self, tenant_id: UUID, agent_id: UUID) -> list[Variable]:
+        variables = self._of_agent(self._tables.variables, tenant_id, agent_id)
+        return [_copy(variable) for variable in sorted(variables, key=lambda variable: variable.name)]
+
+    async def get_variable_by_name(self, tenant_id: UUID, agent_id: UUID, name: str) -> Variable | None:
+        check_text(name, "name")
+        variables = self._of_agent(self._tables.variables, tenant_id, agent_id)
+        return next((_copy(variable) for variable in variables if variable.name == name), None)
+
+    async def save_variable(self, variable: Variable, *, if_revision: int | None = None) -> UUID:
+        return self._save(variable, if_revision)
+
+    async def delete_variable(self, tenant_id: UUID, variable_id: UUID) -> bool:
+        return self._delete(self._tables.variables, tenant_id, variable_id)
+
+    async def get_tool_activation(
+        self, tenant_id: UUID, agent_id: UUID, tool_id: str
+    ) -> ToolActivation | None:
+        check_text(tool_id, "tool_id")
+        activations = self._of_agent(self._tables.activations, tenant_id, agent_id)
+        return next((_copy(found) for found in activations if found.tool_id == tool_id), None)
+
+    async def get_tool_activations(self, tenant_id: UUID, agent_id: UUID) -> list[ToolActivation]:
+        activations = self._of_agent(self._tables.activations, tenant_id, agent_id)
+        return [_copy(found) for found in sorted(activations, key=lambda found: found.tool_id)]
+
+    async def save_tool_activation(
+        self, activation: ToolActivation, *, if_revision: int | None = None
+    ) -> UUID:
+        return self._save(activation, if_revision)
+
+    async def delete_tool_activation(self, tenant_id: UUID, agent_id: UUID, tool_id: str) -> bool:
+        found = await self.get_tool_activation(tenant_id, agent_id, tool_id)
+        return found is not None and self._delete(self._tables.activations, tenant_id, found.id)
+
+    async def get_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> MigrationPlan | None:
+        return self._tables.plans.get((tenant_id, plan_id))
+
+    async def get_migration_plan_for_versions(
+        self, tenant_id: UUID, scenario_id: UUID, from_version: int, to_version: int
+    ) -> MigrationPlan | None:
+        wanted = (scenario_id, from_version, to_version)
+        found = [
+            plan
+            for plan in self._tables.plans.of_tenant(tenant_id)
+            if (plan.scenario_id, plan.from_version, plan.to_version) == wanted
+        ]
+        return _copy(max(found, key=_by_creation)) if found else None
+
+    async def list_migration_plans(
+        self,
+        tenant_id: UUID,
+        scenario_id: UUID | None = None,
+        status: MigrationPlanStatus | None = None,
+        limit: int = 50,
+    ) -> list[MigrationPlan]:
+        check_page(limit)
+        found = [
+            plan
+            for plan in self._tables.plans.of_tenant(tenant_id)
+            if scenario_id in (None, plan.scenario_id) and status in (None, plan.status)
+        ]
+        return [_copy(plan) for plan in sorted(found, key=_by_creation, reverse=True)[:limit]]
+
+    async def save_migration_plan(self, plan: MigrationPlan, *, if_revision: int | None = None) -> UUID:
+        return self._save(plan, if_revision)
+
+    async def delete_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> bool:
+        return self._tables.plans.remove((tenant_id, plan_id))
+
+    async def save_many(self, entities: Iterable[Agent | AgentPart | MigrationPlan]) -> int:
+        listed = list(entities)
+        check_list(listed, self._dimensions)
+        unit = self.begin()
+        copies = [_copy(entity) for entity in listed]
+        for entity in sorted(copies, key=lambda entity: not isinstance(entity, Agent)):
+            unit._save(entity, None)
+        unit.commit()
+        for entity, saved in zip(listed, copies, strict=True):
+            entity.updated_at, entity.revision = saved.updated_at, saved.revision
+        return len(listed)
+
+    async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
+        tables = self._tables
+        before = utcnow() - older_than
+
+        def is_old(entity: Agent | AgentPart) -> bool:
+            return entity.deleted_at is not None and entity.deleted_at < before
+
+        old_agents = {agent.id for agent in tables.agents.of_tenant(tenant_id) if is_old(agent)}
+        purged = 0
+        for table in tables.parts():
+            for part in list(table.of_tenant(tenant_id)):
+                if is_old(part) or part.agent_id in old_agents:
+                    purged += table.remove((tenant_id, part.id))
+                    if isinstance(part, Scenario):
+                        self._forget_scenario(tenant_id, part.id)
+        return purged + sum(tables.agents.remove((tenant_id, agent_id)) for agent_id in old_agents)
+
+    def _forget_scenario(self, tenant_id: UUID, scenario_id: UUID) -> None:
+        tables = self._tables
+        for archived in list(tables.archives.of_tenant(tenant_id)):
+            if archived.id == scenario_id:
+                tables.archives.remove((tenant_id, scenario_id, archived.version))
+        for plan in list(tables.plans.of_tenant(tenant_id)):
+            if plan.scenario_id == scenario_id:
+                tables.plans.remove((tenant_id, plan.id))
+
+    def _is_living(self, part: AgentPart) -> bool:
+        agent = self._tables.agents.peek((part.tenant_id, part.agent_id))
+        return not part.is_deleted and agent is not None and not agent.is_deleted
+
+    def _get(self, table: MemoryTable[P], tenant_id: UUID, id_: UUID) -> P | None:
+        found = table.get((tenant_id, id_))
+        return found if found is not None and self._is_living(found) else None
+
+    def _of_agent(self, table: MemoryTable[P], tenant_id: UUID, agent_id: UUID) -> Iterator[P]:
+        return (
+            part
+            for part in table.of_tenant(tenant_id)
+            if part.agent_id == agent_id and self._is_living(part)
+        )
+
+    def _save(self, entity: Agent | AgentPart | MigrationPlan, if_revision: int | None) -> UUID:
+        check_entity(entity, self._dimensions)
+        doing = f"saving the {type(entity).__name__} {entity.id}"
+        if not isinstance(entity, Agent | MigrationPlan):
+            agent = self._tables.agents.peek((entity.tenant_id, entity.agent_id))
+            if agent is None or agent.is_deleted:
+                raise NotFoundError(f"{doing}: its agent_id names no agent of the tenant (any more): save the agent first")
+        table = self._tables.of(entity)
+        key = (entity.tenant_id, entity.id)
+        stored = table.peek(key)
+        revision = 0 if stored is None else stored.revision
+        if if_revision is not None:
+            if if_revision < 0:
+                raise ValidationError(
+                    "if_revision is negative: revisions start at 1, and 0 means new", field="if_revision"
+                )
+            if if_revision != revision:
+                raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
+        self._check_unique(entity, doing)
+        saved = _copy(entity)
+        saved.updated_at = utcnow()
+        saved.revision = revision + 1
+        if isinstance(saved, Rule) and saved.embedding is not None:
+            saved.embedding = to_float32(saved.embedding)
+        if isinstance(saved, Scenario) and saved.entry_condition_embedding is not None:
+            saved.entry_condition_embedding = to_float32(saved.entry_condition_embedding)
+        table.put(key, saved)
+        entity.updated_at, entity.revision = saved.updated_at, saved.revision
+        return entity.id
+
+    def _check_unique(self, entity: Agent | AgentPart | MigrationPlan, doing: str) -> None:
+        taken: Callable[[Any], bool]
+        match entity:
+            case Agent(deleted_at=None, name=name):
+                field = "name"
+                taken = lambda other: other.name == name  # noqa: E731
+            case Variable(deleted_at=None, name=name, agent_id=agent_id):
+                field = "name"
+                taken = lambda other: (other.agent_id, other.name) == (agent_id, name)  # noqa: E731
+            case ToolActivation(deleted_at=None, tool_id=tool_id, agent_id=agent_id):
+                field = "tool_id"
+                taken = lambda other: (other.agent_id, other.tool_id) == (agent_id, tool_id)  # noqa: E731
+            case _:
+                return
+        for other in self._tables.of(entity).of_tenant(entity.tenant_id):
+            if other.id != entity.id and not other.is_deleted and taken(other):
+                raise ConflictError(f"{doing}: the {field} is taken: choose another one")
+
+    def _delete(self, table: MemoryTable[Any], tenant_id: UUID, id_: UUID) -> bool:
+        stored = table.get((tenant_id, id_))
+        if stored is None or stored.is_deleted:
+            return False
+        stored.soft_delete()
+        stored.revision += 1
+        table.put((tenant_id, id_), stored)
+        return True
+
+    def _search(
+        self,
+        entities: Iterable[Searched],
+        embedding_of: Callable[[Searched], list[float] | None],
+        query: Sequence[float],
+        limit: int,
+        min_score: float,
+    ) -> list[tuple[Searched, float]]:
+        check_page(limit)
+        check_query(query, self._dimensions, min_score)
+        wanted = to_float32(query)
+        scored = [
+            (cosine_similarity(wanted, embedding), entity)
+            for entity in entities
+            if entity.enabled and (embedding := embedding_of(entity)) is not None
+        ]
+        found = sorted(
+            ((score, entity) for score, entity in scored if score >= min_score),
+            key=lambda item: (-item[0], item[1].id),
+        )
+        return [(_copy(entity), score) for score, entity in found[:limit]]
+
+
+
+def _copy(entity: Any) -> Any:
+    return entity.model_copy(deep=True)
+
+
+def _by_creation(entity: Agent | AgentPart | MigrationPlan) -> tuple[Any, UUID]:
+    return (entity.created_at, entity.id)
+
+
+def _in_scope(entity: Rule | Template, scope: Scope | None, scope_id: UUID | None) -> bool:
+    return scope in (None, entity.scope) and scope_id in (None, entity.scope_id)

@@ -1,0 +1,201 @@
+"""The tables of the config domain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKeyConstraint, Index, text
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.orm import Mapped, mapped_column
+
+from soldier_data.base.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey, purge_index
+
+
+class AgentRow(TenantKey, Revisioned, SoftDeleted, Base):
+    """`Agent`."""
+
+    __tablename__ = "agents"
+    __table_args__ = (
+        Index(
+            "uq_agents_name",
+            "tenant_id",
+            "name",
+            unique=True,
+            postgresql_where=LIVING,
+            info={"conflict": "the name is taken by another agent of the tenant: choose another name"},
+        ),
+        Index("ix_agents_page", "tenant_id", "created_at", "id", postgresql_where=LIVING),
+        purge_index("agents"),
+    )
+
+    name: Mapped[str]
+    description: Mapped[str | None]
+    enabled: Mapped[bool]
+    current_version: Mapped[int]
+    settings: Mapped[dict[str, Any]]
+
+
+class AgentPartRow(TenantKey, Revisioned, SoftDeleted):
+    """Columns of what belongs to an agent."""
+
+    agent_id: Mapped[UUID] = mapped_column(sort_order=1)
+
+
+def _agent_key() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["tenant_id", "agent_id"], ["agents.tenant_id", "agents.id"])
+
+
+def _page_index(table: str) -> Index:
+    return Index(f"ix_{table}_page", "tenant_id", "agent_id", "created_at", "id", postgresql_where=LIVING)
+
+
+class RuleRow(AgentPartRow, Base):
+    """`Rule`."""
+
+    __tablename__ = "rules"
+    __table_args__ = (
+        _agent_key(),
+        Index(
+            "ix_rules_page",
+            "tenant_id",
+            "agent_id",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=LIVING,
+        ),
+        purge_index("rules"),
+    )
+
+    name: Mapped[str]
+    description: Mapped[str | None]
+    condition_text: Mapped[str]
+    action_text: Mapped[str]
+    scope: Mapped[str]
+    scope_id: Mapped[UUID | None]
+    priority: Mapped[int]
+    enabled: Mapped[bool]
+    max_fires_per_session: Mapped[int]
+    cooldown_turns: Mapped[int]
+    is_hard_constraint: Mapped[bool]
+    attached_tool_ids: Mapped[list[str]]
+    attached_template_ids: Mapped[list[UUID]]
+    embedding: Mapped[list[float] | None]
+    embedding_model: Mapped[str | None]
+
+
+class ScenarioRow(AgentPartRow, Base):
+    """`Scenario`. The steps are read and written with their scenario only, so they are one document."""
+
+    __tablename__ = "scenarios"
+    __table_args__ = (_agent_key(), _page_index("scenarios"), purge_index("scenarios"))
+
+    name: Mapped[str]
+    description: Mapped[str | None]
+    entry_step_id: Mapped[UUID]
+    steps: Mapped[list[Any]] = mapped_column(JSON)
+    entry_condition_text: Mapped[str | None]
+    entry_condition_embedding: Mapped[list[float] | None]
+    version: Mapped[int]
+    content_hash: Mapped[str | None]
+    tags: Mapped[list[str]]
+    enabled: Mapped[bool]
+
+
+class ScenarioArchiveRow(TenantKey, Base):
+    """A version of a scenario as it was. `id` is the scenario's, which may have been deleted since."""
+
+    __tablename__ = "scenario_archives"
+
+    version: Mapped[int] = mapped_column(primary_key=True)
+    archived_at: Mapped[datetime]
+    scenario: Mapped[dict[str, Any]]
+
+
+class TemplateRow(AgentPartRow, Base):
+    """`Template`."""
+
+    __tablename__ = "templates"
+    __table_args__ = (_agent_key(), _page_index("templates"), purge_index("templates"))
+
+    name: Mapped[str]
+    text: Mapped[str]
+    mode: Mapped[str]
+    scope: Mapped[str]
+    scope_id: Mapped[UUID | None]
+    conditions: Mapped[str | None]
+
+
+class VariableRow(AgentPartRow, Base):
+    """`Variable`."""
+
+    __tablename__ = "variables"
+    __table_args__ = (
+        _agent_key(),
+        Index(
+            "uq_variables_name",
+            "tenant_id",
+            "agent_id",
+            "name",
+            unique=True,
+            postgresql_where=LIVING,
+            info={"conflict": "the name is taken by another variable of the agent: choose another name"},
+        ),
+        purge_index("variables"),
+    )
+
+    name: Mapped[str]
+    description: Mapped[str | None]
+    resolver_tool_id: Mapped[str]
+    update_policy: Mapped[str]
+    cache_ttl_seconds: Mapped[int]
+
+
+class ToolActivationRow(AgentPartRow, Base):
+    """`ToolActivation`."""
+
+    __tablename__ = "tool_activations"
+    __table_args__ = (
+        _agent_key(),
+        Index(
+            "uq_tool_activations_tool_id",
+            "tenant_id",
+            "agent_id",
+            "tool_id",
+            unique=True,
+            postgresql_where=LIVING,
+            info={"conflict": "tool_id: the agent has another activation of this tool: change that one"},
+        ),
+        purge_index("tool_activations"),
+    )
+
+    tool_id: Mapped[str]
+    status: Mapped[str]
+    policy_override: Mapped[dict[str, Any] | None]
+    enabled_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+
+
+class MigrationPlanRow(TenantKey, Revisioned, Base):
+    """`MigrationPlan`: the columns that are searched, and the whole plan as a document."""
+
+    __tablename__ = "migration_plans"
+    __table_args__ = (
+        Index(
+            "ix_migration_plans_versions",
+            "tenant_id",
+            "scenario_id",
+            "from_version",
+            "to_version",
+            text("created_at DESC"),
+        ),
+        Index("ix_migration_plans_page", "tenant_id", text("created_at DESC"), text("id DESC")),
+    )
+
+    scenario_id: Mapped[UUID]
+    from_version: Mapped[int]
+    to_version: Mapped[int]
+    status: Mapped[str]
+    plan: Mapped[dict[str, Any]]

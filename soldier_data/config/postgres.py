@@ -1,0 +1,360 @@
+"""The config store on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from soldier_data.base.database import Executor, Row, Transaction, Values
+from soldier_data.base.embeddings import check_query
+from soldier_data.base.models import new_id, utcnow
+from soldier_data.base.paging import check_page
+from soldier_data.base.revisioned import RevisionedTable, delete_row
+from soldier_data.base.statements import Statement
+from soldier_data.base.values import check_text
+from soldier_data.config import statements as sql
+from soldier_data.config.checks import check_entity, check_list, check_scenario_tenant
+from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
+from soldier_data.config.models import (
+    Agent,
+    AgentPart,
+    AgentSettings,
+    Rule,
+    Scenario,
+    ScenarioStep,
+    Scope,
+    Template,
+    ToolActivation,
+    Variable,
+)
+from soldier_data.config.store import ConfigStore
+
+_STEPS = TypeAdapter(list[ScenarioStep])
+
+
+class PostgresConfigStore(ConfigStore):
+    """`ConfigStore` on a `Database`, or on the `Transaction` of a unit of work."""
+
+    def __init__(self, database: Executor) -> None:
+        self._db = database
+
+    @property
+    def _dimensions(self) -> int:
+        return self._db.settings.embedding_dimensions
+
+    async def get_agent(self, tenant_id: UUID, agent_id: UUID) -> Agent | None:
+        row = await self._db.fetch_one(sql.get_agent, {"tenant_id": tenant_id, "id": agent_id})
+        return _agent(row) if row else None
+
+    async def get_agents(
+        self, tenant_id: UUID, *, enabled_only: bool = False, limit: int = 20, offset: int = 0
+    ) -> tuple[list[Agent], int]:
+        check_page(limit, offset)
+        rows = await self._db.fetch_all(
+            sql.get_agents(enabled_only=enabled_only),
+            {"tenant_id": tenant_id, "limit": limit, "offset": offset},
+        )
+        return [_agent(row) for row in rows if row["id"] is not None], rows[0]["total"]
+
+    async def save_agent(self, agent: Agent, *, if_revision: int | None = None) -> UUID:
+        check_entity(agent, self._dimensions)
+        return await sql.agents.save(self._db, agent, _values(agent), if_revision)
+
+    async def delete_agent(self, tenant_id: UUID, agent_id: UUID) -> bool:
+        return await delete_row(self._db, sql.delete_agent, {"tenant_id": tenant_id, "id": agent_id})
+
+    async def get_rule(self, tenant_id: UUID, rule_id: UUID) -> Rule | None:
+        row = await self._db.fetch_one(sql.get_rule, {"tenant_id": tenant_id, "id": rule_id})
+        return _rule(row) if row else None
+
+    async def get_rules(
+        self,
+        tenant_id: UUID,
+        agent_id: UUID,
+        *,
+        scope: Scope | None = None,
+        scope_id: UUID | None = None,
+        enabled_only: bool = True,
+    ) -> list[Rule]:
+        statement = sql.get_scoped(
+            sql.RULES, scope=scope is not None, scope_id=scope_id is not None, enabled_only=enabled_only
+        )
+        values = {"tenant_id": tenant_id, "agent_id": agent_id, "scope": scope, "scope_id": scope_id}
+        return [_rule(row) for row in await self._db.fetch_all(statement, values)]
+
+    async def save_rule(self, rule: Rule, *, if_revision: int | None = None) -> UUID:
+        check_entity(rule, self._dimensions)
+        return await sql.rules.save(self._db, rule, _values(rule), if_revision)
+
+    async def delete_rule(self, tenant_id: UUID, rule_id: UUID) -> bool:
+        return await sql.rules.delete(self._db, tenant_id, rule_id)
+
+    async def vector_search_rules(
+        self,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        agent_id: UUID,
+        *,
+        limit: int = 10,
+        min_score: float = 0.0,
+    ) -> list[tuple[Rule, float]]:
+        rows = await self._search(sql.vector_search_rules, query_embedding, tenant_id, agent_id, limit, min_score)
+        return [(_rule(row), 1.0 - row["distance"]) for row in rows]
+
+    async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
+        row = await self._db.fetch_one(sql.get_scenario, {"tenant_id": tenant_id, "id": scenario_id})
+        return _scenario(row) if row else None
+
+    async def get_scenarios(
+        self, tenant_id: UUID, agent_id: UUID, *, enabled_only: bool = True
+    ) -> list[Scenario]:
+        rows = await self._db.fetch_all(
+            sql.get_scenarios(enabled_only=enabled_only), {"tenant_id": tenant_id, "agent_id": agent_id}
+        )
+        return [_scenario(row) for row in rows]
+
+    async def save_scenario(self, scenario: Scenario, *, if_revision: int | None = None) -> UUID:
+        check_entity(scenario, self._dimensions)
+        return await sql.scenarios.save(self._db, scenario, _values(scenario), if_revision)
+
+    async def delete_scenario(self, tenant_id: UUID, scenario_id: UUID) -> bool:
+        return await sql.scenarios.delete(self._db, tenant_id, scenario_id)
+
+    async def vector_search_scenarios(
+        self,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        agent_id: UUID,
+        *,
+        limit: int = 10,
+        min_score: float = 0.0,
+    ) -> list[tuple[Scenario, float]]:
+        rows = await self._search(
+            sql.vector_search_scenarios, query_embedding, tenant_id, agent_id, limit, min_score
+        )
+        return [(_scenario(row), 1.0 - row["distance"]) for row in rows]
+
+    async def archive_scenario_version(self, tenant_id: UUID, scenario: Scenario) -> None:
+        check_scenario_tenant(tenant_id, scenario)
+        check_entity(scenario, self._dimensions)
+        values = {
+            "tenant_id": tenant_id,
+            "id": scenario.id,
+            "version": scenario.version,
+            "archived_at": utcnow(),
+            "scenario": scenario.model_dump_json(),
+        }
+        await self._db.fetch_one(sql.archive_scenario, values)
+
+    async def get_archived_scenario(
+        self, tenant_id: UUID, scenario_id: UUID, version: int
+    ) -> Scenario | None:
+        row = await self._db.fetch_one(
+            sql.get_archived_scenario, {"tenant_id": tenant_id, "id": scenario_id, "version": version}
+        )
+        return Scenario.model_validate_json(row["scenario"]) if row else None
+
+    async def get_template(self, tenant_id: UUID, template_id: UUID) -> Template | None:
+        row = await self._db.fetch_one(sql.get_template, {"tenant_id": tenant_id, "id": template_id})
+        return Template.model_validate(dict(row)) if row else None
+
+    async def get_templates(
+        self, tenant_id: UUID, agent_id: UUID, *, scope: Scope | None = None, scope_id: UUID | None = None
+    ) -> list[Template]:
+        statement = sql.get_scoped(sql.TEMPLATES, scope=scope is not None, scope_id=scope_id is not None)
+        values = {"tenant_id": tenant_id, "agent_id": agent_id, "scope": scope, "scope_id": scope_id}
+        return [Template.model_validate(dict(row)) for row in await self._db.fetch_all(statement, values)]
+
+    async def save_template(self, template: Template, *, if_revision: int | None = None) -> UUID:
+        check_entity(template, self._dimensions)
+        return await sql.templates.save(self._db, template, _values(template), if_revision)
+
+    async def delete_template(self, tenant_id: UUID, template_id: UUID) -> bool:
+        return await sql.templates.delete(self._db, tenant_id, template_id)
+
+    async def get_variable(self, tenant_id: UUID, variable_id: UUID) -> Variable | None:
+        row = await self._db.fetch_one(sql.get_variable, {"tenant_id": tenant_id, "id": variable_id})
+        return Variable.model_validate(dict(row)) if row else None
+
+    async def get_variables(self, tenant_id: UUID, agent_id: UUID) -> list[Variable]:
+        rows = await self._db.fetch_all(sql.get_variables, {"tenant_id": tenant_id, "agent_id": agent_id})
+        return [Variable.model_validate(dict(row)) for row in rows]
+
+    async def get_variable_by_name(self, tenant_id: UUID, agent_id: UUID, name: str) -> Variable | None:
+        check_text(name, "name")
+        row = await self._db.fetch_one(
+            sql.get_variable_by_name, {"tenant_id": tenant_id, "agent_id": agent_id, "name": name}
+        )
+        return Variable.model_validate(dict(row)) if row else None
+
+    async def save_variable(self, variable: Variable, *, if_revision: int | None = None) -> UUID:
+        check_entity(variable, self._dimensions)
+        return await sql.variables.save(self._db, variable, _values(variable), if_revision)
+
+    async def delete_variable(self, tenant_id: UUID, variable_id: UUID) -> bool:
+        return await sql.variables.delete(self._db, tenant_id, variable_id)
+
+    async def get_tool_activation(
+        self, tenant_id: UUID, agent_id: UUID, tool_id: str
+    ) -> ToolActivation | None:
+        check_text(tool_id, "tool_id")
+        row = await self._db.fetch_one(
+            sql.get_activation, {"tenant_id": tenant_id, "agent_id": agent_id, "tool_id": tool_id}
+        )
+        return _activation(row) if row else None
+
+    async def get_tool_activations(self, tenant_id: UUID, agent_id: UUID) -> list[ToolActivation]:
+        rows = await self._db.fetch_all(sql.get_activations, {"tenant_id": tenant_id, "agent_id": agent_id})
+        return [_activation(row) for row in rows]
+
+    async def save_tool_activation(
+        self, activation: ToolActivation, *, if_revision: int | None = None
+    ) -> UUID:
+        check_entity(activation, self._dimensions)
+        return await sql.activations.save(self._db, activation, _values(activation), if_revision)
+
+    async def delete_tool_activation(self, tenant_id: UUID, agent_id: UUID, tool_id: str) -> bool:
+        check_text(tool_id, "tool_id")
+        key = {"tenant_id": tenant_id, "agent_id": agent_id, "tool_id": tool_id}
+        return await delete_row(self._db, sql.delete_activation, key)
+
+    async def get_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> MigrationPlan | None:
+        row = await self._db.fetch_one(sql.get_plan, {"tenant_id": tenant_id, "id": plan_id})
+        return _plan(row) if row else None
+
+    async def get_migration_plan_for_versions(
+        self, tenant_id: UUID, scenario_id: UUID, from_version: int, to_version: int
+    ) -> MigrationPlan | None:
+        values = {
+            "tenant_id": tenant_id,
+            "scenario_id": scenario_id,
+            "from_version": from_version,
+            "to_version": to_version,
+        }
+        row = await self._db.fetch_one(sql.get_plan_for_versions, values)
+        return _plan(row) if row else None
+
+    async def list_migration_plans(
+        self,
+        tenant_id: UUID,
+        scenario_id: UUID | None = None,
+        status: MigrationPlanStatus | None = None,
+        limit: int = 50,
+    ) -> list[MigrationPlan]:
+        check_page(limit)
+        statement = sql.list_plans(scenario=scenario_id is not None, status=status is not None)
+        values = {"tenant_id": tenant_id, "scenario_id": scenario_id, "status": status, "limit": limit}
+        return [_plan(row) for row in await self._db.fetch_all(statement, values)]
+
+    async def save_migration_plan(self, plan: MigrationPlan, *, if_revision: int | None = None) -> UUID:
+        check_entity(plan, self._dimensions)
+        return await sql.plans.save(self._db, plan, _values(plan), if_revision)
+
+    async def delete_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> bool:
+        return await self._db.fetch_one(sql.delete_plan, {"tenant_id": tenant_id, "id": plan_id}) is not None
+
+    async def save_many(self, entities: Iterable[Agent | AgentPart | MigrationPlan]) -> int:
+        listed = list(entities)
+        check_list(listed, self._dimensions)
+        if not listed:
+            return 0
+        written = {"updated_at": utcnow(), "write_id": new_id()}
+        rows = [{**_values(entity), **written} for entity in listed]
+
+        async def work(transaction: Transaction) -> dict[tuple[type, UUID], int]:
+            revisions: dict[tuple[type, UUID], int] = {}
+            for kind, table in _TABLES.items():
+                of_kind = [row for row, entity in zip(rows, listed, strict=True) if type(entity) is kind]
+                if of_kind:
+                    saved = await table.save_many(transaction, of_kind)
+                    revisions |= {(kind, id_): revision for id_, revision in saved.items()}
+            return revisions
+
+        revisions = await self._db.atomically(work, "saving many entities")
+        for entity in listed:
+            entity.updated_at = written["updated_at"]
+            entity.revision = revisions[type(entity), entity.id]
+        return len(listed)
+
+    async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
+        values = {"tenant_id": tenant_id, "before": utcnow() - older_than}
+
+        async def work(transaction: Transaction) -> int:
+            return sum([len(await transaction.fetch_all(statement, values)) for statement in sql.purge])
+
+        return await self._db.atomically(work, "purging deleted rows")
+
+    async def _search(
+        self,
+        statement: Statement,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        agent_id: UUID,
+        limit: int,
+        min_score: float,
+    ) -> list[Row]:
+        check_page(limit)
+        check_query(query_embedding, self._dimensions, min_score)
+        values = {
+            "tenant_id": tenant_id,
+            "agent_id": agent_id,
+            "query": query_embedding,
+            "limit": limit,
+            "max_distance": 1.0 - min_score,
+        }
+        return await self._db.fetch_all(statement, values)
+
+
+# The order in which the kinds are saved: agents first, because the others refer to them.
+_TABLES: dict[type, RevisionedTable] = {
+    Agent: sql.agents,
+    Rule: sql.rules,
+    Scenario: sql.scenarios,
+    Template: sql.templates,
+    Variable: sql.variables,
+    ToolActivation: sql.activations,
+    MigrationPlan: sql.plans,
+}
+
+
+def _values(entity: Agent | AgentPart | MigrationPlan) -> Values:
+    """The columns of the entity's row. Fields are columns of the same name, documents are JSON text."""
+    values = dict(entity.__dict__)
+    match entity:
+        case Agent():
+            values["settings"] = entity.settings.model_dump_json()
+        case Scenario():
+            values["steps"] = _STEPS.dump_json(entity.steps).decode()
+        case ToolActivation(policy_override=dict()):
+            values["policy_override"] = json.dumps(entity.policy_override)
+        case MigrationPlan():
+            values["plan"] = entity.model_dump_json()
+    return values
+
+
+def _agent(row: Row) -> Agent:
+    return Agent.model_validate({**row, "settings": AgentSettings.model_validate_json(row["settings"])})
+
+
+def _rule(row: Row) -> Rule:
+    return Rule.model_validate(dict(row))
+
+
+def _scenario(row: Row) -> Scenario:
+    return Scenario.model_validate({**row, "steps": _STEPS.validate_json(row["steps"])})
+
+
+def _activation(row: Row) -> ToolActivation:
+    override = row["policy_override"]
+    return ToolActivation.model_validate({**row, "policy_override": None if override is None else json.loads(override)})
+
+
+def _plan(row: Row) -> MigrationPlan:
+    plan = MigrationPlan.model_validate_json(row["plan"])
+    plan.updated_at = row["updated_at"]
+    plan.revision = row["revision"]
+    return plan

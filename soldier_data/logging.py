@@ -1,0 +1,68 @@
+"""Structured logging: one set-up for programs that have none, and the redaction that it applies.
+
+Modules of this package log through `structlog.get_logger()`, so that a service which has configured structlog
+gets the lines its own way. A service that has not gets `configure_logging()` when it opens the data layer.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from soldier_data.settings import Settings
+
+_SECRET_KEY = re.compile(r"password|passwd|secret|token|api_?key|authorization|credential", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@/]*@", re.IGNORECASE)
+
+REDACTED = "[redacted]"
+
+
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor that hides values of secret-looking keys and passwords inside URLs."""
+    return {key: REDACTED if _SECRET_KEY.search(key) else _clean(value) for key, value in event.items()}
+
+
+def redact_url(url: str) -> str:
+    """`url` with the password, if any, replaced: for log lines and error messages."""
+    return _URL_PASSWORD.sub(rf"\g<scheme>:{REDACTED}@", url)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Set structlog up to write to standard error, unless the program has configured it already."""
+    if structlog.is_configured():
+        return
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    renderer: structlog.typing.Processor
+    if settings.log_format == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            redact,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact_url(value)
+    if isinstance(value, dict):
+        return {
+            key: REDACTED if _SECRET_KEY.search(str(key)) else _clean(nested) for key, nested in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_clean(nested) for nested in value]
+    return value

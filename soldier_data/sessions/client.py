@@ -1,0 +1,223 @@
+"""Talking to Redis: the client, and the one place that every call goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from importlib import resources
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    MaxConnectionsError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
+from soldier_data.settings import Settings
+
+RedisClient = Redis | RedisCluster
+
+_T = TypeVar("_T")
+_log = structlog.get_logger()
+
+_DEFAULT_TIMEOUT = 5.0
+_SCAN_COUNT = 1000
+
+# Replies of a server that is there but cannot serve now, wherever in the message a script's error puts them.
+_UNAVAILABLE = (
+    "OOM ",
+    "READONLY ",
+    "LOADING ",
+    "MASTERDOWN ",
+    "CLUSTERDOWN ",
+    "TRYAGAIN ",
+    "MISCONF ",
+    "NOREPLICAS ",
+)
+_REFUSED_LOGIN = ("NOAUTH", "WRONGPASS", "NOPERM")
+
+
+class Script(NamedTuple):
+    """A Lua script and the name that Redis caches it under."""
+
+    text: str
+    sha: str
+
+
+def load_script(name: str, *, common: bool = False) -> Script:
+    """The script ``scripts/<name>.lua``, after ``common.lua`` if it uses that."""
+    folder = resources.files("soldier_data.sessions") / "scripts"
+    parts = ["common", name] if common else [name]
+    text = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def create_redis_client(settings: Settings) -> Redis:
+    """A client for the server of `settings`, which owns its connections: `aclose` closes them.
+
+    Raises:
+        ConfigurationError: The URL cannot be used.
+    """
+    timeout = settings.redis_timeout.total_seconds()
+    try:
+        pool = ConnectionPool.from_url(
+            settings.redis_url,
+            max_connections=settings.redis_max_connections,
+            # The deadline of `RedisRunner` bounds every command. Another one here costs a fifth of a GET.
+            socket_timeout=None,
+            socket_connect_timeout=timeout,
+            # About a second altogether: enough to ride over a restart of the server.
+            retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.25), retries=8),
+            # With these the pool no longer checks that a connection holds no unread reply.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+        return Redis.from_pool(pool)
+    except (RedisError, ValueError, TypeError) as error:
+        cause = error
+    # Raised outside the except block: the driver's message may repeat the URL.
+    raise ConfigurationError("SOLDIER_REDIS_URL cannot be used: check its form and its options", cause=cause)
+
+
+class RedisRunner:
+    """Runs commands with a deadline, a limit on how many run at once, and the package's own errors.
+
+    redis-py's pool raises when its connections are all in use (the cluster client does so for each node), and
+    its blocking pool costs a fifth of a GET more and can lose a connection when a waiter is cancelled. Here
+    callers wait for a slot instead, whichever client they brought.
+    """
+
+    def __init__(self, client: RedisClient) -> None:
+        if client.get_encoder().decode_responses:
+            raise ConfigurationError(
+                "the Redis client was made with decode_responses=True, but sessions are stored as bytes: "
+                "make it without"
+            )
+        self.client = client
+        # On Redis Cluster a script reaches the keys of one slot only.
+        self.is_cluster = isinstance(client, RedisCluster)
+        if isinstance(client, RedisCluster):
+            options = client.connection_kwargs
+            connections = options.get("max_connections", 100)
+        else:
+            options = client.connection_pool.connection_kwargs
+            connections = client.connection_pool.max_connections
+        self._timeout: float = (
+            options.get("socket_timeout") or options.get("socket_connect_timeout") or _DEFAULT_TIMEOUT
+        )
+        self._slots = asyncio.Semaphore(connections)
+
+    async def run(self, action: str, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Await `call()`.
+
+        Args:
+            action: What is being done, for the error message: "saving session ...".
+            call: Makes the awaitable; called again if other users of the client hold all its connections.
+
+        Raises:
+            StoreConnectionError: Redis cannot be reached, refused the log-in, cannot serve now, or did not
+                answer in time.
+            StoreError: Redis refused the command.
+        """
+        try:
+            return await self._attempt(call)
+        except (RedisError, OSError) as error:
+            cause = error
+        # Raised outside the except block: the driver's message may hold what was being stored, and must not
+        # be chained to ours.
+        translated = _translate(action, cause, self._timeout)
+        _log.error("redis_failed", action=action, error=type(cause).__name__)
+        raise translated
+
+    async def _attempt(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        async with asyncio.timeout(self._timeout), self._slots:
+            while True:
+                try:
+                    return await call()
+                except MaxConnectionsError:
+                    await asyncio.sleep(0.005)
+
+    async def script(
+        self, action: str, script: Script, keys: Sequence[str], *arguments: str | bytes | int
+    ) -> Any:
+        """Run a script, in one round trip unless the server has forgotten it; errors as in `run`."""
+
+        async def call() -> Any:
+            execute = self.client.execute_command
+            try:
+                return await execute("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return await execute("EVAL", script.text, len(keys), *keys, *arguments)
+
+        return await self.run(action, call)
+
+    async def pipeline(
+        self, action: str, commands: Sequence[tuple[str | bytes | int | float, ...]]
+    ) -> list[Any]:
+        """Run commands in one round trip (one a node on Cluster), not atomically; errors as in `run`."""
+
+        async def call() -> list[Any]:
+            pipeline = self.client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            replies: list[Any] = await pipeline.execute()
+            return replies
+
+        return await self.run(action, call)
+
+    async def scan(self, action: str, pattern: str) -> AsyncIterator[list[bytes]]:
+        """Pages of the keys that match `pattern`, from every node; errors as in `run`.
+
+        A key can come more than once.
+        """
+        nodes = self.client.get_primaries() if isinstance(self.client, RedisCluster) else [None]
+        for node in nodes:
+            target = {} if node is None else {"target_nodes": node}
+            cursor = 0
+            while True:
+
+                async def call(cursor: int = cursor, target: dict[str, Any] = target) -> Any:
+                    return await self.client.scan(cursor=cursor, match=pattern, count=_SCAN_COUNT, **target)
+
+                position, keys = await self.run(action, call)
+                yield keys
+                cursor = position[node.name] if node is not None else position
+                if cursor == 0:
+                    break
+
+
+def _translate(action: str, cause: Exception, timeout: float) -> StoreError:
+    text = str(cause)
+    if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError) or text.startswith(
+        _REFUSED_LOGIN
+    ):
+        message = f"Redis refused the log-in while {action}: check user and password in SOLDIER_REDIS_URL"
+        return StoreConnectionError(message, cause=cause)
+    if isinstance(cause, RedisTimeoutError | TimeoutError):
+        message = f"Redis did not answer within {timeout:g} s while {action}: check that it is not overloaded"
+        return StoreConnectionError(message, cause=cause)
+    if isinstance(cause, ResponseError):
+        code = next((word for word in _UNAVAILABLE if word in text), None)
+        if code is not None:
+            message = (
+                f"Redis cannot serve now ({code.strip()}) while {action}: check its memory, disk and role"
+            )
+            return StoreConnectionError(message, cause=cause)
+        # The first word of a reply is its code, and holds no values.
+        return StoreError(f"Redis refused the command ({text.split(' ', 1)[0]}) while {action}", cause=cause)
+    if isinstance(cause, RedisConnectionError | OSError):
+        message = f"Redis cannot be reached while {action}: check that it runs, and SOLDIER_REDIS_URL"
+        return StoreConnectionError(message, cause=cause)
+    return StoreError(f"the Redis client failed ({type(cause).__name__}) while {action}", cause=cause)

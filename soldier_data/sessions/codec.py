@@ -1,0 +1,120 @@
+"""How a session is written in Redis.
+
+Both tiers begin with a head that Lua reads with one pattern (see ``scripts/common.lua``): layout version,
+revision, the latest write ids, the tenant. The script that stores a session writes the heads, because it is
+what knows the revision; the client sends the bodies.
+
+- Hot: ``{"v":1,"revision":7,"writes":"...","tenant_id":"...",<the other members>}``, one JSON object.
+- Persistent: ``1 7 <writes> <tenant> <created_at in ms>``, a line feed, and the other members compressed, so
+  that an idle session costs less memory.
+
+A session promoted by a read keeps its persistent form under its hot key until the next save.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic import ValidationError as PydanticValidationError
+from pydantic_core import PydanticSerializationError
+
+from soldier_data.base.values import check_storable
+from soldier_data.errors import StoreError, ValidationError
+from soldier_data.sessions.models import Session
+
+# Another layout gets another number, here and in common.lua.
+_HOT_START = b'{"v":1,'
+_PERSISTENT_START = b"1 "
+
+_NOT_IN_BODY = {"tenant_id", "revision", "last_activity_at"}
+
+# Pydantic writes integers of any length, but reads none with more digits. A shorter body holds none.
+_LONGEST_NUMBER = 4300
+
+# `model_dump_json` makes text of these bytes, only for it to be made bytes again.
+_to_json = Session.__pydantic_serializer__.to_json
+
+
+class _FreeJson(BaseModel):
+    """The part of a session that validation does not look into."""
+
+    variables: dict[str, Any]
+
+
+def encode(session: Session, last_activity_at: datetime) -> bytes:
+    """The body of `session`, last active at that moment: its JSON without opening brace and head.
+
+    Raises:
+        ValidationError: A value cannot be stored.
+    """
+    check_storable(_FreeJson.model_construct(variables=session.variables))
+    try:
+        # Lists and dicts can be changed without validation; `warnings` finds values of a wrong type there.
+        members = _to_json(session, exclude=_NOT_IN_BODY, warnings="error")
+        body = b'"last_activity_at":"%b",%b' % (last_activity_at.isoformat().encode(), members[1:])
+        if len(body) > _LONGEST_NUMBER:
+            Session.model_validate_json(join(0, str(session.tenant_id), body))
+    except (PydanticSerializationError, PydanticValidationError) as error:
+        cause: Exception = error
+    else:
+        # A NUL shows in the JSON. To look through the whole session costs twice as much as to write the JSON,
+        # so only suspicion leads to it.
+        if b"\\u0000" in body:
+            check_storable(session)
+        return body
+    check_storable(session)
+    field = _wrong_field(session)
+    raise ValidationError(
+        f"{field} of session {session.session_id} holds a value of a wrong type or an endless number",
+        field=field,
+        cause=cause,
+    )
+
+
+def compress(body: bytes) -> bytes:
+    """The body in its persistent form."""
+    return zlib.compress(body, 1)
+
+
+def join(revision: int, tenant_id: str, body: bytes) -> bytes:
+    """The whole JSON of a session again."""
+    return b'{"revision":%d,"tenant_id":"%b",%b' % (revision, tenant_id.encode(), body)
+
+
+def decode(value: bytes, key: str) -> Session:
+    """The session in a stored value of either form.
+
+    Raises:
+        StoreError: The value, found at `key`, is not a session of this layout.
+    """
+    cause: Exception | None = None
+    try:
+        if value.startswith(_HOT_START):
+            return Session.model_validate_json(value)
+        if value.startswith(_PERSISTENT_START):
+            head, _, packed = value.partition(b"\n")
+            _, revision, _, tenant, _ = head.decode().split(" ")
+            return Session.model_validate_json(join(int(revision), tenant, zlib.decompress(packed)))
+    except (ValueError, zlib.error) as error:
+        cause = error
+    raise unreadable(key, cause)
+
+
+def unreadable(key: str, cause: Exception | None = None) -> StoreError:
+    """The error for a value that is not a session of this layout."""
+    return StoreError(
+        f"the value of Redis key {key} is not a session that this version can read: it was left as it is; "
+        "look at it, and delete the session to be rid of it",
+        cause=cause,
+    )
+
+
+def _wrong_field(session: Session) -> str:
+    try:
+        Session.model_validate(session.model_dump(warnings=False))
+    except PydanticValidationError as error:
+        return str(error.errors(include_input=False)[0]["loc"][0])
+    return "a field"

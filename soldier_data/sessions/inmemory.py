@@ -1,0 +1,168 @@
+"""The reference implementation: a session store in this process's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from soldier_data.base.models import utcnow
+from soldier_data.base.shared import Channel, ScopeFilter
+from soldier_data.base.values import check_text
+from soldier_data.sessions.codec import encode, join
+from soldier_data.sessions.models import Session, SessionStatus, SessionTierConfig
+from soldier_data.sessions.semantics import (
+    check_limit,
+    conflict,
+    in_scope,
+    milliseconds_to_live,
+    past_max_age,
+    step_place,
+    taken,
+)
+from soldier_data.sessions.store import SessionStore
+
+_log = structlog.get_logger()
+
+
+class _Kept(NamedTuple):
+    session: Session
+    expires_at: datetime
+
+
+class InMemorySessionStore(SessionStore):
+    """Keeps sessions in a dict: for services' own tests, and for development without Redis.
+
+    Args:
+        config: Lifetimes, as for Redis. There are no tiers here, so `hot_ttl` has no effect.
+        now: The clock, for tests that let time pass.
+    """
+
+    def __init__(
+        self, config: SessionTierConfig | None = None, *, now: Callable[[], datetime] = utcnow
+    ) -> None:
+        self.config = config or SessionTierConfig()
+        self._now = now
+        self._kept: dict[UUID, _Kept] = {}
+
+    async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
+        session = self._find(session_id)
+        if session is not None and tenant_id is not None and session.tenant_id != tenant_id:
+            session = None
+        _log.debug("session_get", session_id=str(session_id), found=session is not None)
+        return session and session.model_copy(deep=True)
+
+    async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
+        now = self._now()
+        alive = timedelta(milliseconds=milliseconds_to_live(session, self.config, now))
+        # Through JSON and back, so that what is kept is what Redis would give back.
+        body = encode(session, now)
+        stored = self._find(session.session_id)
+        if stored is not None and stored.tenant_id != session.tenant_id:
+            raise taken(session)
+        revision = stored.revision if stored is not None else 0
+        if if_revision is not None and if_revision != revision:
+            raise conflict(session, if_revision, revision)
+        kept = Session.model_validate_json(join(revision + 1, str(session.tenant_id), body))
+        self._kept[session.session_id] = _Kept(kept, now + alive)
+        session.last_activity_at = now
+        session.revision = revision + 1
+        _log.debug("session_saved", session_id=str(session.session_id), revision=session.revision)
+        return session.session_id
+
+    async def delete(self, session_id: UUID, *, tenant_id: UUID | None = None) -> bool:
+        session = self._find(session_id)
+        found = session is not None and tenant_id in {None, session.tenant_id}
+        if found:
+            del self._kept[session_id]
+        _log.debug("session_deleted", session_id=str(session_id), found=found)
+        return found
+
+    async def get_by_channel(self, tenant_id: UUID, channel: Channel, user_channel_id: str) -> Session | None:
+        check_text(user_channel_id, "user_channel_id")
+        found = self._select(
+            "session_get_by_channel",
+            lambda session: (
+                session.tenant_id == tenant_id
+                and session.channel == channel
+                and session.user_channel_id == user_channel_id
+            ),
+            limit=1,
+        )
+        return found[0] if found else None
+
+    async def list_by_agent(
+        self, tenant_id: UUID, agent_id: UUID, *, status: SessionStatus | None = None, limit: int = 100
+    ) -> list[Session]:
+        return self._select(
+            "session_list_by_agent",
+            lambda session: (
+                session.tenant_id == tenant_id
+                and session.agent_id == agent_id
+                and (status is None or session.status == status)
+            ),
+            limit=limit,
+        )
+
+    async def list_by_customer(
+        self, tenant_id: UUID, customer_profile_id: UUID, *, limit: int = 100
+    ) -> list[Session]:
+        return self._select(
+            "session_list_by_customer",
+            lambda session: (
+                session.tenant_id == tenant_id and session.customer_profile_id == customer_profile_id
+            ),
+            limit=limit,
+        )
+
+    async def find_sessions_by_step_hash(
+        self,
+        tenant_id: UUID,
+        scenario_id: UUID,
+        scenario_version: int,
+        step_content_hash: str,
+        scope_filter: ScopeFilter | None = None,
+    ) -> list[Session]:
+        check_text(step_content_hash, "step_content_hash")
+        place = (scenario_id, scenario_version, step_content_hash)
+        now = self._now()
+        return self._select(
+            "session_find_by_step",
+            lambda session: (
+                session.tenant_id == tenant_id
+                and step_place(session) == place
+                and (scope_filter is None or in_scope(session, scope_filter, now))
+            ),
+        )
+
+    async def health_check(self) -> bool:
+        return True
+
+    def _find(self, session_id: UUID) -> Session | None:
+        kept = self._kept.get(session_id)
+        if kept is None:
+            return None
+        if self._is_over(kept):
+            del self._kept[session_id]
+            return None
+        return kept.session
+
+    def _select(
+        self, operation: str, wanted: Callable[[Session], bool], *, limit: int | None = None
+    ) -> list[Session]:
+        if limit is not None:
+            check_limit(limit)
+        for session_id in [key for key, kept in self._kept.items() if self._is_over(kept)]:
+            del self._kept[session_id]
+        found = [kept.session for kept in self._kept.values() if wanted(kept.session)]
+        found.sort(key=lambda session: (session.last_activity_at, str(session.session_id)), reverse=True)
+        copies = [session.model_copy(deep=True) for session in found[:limit]]
+        _log.debug(operation, found=len(copies))
+        return copies
+
+    def _is_over(self, kept: _Kept) -> bool:
+        now = self._now()
+        return kept.expires_at <= now or past_max_age(kept.session, self.config, now)

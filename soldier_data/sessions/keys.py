@@ -1,0 +1,63 @@
+"""The names of the Redis keys."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from soldier_data.base.shared import Channel
+from soldier_data.sessions.models import Session, SessionStatus
+from soldier_data.sessions.semantics import StepPlace, step_place
+
+
+class SessionKeys:
+    """Makes key names.
+
+    The two keys of a session share a cluster slot, for the braces; the indexes lie wherever they fall. An
+    index is a sorted set of session ids, scored by last activity in microseconds.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def session(self, session_id: UUID | str) -> tuple[str, str]:
+        """The hot and the persistent key."""
+        return f"{self._prefix}:hot:{{{session_id}}}", f"{self._prefix}:persist:{{{session_id}}}"
+
+    def pattern(self, tier: str) -> str:
+        """Matches every session key of the tier, "hot" or "persist"; for SCAN."""
+        prefix = "".join(f"\\{letter}" if letter in "*?[]\\^-" else letter for letter in self._prefix)
+        return f"{prefix}:{tier}:{{*}}"
+
+    def channel(self, tenant_id: UUID | str, channel: Channel, user_channel_id: str) -> str:
+        """Index of a customer's address on a channel."""
+        return f"{self._prefix}:channel:{tenant_id}:{channel}:{user_channel_id}"
+
+    def agent(self, tenant_id: UUID | str, agent_id: UUID | str, status: SessionStatus | None = None) -> str:
+        """Index of an agent's sessions, or of those with one status."""
+        key = f"{self._prefix}:agent:{tenant_id}:{agent_id}"
+        return key if status is None else f"{key}:{status}"
+
+    def customer(self, tenant_id: UUID | str, customer_profile_id: UUID) -> str:
+        """Index of a customer's sessions."""
+        return f"{self._prefix}:customer:{tenant_id}:{customer_profile_id}"
+
+    def step(self, tenant_id: UUID | str, place: StepPlace) -> str:
+        """Index of the active sessions that stand at a step."""
+        scenario_id, version, content_hash = place
+        return f"{self._prefix}:step:{tenant_id}:{scenario_id}:{version}:{content_hash}"
+
+    def indexes(self, session: Session) -> list[str]:
+        """Every index that the session belongs in. An entry for it anywhere else is stale."""
+        # Turned into text once: that is most of the work here.
+        tenant_id, agent_id = str(session.tenant_id), str(session.agent_id)
+        keys = [
+            self.channel(tenant_id, session.channel, session.user_channel_id),
+            self.agent(tenant_id, agent_id),
+            self.agent(tenant_id, agent_id, session.status),
+        ]
+        if session.customer_profile_id is not None:
+            keys.append(self.customer(tenant_id, session.customer_profile_id))
+        place = step_place(session)
+        if place is not None:
+            keys.append(self.step(tenant_id, place))
+        return keys

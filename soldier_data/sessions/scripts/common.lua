@@ -1,0 +1,35 @@
+-- Prepended to every script that looks into a value.
+
+-- Revision, recent write ids (newest first, separated by commas) and tenant of a stored session, read from the
+-- first bytes of either form; nil if it is not a session of layout 1.
+local function read_head(value)
+  local revision, writes, tenant =
+    string.match(value, '^{"v":1,"revision":(%d+),"writes":"([%x,]*)","tenant_id":"([%x-]+)",')
+  if not revision then
+    revision, writes, tenant = string.match(value, '^1 (%d+) ([%x,]*) ([%x-]+) %-?%d+\n')
+  end
+  return tonumber(revision), writes, tenant
+end
+
+-- The head is at most about 150 bytes long; the rest of the value need not be copied to read it.
+local HEAD_BYTES = 255
+
+local function stored_head()
+  local head = redis.call('GETRANGE', KEYS[2], 0, HEAD_BYTES)
+  if head == '' then
+    head = redis.call('GETRANGE', KEYS[1], 0, HEAD_BYTES)
+  end
+  return head
+end
+
+-- Copies the persistent value to the hot key as it is: a script cannot inflate it, so the reader takes either
+-- form, and the next save writes JSON again. The hot key must not outlive the persistent one.
+local function promote(value, hot_ttl)
+  local ttl = redis.call('PTTL', KEYS[2])
+  if ttl < 0 or ttl > hot_ttl then
+    ttl = hot_ttl
+  end
+  if ttl > 0 then
+    redis.call('SET', KEYS[1], value, 'PX', ttl)
+  end
+end

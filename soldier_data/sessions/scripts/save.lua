@@ -1,0 +1,60 @@
+-- KEYS: hot, persistent, then the sorted sets that the session belongs in. On Redis Cluster these live in other
+-- slots: there the script gets the first two keys alone, and the store writes the sets after it.
+-- ARGV: 1 the short arguments in one, separated by spaces, because redis-py takes longer over many: expected
+--       revision or '-', write id, tenant, created_at in ms, hot TTL, persistent TTL, session id, score in the
+--       sets, score below which their entries are dead, TTL of the sets.
+--       2 body compressed. 3 body as JSON without the opening brace.
+-- Returns what became of it and the stored revision.
+local expected, write_id, tenant_id, created_at, hot_ttl, persistent_ttl, session_id, score, dead_score, set_ttl =
+  string.match(ARGV[1], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+-- Every write id has 12 digits; the latest four are kept, with commas between them.
+local WRITE_STEP = 13
+local WRITES_LENGTH = 4 * WRITE_STEP - 1
+
+local revision, writes = 0, ''
+local head = stored_head()
+if head ~= '' then
+  local tenant
+  revision, writes, tenant = read_head(head)
+  if not revision then
+    return {'unreadable', 0}
+  end
+  if tenant ~= tenant_id then
+    return {'taken', 0}
+  end
+  -- A repeated save after a lost reply: it took effect, maybe with others after it. Each save adds one to the
+  -- revision and one id to the list, so the id's place tells its revision.
+  local place = string.find(writes, write_id, 1, true)
+  if place then
+    return {'saved', revision - (place - 1) / WRITE_STEP}
+  end
+end
+if expected ~= '-' and tonumber(expected) ~= revision then
+  return {'conflict', revision}
+end
+
+revision = revision + 1
+if writes == '' then
+  writes = write_id
+else
+  writes = string.sub(write_id .. ',' .. writes, 1, WRITES_LENGTH)
+end
+local number = string.format('%d', revision)
+redis.call(
+  'SET', KEYS[1],
+  '{"v":1,"revision":' .. number .. ',"writes":"' .. writes .. '","tenant_id":"' .. tenant_id .. '",' .. ARGV[3],
+  'PX', hot_ttl
+)
+redis.call(
+  'SET', KEYS[2],
+  '1 ' .. number .. ' ' .. writes .. ' ' .. tenant_id .. ' ' .. created_at .. '\n' .. ARGV[2],
+  'PX', persistent_ttl
+)
+for i = 3, #KEYS do
+  -- A set only grows by new entries: that is when to look for dead ones.
+  if redis.call('ZADD', KEYS[i], score, session_id) == 1 then
+    redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', dead_score)
+  end
+  redis.call('PEXPIRE', KEYS[i], set_ttl)
+end
+return {'saved', revision}

@@ -1,0 +1,86 @@
+"""What saving and looking up mean, for every store alike."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from soldier_data.base.shared import ScopeFilter
+from soldier_data.errors import ConflictError, ValidationError
+from soldier_data.sessions.models import MILLISECOND, Session, SessionStatus, SessionTierConfig
+
+StepPlace = tuple[UUID, int, str]
+"""Scenario, its version, and the content hash of the step."""
+
+
+def step_place(session: Session) -> StepPlace | None:
+    """Where an active session stands, or None if a scenario migration could not find it anywhere."""
+    visit = session.last_visit
+    if (
+        session.status is not SessionStatus.ACTIVE
+        or session.active_scenario_id is None
+        or session.active_scenario_version is None
+        or visit is None
+        or visit.step_content_hash is None
+    ):
+        return None
+    return session.active_scenario_id, session.active_scenario_version, visit.step_content_hash
+
+
+def in_scope(session: Session, scope: ScopeFilter, now: datetime) -> bool:
+    """Whether a scenario migration with this scope concerns the session."""
+    visit = session.last_visit
+    step_name = visit.step_name if visit else None
+    age = now - session.created_at
+    return (
+        (not scope.include_channels or session.channel in scope.include_channels)
+        and session.channel not in scope.exclude_channels
+        and (not scope.include_current_nodes or step_name in scope.include_current_nodes)
+        and step_name not in scope.exclude_current_nodes
+        and (scope.max_session_age_days is None or age <= timedelta(days=scope.max_session_age_days))
+        and (scope.min_session_age_days is None or age >= timedelta(days=scope.min_session_age_days))
+    )
+
+
+def past_max_age(session: Session, config: SessionTierConfig, now: datetime) -> bool:
+    """Whether the session's time is over, however busy it is."""
+    return now - session.created_at >= config.max_session_age
+
+
+def milliseconds_to_live(session: Session, config: SessionTierConfig, now: datetime) -> int:
+    """How long a session that is saved now may stay stored.
+
+    Raises:
+        ValidationError: Its time is over.
+    """
+    left = (config.max_session_age - (now - session.created_at)) // MILLISECOND
+    if left < 1:
+        raise ValidationError(
+            f"session {session.session_id} was created longer ago than max_session_age "
+            f"({config.max_session_age}) and can no longer be saved: start a new session",
+            field="created_at",
+        )
+    return min(config.persist_ttl // MILLISECOND, left)
+
+
+def conflict(session: Session, expected: int, stored: int) -> ConflictError:
+    """The error of a conditional save that came too late."""
+    return ConflictError(
+        f"session {session.session_id} has revision {stored}, not {expected}: "
+        "read it again, repeat the change and save that"
+    )
+
+
+def taken(session: Session) -> ConflictError:
+    """The error of a save under an id that another tenant uses. It says nothing about that session."""
+    return ConflictError(f"the id of session {session.session_id} is taken: use another id")
+
+
+def check_limit(limit: int) -> None:
+    """Refuse a negative limit.
+
+    Raises:
+        ValidationError: `limit` is negative.
+    """
+    if limit < 0:
+        raise ValidationError("limit is negative: use 0 or more", field="limit")

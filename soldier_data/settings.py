@@ -1,0 +1,176 @@
+"""Every setting in one place, read from the environment (prefix ``SOLDIER_``) or a ``.env`` file."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, BeforeValidator, Field, TypeAdapter, field_validator, model_validator
+from pydantic import ValidationError as PydanticValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from soldier_data.errors import ConfigurationError
+
+DatabaseBackend = Literal["postgres", "inmemory"]
+SessionBackend = Literal["redis", "inmemory"]
+
+_NUMBER = TypeAdapter(float)
+
+
+def _seconds(value: Any) -> Any:
+    """Let a bare number in the environment mean seconds; ISO 8601 durations pass through."""
+    if isinstance(value, str):
+        try:
+            return timedelta(seconds=_NUMBER.validate_python(value))
+        except PydanticValidationError:
+            return value
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+
+
+class Settings(BaseSettings):
+    """The settings of the data layer.
+
+    Each field is read from the environment variable ``SOLDIER_<FIELD>`` (upper case); the two URLs also from
+    ``DATABASE_URL`` and ``REDIS_URL``. Durations are seconds (``1800``, ``0.4``) or ISO 8601 (``PT30M``).
+
+    Raises:
+        ConfigurationError: A value is wrong. The message is one line for each wrong variable and never repeats
+            the value, which may be a secret.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SOLDIER_", env_file=".env", extra="ignore", populate_by_name=True, frozen=True
+    )
+
+    database_url: str = Field(
+        default="postgresql://postgres@localhost:5432/postgres",
+        validation_alias=AliasChoices("SOLDIER_DATABASE_URL", "DATABASE_URL"),
+        repr=False,
+        description="PostgreSQL URL: postgres://, postgresql:// and postgresql+asyncpg:// are all accepted.",
+    )
+    redis_url: str = Field(
+        default="redis://localhost:6379/0",
+        validation_alias=AliasChoices("SOLDIER_REDIS_URL", "REDIS_URL"),
+        repr=False,
+        description="Redis URL: redis://, rediss:// or unix://.",
+    )
+
+    config_backend: DatabaseBackend = Field(default="postgres", description="Where the config store keeps.")
+    session_backend: SessionBackend = Field(default="redis", description="Where the session store keeps.")
+
+    pool_size: int = Field(default=20, ge=1, description="PostgreSQL connections kept open.")
+    pool_overflow: int = Field(default=10, ge=0, description="Connections opened beyond pool_size in a rush.")
+    pool_timeout: Duration = Field(
+        default=timedelta(seconds=30), description="Longest wait for a free connection."
+    )
+    pool_recycle: Duration = Field(
+        default=timedelta(minutes=30), description="Age at which a connection is replaced."
+    )
+    connect_timeout: Duration = Field(default=timedelta(seconds=3), description="Limit for opening a connection.")
+    command_timeout: Duration = Field(default=timedelta(seconds=60), description="Limit for one statement.")
+    retry_budget: Duration = Field(
+        default=timedelta(seconds=15),
+        description="How long a call outside a unit of work is retried after a lost connection or a deadlock. "
+        "0 switches retries off.",
+    )
+    pgbouncer: bool = Field(
+        default=False, description="Set behind PgBouncer in transaction mode: no cached prepared statements."
+    )
+    row_level_security: bool = Field(
+        default=False, description="Set app.tenant_id in every transaction, for roles bound by the policies."
+    )
+
+    embedding_dimensions: int = Field(
+        default=1536, ge=1, le=16_000, description="Length of every stored embedding."
+    )
+
+    redis_max_connections: int = Field(default=100, ge=1, description="Redis connections; callers wait for one.")
+    redis_timeout: Duration = Field(
+        default=timedelta(seconds=5), description="Limit for one Redis command and for connecting."
+    )
+    session_hot_ttl: Duration = Field(
+        default=timedelta(minutes=30), description="Idle time after which a session leaves the hot tier."
+    )
+    session_persist_ttl: Duration = Field(
+        default=timedelta(days=7), description="Idle time after which a session is gone."
+    )
+    session_max_age: Duration = Field(
+        default=timedelta(days=7), description="Age since creation at which a session is gone."
+    )
+    session_key_prefix: str = Field(
+        default="session", min_length=1, pattern=r"^[^{}\s]+$", description="First part of every Redis key."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="warning", description="Least severe level that is logged, unless the service set up structlog."
+    )
+    log_format: Literal["console", "json"] = Field(default="console", description="How log lines are written.")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except PydanticValidationError as error:
+            message = "\n".join(_one_line(detail) for detail in error.errors())
+        else:
+            return
+        # Raised outside the except block: the Pydantic error holds the refused values, secrets among them.
+        raise ConfigurationError(message)
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: str) -> str:
+        _check_url(value, ("postgres", "postgresql", "postgresql+asyncpg"))
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: str) -> str:
+        _check_url(value, ("redis", "rediss", "unix"))
+        return value
+
+    @model_validator(mode="after")
+    def _check_durations(self) -> Self:
+        for name in (
+            "pool_timeout",
+            "connect_timeout",
+            "command_timeout",
+            "redis_timeout",
+            "session_hot_ttl",
+            "session_persist_ttl",
+            "session_max_age",
+        ):
+            if getattr(self, name) < timedelta(milliseconds=1):
+                raise ValueError(f"{variable_name(name)} must be at least one millisecond")
+        if self.session_hot_ttl > self.session_persist_ttl:
+            raise ValueError(
+                "SOLDIER_SESSION_HOT_TTL is longer than SOLDIER_SESSION_PERSIST_TTL: "
+                "a session would be gone while it is still hot"
+            )
+        return self
+
+
+def variable_name(field: str) -> str:
+    """The environment variable that sets `field`."""
+    return f"SOLDIER_{field.upper()}"
+
+
+def _check_url(value: str, schemes: tuple[str, ...]) -> None:
+    try:
+        scheme = urlsplit(value).scheme
+    except ValueError:
+        scheme = ""
+    if scheme not in schemes:
+        raise ValueError("must be a URL that begins with " + ", ".join(f"{name}://" for name in schemes))
+
+
+def _one_line(detail: Any) -> str:
+    location = str(detail["loc"][0]) if detail["loc"] else ""
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not location:
+        return message
+    name = location if location.isupper() else variable_name(location)
+    return f"{name}: {message[:1].lower()}{message[1:]}"

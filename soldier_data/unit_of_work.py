@@ -1,0 +1,85 @@
+"""One transaction over all stores. The only module that joins the PostgreSQL stores."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from soldier_data.base.database import Database, Transaction
+from soldier_data.config.inmemory import InMemoryConfigStore
+from soldier_data.config.postgres import PostgresConfigStore
+from soldier_data.config.store import ConfigStore
+
+
+class UnitOfWork:
+    """The stores, in one transaction: everything commits together, or nothing does.
+
+    Calls made at the same time take turns. A refused write leaves the unit usable. Saves set revisions on the
+    entities that were passed: after a rollback, read those entities again.
+    """
+
+    config: ConfigStore
+
+    def __init__(self, transaction: Transaction | None, config: ConfigStore) -> None:
+        self._transaction = transaction
+        self._in_memory: list[InMemoryConfigStore] = []
+        self._callbacks: list[Callable[[], Any]] = []
+        if isinstance(config, InMemoryConfigStore):
+            self.config = begun = config.begin()
+            self._in_memory.append(begun)
+        else:
+            self.config = PostgresConfigStore(_required(transaction))
+
+    def after_commit(self, callback: Callable[[], Any]) -> None:
+        """Call `callback`, and await what it returns, once everything is committed; in order of registration.
+
+        This is the place for what cannot take part in the transaction, such as saving a session in Redis. An
+        error of a callback leaves the block, and the callbacks after it are not called.
+        """
+        self._callbacks.append(callback)
+
+    async def rollback(self) -> None:
+        """Undo everything and forget the callbacks. The unit has ended then; the block may be left normally."""
+        self._callbacks.clear()
+        for store in self._in_memory:
+            store.end()
+        self._in_memory.clear()
+        if self._transaction is not None:
+            await self._transaction.rollback()
+
+    def commit_in_memory(self) -> None:
+        """Give the changes of in-memory stores to the data layer, once PostgreSQL has committed its part."""
+        for store in self._in_memory:
+            store.commit()
+
+    async def run_callbacks(self) -> None:
+        """Run what `after_commit` registered."""
+        for callback in self._callbacks:
+            result = callback()
+            if inspect.isawaitable(result):
+                await result
+
+
+@asynccontextmanager
+async def begin_unit_of_work(
+    database: Database | None, config: ConfigStore, tenant_id: UUID | None
+) -> AsyncIterator[UnitOfWork]:
+    """Begin a unit of work; commit on leaving, roll back on any exception. Callbacks are left to the caller."""
+    if database is None:
+        unit = UnitOfWork(None, config)
+        yield unit
+    else:
+        async with database.transaction() as transaction:
+            if tenant_id is not None:
+                await transaction.use_tenant(tenant_id)
+            unit = UnitOfWork(transaction, config)
+            yield unit
+    unit.commit_in_memory()
+
+
+def _required(transaction: Transaction | None) -> Transaction:
+    assert transaction is not None, "a store on PostgreSQL needs a database"
+    return transaction
