@@ -136,7 +136,12 @@ class DataLayer:
         # Imported here because the servers are an extra.
         from soldier_data.embedded import EmbeddedServers  # noqa: PLC0415
 
-        servers = await _started(asyncio.to_thread(EmbeddedServers.start, path))
+        starting = asyncio.create_task(asyncio.to_thread(EmbeddedServers.start, path))
+        try:
+            servers = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            (await starting).stop()
+            raise
         try:
             urls = {"database_url": servers.database_url, "redis_url": servers.redis_url}
             async with cls.open((settings or Settings()).model_copy(update=urls), migrate=True) as data:
@@ -223,7 +228,7 @@ class DataLayer:
 
     async def _redis_health(self) -> str:
         if isinstance(self.sessions, RedisSessionStore):
-            await self.sessions.ping()
+            await self.sessions.health_check()
             return "answers"
         return "in memory"
 

@@ -31,7 +31,7 @@ class EmbeddedServers:
 
     Attributes:
         path: The folder with the data and the logs `postgres.log` and `redis.log`.
-        database_url: SQLAlchemy URL (asyncpg) of the database `postgres`, as its superuser.
+        database_url: URL of the database `postgres`, as its superuser.
         redis_url: URL of Redis database 0.
     """
 

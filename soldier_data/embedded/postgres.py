@@ -52,7 +52,7 @@ class PostgresServer:
     def url(self) -> str:
         """SQLAlchemy URL of the database `postgres`, as the superuser `postgres`."""
         # The port is named so that PGPORT in the environment does not change it.
-        return f"postgresql+asyncpg://postgres@/postgres?host={self._sockets}&port={_PORT}"
+        return f"postgresql://postgres@/postgres?host={self._sockets}&port={_PORT}"
 
     def prepare(self) -> None:
         """Find the programs, and make the data folder if there is none.

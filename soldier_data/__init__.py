@@ -1,0 +1,79 @@
+"""The data layer of a conversational-AI agent platform.
+
+The public names are imported when they are first used, so that `import soldier_data` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from soldier_data.config import Agent as Agent
+    from soldier_data.config import AgentSettings as AgentSettings
+    from soldier_data.config import ConfigStore as ConfigStore
+    from soldier_data.config import Rule as Rule
+    from soldier_data.config import Scenario as Scenario
+    from soldier_data.config import ScenarioStep as ScenarioStep
+    from soldier_data.config import StepTransition as StepTransition
+    from soldier_data.config import Template as Template
+    from soldier_data.config import ToolActivation as ToolActivation
+    from soldier_data.config import Variable as Variable
+    from soldier_data.data_layer import DataLayer as DataLayer
+    from soldier_data.data_layer import HealthReport as HealthReport
+    from soldier_data.errors import ConfigurationError as ConfigurationError
+    from soldier_data.errors import ConflictError as ConflictError
+    from soldier_data.errors import NotFoundError as NotFoundError
+    from soldier_data.errors import StoreConnectionError as StoreConnectionError
+    from soldier_data.errors import StoreError as StoreError
+    from soldier_data.errors import ValidationError as ValidationError
+    from soldier_data.sessions import Channel as Channel
+    from soldier_data.sessions import Session as Session
+    from soldier_data.sessions import SessionStatus as SessionStatus
+    from soldier_data.sessions import SessionStore as SessionStore
+    from soldier_data.sessions import StepVisit as StepVisit
+    from soldier_data.settings import Settings as Settings
+    from soldier_data.unit_of_work import UnitOfWork as UnitOfWork
+
+_HOMES = {
+    "soldier_data.config": (
+        "Agent",
+        "AgentSettings",
+        "ConfigStore",
+        "Rule",
+        "Scenario",
+        "ScenarioStep",
+        "StepTransition",
+        "Template",
+        "ToolActivation",
+        "Variable",
+    ),
+    "soldier_data.data_layer": ("DataLayer", "HealthReport"),
+    "soldier_data.errors": (
+        "ConfigurationError",
+        "ConflictError",
+        "NotFoundError",
+        "StoreConnectionError",
+        "StoreError",
+        "ValidationError",
+    ),
+    "soldier_data.sessions": ("Channel", "Session", "SessionStatus", "SessionStore", "StepVisit"),
+    "soldier_data.settings": ("Settings",),
+    "soldier_data.unit_of_work": ("UnitOfWork",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])
