@@ -94,7 +94,9 @@ class DataLayer:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings | None = None, *, migrate: bool = False) -> AsyncIterator[DataLayer]:
+    async def open(
+        cls, settings: Settings | None = None, *, migrate: bool = False
+    ) -> AsyncIterator[DataLayer]:
         """A data layer on the servers that `settings` name; by default those of the environment.
 
         Connections are made when they are needed, so that a service can start before its servers do;

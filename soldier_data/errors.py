@@ -40,9 +40,7 @@ class ValidationError(StoreError):
         field: Name of the offending field, where one field is to blame.
     """
 
-    def __init__(
-        self, message: str, *, field: str | None = None, cause: BaseException | None = None
-    ) -> None:
+    def __init__(self, message: str, *, field: str | None = None, cause: BaseException | None = None) -> None:
         super().__init__(message, cause=cause)
         self.field = field
 

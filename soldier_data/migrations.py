@@ -100,9 +100,7 @@ async def open_for_migration(settings: Settings) -> AsyncIterator[AsyncConnectio
 
 def run_migrations(connection: Connection, metadata: MetaData) -> None:
     """Do on `connection` what Alembic was called for."""
-    context.configure(
-        connection=connection, transaction_per_migration=True, **configure_comparison(metadata)
-    )
+    context.configure(connection=connection, transaction_per_migration=True, **configure_comparison(metadata))
     with context.begin_transaction():
         context.run_migrations()
     connection.commit()

@@ -70,7 +70,9 @@ class Settings(BaseSettings):
     pool_recycle: Duration = Field(
         default=timedelta(minutes=30), description="Age at which a connection is replaced."
     )
-    connect_timeout: Duration = Field(default=timedelta(seconds=3), description="Limit for opening a connection.")
+    connect_timeout: Duration = Field(
+        default=timedelta(seconds=3), description="Limit for opening a connection."
+    )
     command_timeout: Duration = Field(default=timedelta(seconds=60), description="Limit for one statement.")
     retry_budget: Duration = Field(
         default=timedelta(seconds=15),
@@ -88,7 +90,9 @@ class Settings(BaseSettings):
         default=1536, ge=1, le=16_000, description="Length of every stored embedding."
     )
 
-    redis_max_connections: int = Field(default=100, ge=1, description="Redis connections; callers wait for one.")
+    redis_max_connections: int = Field(
+        default=100, ge=1, description="Redis connections; callers wait for one."
+    )
     redis_timeout: Duration = Field(
         default=timedelta(seconds=5), description="Limit for one Redis command and for connecting."
     )
@@ -106,9 +110,12 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="warning", description="Least severe level that is logged, unless the service set up structlog."
+        default="warning",
+        description="Least severe level that is logged, unless the service set up structlog.",
     )
-    log_format: Literal["console", "json"] = Field(default="console", description="How log lines are written.")
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="How log lines are written."
+    )
 
     def __init__(self, **values: Any) -> None:
         try:

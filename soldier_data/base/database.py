@@ -88,7 +88,9 @@ class Transaction:
             self._tenant_id = inner._tenant_id
             return result
 
-    async def copy_rows(self, table: str, columns: list[str], rows: list[tuple[Any, ...]], doing: str) -> None:
+    async def copy_rows(
+        self, table: str, columns: list[str], rows: list[tuple[Any, ...]], doing: str
+    ) -> None:
         """Write `rows` by binary COPY, the fastest way for many. The values are in the order of `columns`."""
         async with self._turn:
             await self._guard(
@@ -133,7 +135,9 @@ class Transaction:
     async def _fetch(self, statement: Statement, values: Values) -> list[Row]:
         await self.use_tenant(values["tenant_id"])
         arguments = statement.arguments(values)
-        rows: list[Row] = await self._guard(self._connection.fetch(statement.sql, *arguments), _subject(statement, values))
+        rows: list[Row] = await self._guard(
+            self._connection.fetch(statement.sql, *arguments), _subject(statement, values)
+        )
         return rows
 
     async def _command(self, sql: str, doing: str, *, ending: bool = False) -> str:
@@ -318,7 +322,12 @@ class Database:
             raise failure
         try:
             async for again in stamina.retry_context(
-                on=TransientError, attempts=None, timeout=budget, wait_initial=0.05, wait_max=1.0, wait_jitter=0.1
+                on=TransientError,
+                attempts=None,
+                timeout=budget,
+                wait_initial=0.05,
+                wait_max=1.0,
+                wait_jitter=0.1,
             ):
                 with again:
                     return await attempt()

@@ -30,7 +30,8 @@ def check_embedding(embedding: Sequence[float], dimensions: int, field: str) -> 
         raise ValidationError(f"{field} holds NaN or infinity: embed the text again", field=field)
     if norm == 0.0:
         raise ValidationError(
-            f"{field} is the zero vector, which has no direction to compare: leave it out instead", field=field
+            f"{field} is the zero vector, which has no direction to compare: leave it out instead",
+            field=field,
         )
     if not SHORTEST <= norm <= LONGEST:
         raise ValidationError(

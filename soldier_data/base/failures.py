@@ -40,7 +40,9 @@ _REFUSED = {
 
 _NOT_MIGRATED = {"42P01", "42703", "42704", "42883", "3F000"}
 
-_UNREACHABLE = "the server could not be reached or the connection was lost: check SOLDIER_DATABASE_URL and the server"
+_UNREACHABLE = (
+    "the server could not be reached or the connection was lost: check SOLDIER_DATABASE_URL and the server"
+)
 
 
 class TransientError(StoreConnectionError):
@@ -53,7 +55,8 @@ def as_store_error(error: BaseException, doing: str) -> StoreError:
         return error
     if isinstance(error, PoolTimeoutError):
         return StoreConnectionError(
-            f"{doing}: all database connections are in use: raise SOLDIER_POOL_SIZE or SOLDIER_POOL_TIMEOUT", cause=error
+            f"{doing}: all database connections are in use: raise SOLDIER_POOL_SIZE or SOLDIER_POOL_TIMEOUT",
+            cause=error,
         )
     if isinstance(error, TimeoutError):
         return StoreConnectionError(
@@ -93,7 +96,9 @@ def _from_sqlstate(state: str, error: BaseException, doing: str) -> StoreError:
     if state.startswith(("22", "23")) or state == "54000":
         return ValidationError(f"{doing}: PostgreSQL cannot store a value (SQLSTATE {state})", cause=error)
     if state == "42501":
-        return ConfigurationError(f"{doing}: the database role lacks the privilege for it: grant it", cause=error)
+        return ConfigurationError(
+            f"{doing}: the database role lacks the privilege for it: grant it", cause=error
+        )
     if state.startswith("08"):
         return TransientError(f"{doing}: {_UNREACHABLE}", cause=error)
     return StoreError(f"{doing}: PostgreSQL refused it (SQLSTATE {state}, see .cause)", cause=error)

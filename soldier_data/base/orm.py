@@ -8,7 +8,18 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnClause, DateTime, Float, Index, MetaData, Operators, Text, Uuid, literal_column
+from sqlalchemy import (
+    BigInteger,
+    ColumnClause,
+    DateTime,
+    Float,
+    Index,
+    MetaData,
+    Operators,
+    Text,
+    Uuid,
+    literal_column,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine, UserDefinedType
@@ -115,5 +126,8 @@ LIVING: ColumnClause[bool] = literal_column("deleted_at IS NULL")
 def purge_index(table: str) -> Index:
     """What a purge reads: the deleted rows of a tenant, by age."""
     return Index(
-        f"ix_{table}_purge", "tenant_id", "deleted_at", postgresql_where=literal_column("deleted_at IS NOT NULL")
+        f"ix_{table}_purge",
+        "tenant_id",
+        "deleted_at",
+        postgresql_where=literal_column("deleted_at IS NOT NULL"),
     )

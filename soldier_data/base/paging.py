@@ -13,4 +13,6 @@ def check_page(limit: int, offset: int = 0) -> None:
     """
     for name, value in (("limit", limit), ("offset", offset)):
         if not 0 <= value < 2**63:
-            raise ValidationError(f"{name} is outside of 0 to 2^63 - 1: pass a smaller, positive number", field=name)
+            raise ValidationError(
+                f"{name} is outside of 0 to 2^63 - 1: pass a smaller, positive number", field=name
+            )

@@ -71,7 +71,9 @@ class RevisionedTable:
             NotFoundError: No parent.
         """
         if if_revision is not None and if_revision < 0:
-            raise ValidationError("if_revision is negative: revisions start at 1, and 0 means new", field="if_revision")
+            raise ValidationError(
+                "if_revision is negative: revisions start at 1, and 0 means new", field="if_revision"
+            )
         statement = self._save if if_revision is None else self._insert if if_revision == 0 else self._replace
         now = utcnow()
         row_values = {**values, "updated_at": now, "write_id": new_id(), "if_revision": if_revision}

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import BindParameter, ClauseElement, Column, ColumnElement, Dialect, FromClause, Table, bindparam
+from sqlalchemy import (
+    BindParameter,
+    ClauseElement,
+    Column,
+    ColumnElement,
+    Dialect,
+    FromClause,
+    Table,
+    bindparam,
+)
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeEngine
@@ -36,7 +45,9 @@ class Statement:
         self.doing = doing
         self.sql = str(compiled)
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
-        self._names = tuple(name.removeprefix(_PREFIX) for name in getattr(compiled, "positiontup", None) or ())
+        self._names = tuple(
+            name.removeprefix(_PREFIX) for name in getattr(compiled, "positiontup", None) or ()
+        )
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """The parameters in order, taken from `values` by the names given to `param()`."""

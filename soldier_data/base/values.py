@@ -117,7 +117,9 @@ def _check_json(value: Any, depth: int) -> None:
             raise _Fault("is not a finite number: JSON has no NaN and no infinity")
     elif kind is dict or kind is list:
         if depth >= MAX_JSON_DEPTH:
-            raise _Fault(f"is nested deeper than {MAX_JSON_DEPTH} levels and could not be read again: flatten it")
+            raise _Fault(
+                f"is nested deeper than {MAX_JSON_DEPTH} levels and could not be read again: flatten it"
+            )
         if kind is list:
             for nested in value:
                 _check_json(nested, depth + 1)
@@ -128,7 +130,9 @@ def _check_json(value: Any, depth: int) -> None:
             _check_string(key)
             _check_json(nested, depth + 1)
     elif value is not None and kind is not bool and kind is not int:
-        raise _Fault(f"holds a {kind.__name__}, which JSON does not know: convert it to text, a number, a list or a dict")
+        raise _Fault(
+            f"holds a {kind.__name__}, which JSON does not know: convert it to text, a number, a list or a dict"
+        )
 
 
 def _check_string(value: str) -> None:

@@ -58,4 +58,6 @@ def check_scenario_tenant(tenant_id: UUID, scenario: Scenario) -> None:
         ValidationError: It is another tenant's.
     """
     if scenario.tenant_id != tenant_id:
-        raise ValidationError("scenario.tenant_id differs from tenant_id: pass the scenario's own", field="tenant_id")
+        raise ValidationError(
+            "scenario.tenant_id differs from tenant_id: pass the scenario's own", field="tenant_id"
+        )

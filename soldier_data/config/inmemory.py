@@ -14,7 +14,16 @@ from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_text
 from soldier_data.config.checks import check_entity, check_list, check_scenario_tenant
 from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
-from soldier_data.config.models import Agent, AgentPart, Rule, Scenario, Scope, Template, ToolActivation, Variable
+from soldier_data.config.models import (
+    Agent,
+    AgentPart,
+    Rule,
+    Scenario,
+    Scope,
+    Template,
+    ToolActivation,
+    Variable,
+)
 from soldier_data.config.store import ConfigStore
 from soldier_data.errors import ConflictError, NotFoundError, ValidationError
 from soldier_data.settings import Settings
@@ -132,9 +141,7 @@ class InMemoryConfigStore(ConfigStore):
     ) -> list[Rule]:
         rules = self._of_agent(self._tables.rules, tenant_id, agent_id)
         found = [
-            rule
-            for rule in rules
-            if _in_scope(rule, scope, scope_id) and (rule.enabled or not enabled_only)
+            rule for rule in rules if _in_scope(rule, scope, scope_id) and (rule.enabled or not enabled_only)
         ]
         return [_copy(rule) for rule in sorted(found, key=lambda rule: (-rule.priority, *_by_creation(rule)))]
 
@@ -333,9 +340,7 @@ class InMemoryConfigStore(ConfigStore):
 
     def _of_agent(self, table: MemoryTable[P], tenant_id: UUID, agent_id: UUID) -> Iterator[P]:
         return (
-            part
-            for part in table.of_tenant(tenant_id)
-            if part.agent_id == agent_id and self._is_living(part)
+            part for part in table.of_tenant(tenant_id) if part.agent_id == agent_id and self._is_living(part)
         )
 
     def _save(self, entity: Agent | AgentPart | MigrationPlan, if_revision: int | None) -> UUID:
@@ -344,7 +349,9 @@ class InMemoryConfigStore(ConfigStore):
         if not isinstance(entity, Agent | MigrationPlan):
             agent = self._tables.agents.peek((entity.tenant_id, entity.agent_id))
             if agent is None or agent.is_deleted:
-                raise NotFoundError(f"{doing}: its agent_id names no agent of the tenant (any more): save the agent first")
+                raise NotFoundError(
+                    f"{doing}: its agent_id names no agent of the tenant (any more): save the agent first"
+                )
         table = self._tables.of(entity)
         key = (entity.tenant_id, entity.id)
         stored = table.peek(key)
@@ -416,7 +423,6 @@ class InMemoryConfigStore(ConfigStore):
             key=lambda item: (-item[0], item[1].id),
         )
         return [(_copy(entity), score) for score, entity in found[:limit]]
-
 
 
 def _copy(entity: Any) -> Any:

@@ -203,5 +203,6 @@ AgentPart = Rule | Scenario | Template | Variable | ToolActivation
 
 def _check_scope(scope: Scope, scope_id: UUID | None) -> None:
     if scope is not Scope.GLOBAL and scope_id is None:
-        raise ValueError(f"scope_id is required for the scope {scope.value}: set it to the {scope.value}'s id")
-
+        raise ValueError(
+            f"scope_id is required for the scope {scope.value}: set it to the {scope.value}'s id"
+        )

@@ -102,7 +102,9 @@ class PostgresConfigStore(ConfigStore):
         limit: int = 10,
         min_score: float = 0.0,
     ) -> list[tuple[Rule, float]]:
-        rows = await self._search(sql.vector_search_rules, query_embedding, tenant_id, agent_id, limit, min_score)
+        rows = await self._search(
+            sql.vector_search_rules, query_embedding, tenant_id, agent_id, limit, min_score
+        )
         return [(_rule(row), 1.0 - row["distance"]) for row in rows]
 
     async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
@@ -350,7 +352,9 @@ def _scenario(row: Row) -> Scenario:
 
 def _activation(row: Row) -> ToolActivation:
     override = row["policy_override"]
-    return ToolActivation.model_validate({**row, "policy_override": None if override is None else json.loads(override)})
+    return ToolActivation.model_validate(
+        {**row, "policy_override": None if override is None else json.loads(override)}
+    )
 
 
 def _plan(row: Row) -> MigrationPlan:

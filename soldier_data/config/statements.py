@@ -167,7 +167,9 @@ def get_scenarios(*, enabled_only: bool) -> Statement:
 
 
 def _vector_search(table: Table, embedding: ColumnElement[Any]) -> Statement:
-    distance: ColumnElement[float] = embedding.cosine_distance(param("query", EmbeddingVector())).label("distance")
+    distance: ColumnElement[float] = embedding.cosine_distance(param("query", EmbeddingVector())).label(
+        "distance"
+    )
     # An agent has tens to thousands of rules, all found through the index that lists them, so they are compared
     # exactly. The score is checked outside: there the distance is a column, not computed a second time.
     nearest = (
@@ -194,7 +196,9 @@ get_variable_by_name = Statement(
     "reading the variable", _of_agent(VARIABLES).where(VARIABLES.c.name == column_param(VARIABLES.c.name))
 )
 
-get_activations = Statement("listing the tool activations", _of_agent(ACTIVATIONS).order_by(ACTIVATIONS.c.tool_id))
+get_activations = Statement(
+    "listing the tool activations", _of_agent(ACTIVATIONS).order_by(ACTIVATIONS.c.tool_id)
+)
 get_activation = Statement(
     "reading the tool activation",
     _of_agent(ACTIVATIONS).where(ACTIVATIONS.c.tool_id == column_param(ACTIVATIONS.c.tool_id)),
@@ -250,7 +254,9 @@ get_plan_for_versions = Statement(
     .order_by(PLANS.c.created_at.desc(), PLANS.c.id.desc())
     .limit(1),
 )
-delete_plan = Statement("deleting the migration plan", delete(PLANS).where(has_key(PLANS)).returning(PLANS.c.id))
+delete_plan = Statement(
+    "deleting the migration plan", delete(PLANS).where(has_key(PLANS)).returning(PLANS.c.id)
+)
 
 
 @cache
@@ -285,15 +291,11 @@ def _purge() -> tuple[Statement, ...]:
     return (
         Statement(
             doing,
-            delete(ARCHIVES).where(
-                _of_tenant(ARCHIVES), ARCHIVES.c.id.in_(old_scenarios)
-            ),
+            delete(ARCHIVES).where(_of_tenant(ARCHIVES), ARCHIVES.c.id.in_(old_scenarios)),
         ),
         Statement(
             doing,
-            delete(PLANS).where(
-                _of_tenant(PLANS), PLANS.c.scenario_id.in_(old_scenarios)
-            ),
+            delete(PLANS).where(_of_tenant(PLANS), PLANS.c.scenario_id.in_(old_scenarios)),
         ),
         *(Statement(doing, delete(table).where(goes(table)).returning(table.c.id)) for table in PARTS),
         Statement(doing, delete(AGENTS).where(is_old(AGENTS)).returning(AGENTS.c.id)),

@@ -8,7 +8,16 @@ from datetime import timedelta
 from uuid import UUID
 
 from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
-from soldier_data.config.models import Agent, AgentPart, Rule, Scenario, Scope, Template, ToolActivation, Variable
+from soldier_data.config.models import (
+    Agent,
+    AgentPart,
+    Rule,
+    Scenario,
+    Scope,
+    Template,
+    ToolActivation,
+    Variable,
+)
 
 
 class ConfigStore(ABC):

@@ -22,7 +22,7 @@ from typing import IO, Final, Self, cast
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, model_validator
 from pydantic import ValidationError as PydanticValidationError
 
-from soldier_data.demo import Conversation, Guideline, GuidelineStep, StepKind
+from soldier_data.demo.models import Conversation, Guideline, GuidelineStep, StepKind
 from soldier_data.errors import ConfigurationError, ValidationError
 
 Source = Path | Traversable

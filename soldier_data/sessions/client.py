@@ -200,9 +200,11 @@ class RedisRunner:
 
 def _translate(action: str, cause: Exception, timeout: float) -> StoreError:
     text = str(cause)
-    if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError) or text.startswith(
-        _REFUSED_LOGIN
-    ):
+    # On a Unix socket redis-py wraps whatever fails while it logs in.
+    inner = cause.__cause__ or cause
+    if isinstance(inner, AuthenticationError | AuthorizationError | NoPermissionError) or str(
+        inner
+    ).startswith(_REFUSED_LOGIN):
         message = f"Redis refused the log-in while {action}: check user and password in SOLDIER_REDIS_URL"
         return StoreConnectionError(message, cause=cause)
     if isinstance(cause, RedisTimeoutError | TimeoutError):

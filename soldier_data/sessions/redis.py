@@ -67,7 +67,7 @@ class RedisSessionStore(SessionStore):
     def __init__(self, client: RedisClient, config: SessionTierConfig | None = None) -> None:
         self.config = config or SessionTierConfig()
         self._redis = RedisRunner(client)
-        # Bound here, because structlog's lazy logger takes longer over a suppressed line than Lua over a read.
+        # Bound here: structlog's lazy logger takes longer over a suppressed line than Lua over a read.
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind()
         self._keys = SessionKeys(self.config.key_prefix)
         self._hot_ttl = self.config.hot_ttl // MILLISECOND

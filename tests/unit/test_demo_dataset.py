@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from soldier_data.demo import Conversation, Exchange
+from soldier_data.demo.models import Conversation, Exchange
 from soldier_data.demo.dataset import (
     SAMPLE_GUIDELINES,
     count_conversations,

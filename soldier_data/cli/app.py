@@ -1,0 +1,17 @@
+"""The commands, each in a module of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from soldier_data.cli.demo import demo
+
+app = typer.Typer(
+    help="The data layer of a conversational-AI agent platform.", no_args_is_help=True, add_completion=False
+)
+app.command()(demo)
+
+
+@app.callback()
+def soldier_data() -> None:
+    """The data layer of a conversational-AI agent platform."""

@@ -1,0 +1,229 @@
+"""The main job of the demonstration: replay conversations turn by turn, as a platform would process them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from uuid import UUID, uuid5
+
+from soldier_data.base.models import new_id, utcnow
+from soldier_data.base.shared import Channel
+from soldier_data.config.models import Rule, Template
+from soldier_data.data_layer import DataLayer
+from soldier_data.demo.agent import SupportDesk, build_support_desk, step_content_hash
+from soldier_data.demo.models import Conversation, Exchange, Guideline
+from soldier_data.providers.embeddings import EmbeddingProvider
+from soldier_data.sessions.models import Session, SessionStatus, StepVisit
+from soldier_data.unit_of_work import UnitOfWork
+
+CONVERSATIONS_AT_ONCE = 16
+
+# A rule fires when what the customer says is at least this like it.
+_FIRING_SCORE = 0.25
+_FIRING_RULES = 3
+
+
+@dataclass
+class Stopwatch:
+    """How long operations took, in seconds, by name."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @contextmanager
+    def measure(self, operation: str) -> Iterator[None]:
+        """Note how long the block takes."""
+        started = perf_counter()
+        yield
+        self.seconds[operation].append(perf_counter() - started)
+
+
+@dataclass
+class Replay:
+    """What a replay did.
+
+    Attributes:
+        session_ids: Of the conversations, in the order in which they ended.
+        sentences: One customer sentence of each task, to search rules by.
+        seconds: How long the replay took.
+    """
+
+    desk: SupportDesk
+    stopwatch: Stopwatch
+    session_ids: list[UUID] = field(default_factory=list)
+    sentences: dict[str, str] = field(default_factory=dict)
+    turns: int = 0
+    seconds: float = 0.0
+
+
+async def store_support_desk(
+    data: DataLayer,
+    tenant_id: UUID,
+    guidelines: Iterable[Guideline],
+    provider: EmbeddingProvider,
+    stopwatch: Stopwatch,
+) -> SupportDesk:
+    """Make the agent and store it with all that belongs to it, in one call."""
+    desk = await build_support_desk(tenant_id, guidelines, provider)
+    with stopwatch.measure(f"store the agent and its {len(desk.parts):,} parts"):
+        await data.config.save_many([desk.agent, *desk.parts])
+    return desk
+
+
+async def replay(
+    data: DataLayer,
+    desk: SupportDesk,
+    conversations: Iterable[Conversation],
+    provider: EmbeddingProvider,
+    stopwatch: Stopwatch,
+    on_conversation: Callable[[], None],
+) -> Replay:
+    """Replay `conversations`, several at once, each of them turn by turn.
+
+    Args:
+        data: Where everything is stored.
+        desk: The agent that answers.
+        conversations: Read one after the other, as they are needed.
+        provider: Makes the embeddings.
+        stopwatch: Notes how long operations take.
+        on_conversation: Called after each conversation.
+    """
+    result = Replay(desk, stopwatch)
+    started = perf_counter()
+    waiting = iter(conversations)
+
+    async def work() -> None:
+        for conversation in waiting:
+            await _ConversationReplay(data, conversation, provider, result).run()
+            on_conversation()
+
+    workers = [asyncio.create_task(work()) for _ in range(CONVERSATIONS_AT_ONCE)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    result.seconds = perf_counter() - started
+    return result
+
+
+class _ConversationReplay:
+    """One conversation on its way through the stores."""
+
+    def __init__(
+        self, data: DataLayer, conversation: Conversation, provider: EmbeddingProvider, result: Replay
+    ) -> None:
+        self._data = data
+        self._conversation = conversation
+        self._provider = provider
+        self._result = result
+        self._stopwatch = result.stopwatch
+        self._desk = result.desk
+        self._session_id = new_id()
+
+    async def run(self) -> None:
+        """Open the session, replay every exchange, and close the session if the customer was done."""
+        agent = self._desk.agent
+        session = Session(
+            session_id=self._session_id,
+            tenant_id=agent.tenant_id,
+            agent_id=agent.id,
+            channel=Channel.WEBCHAT,
+            user_channel_id=self._conversation.customer_key or self._conversation.id,
+            config_version=agent.current_version,
+            variables={
+                "conversation_id": self._conversation.id,
+                "customer_name": self._conversation.customer_name,
+            },
+        )
+        await self._data.sessions.save(session)
+        exchanges = self._conversation.exchanges()
+        for exchange in exchanges:
+            await self._replay_exchange(exchange, is_last=exchange is exchanges[-1])
+        self._result.session_ids.append(self._session_id)
+
+    async def _replay_exchange(self, exchange: Exchange, *, is_last: bool) -> None:
+        with self._stopwatch.measure("read a session"):
+            session = await self._data.sessions.get(self._session_id)
+        assert session is not None, "the session was saved by the exchange before"
+        with self._stopwatch.measure("process a turn in a unit of work"):
+            async with self._data.unit_of_work(session.tenant_id) as uow:
+                await self._fire_rules(uow, session, exchange)
+                self._move(session, exchange)
+                await self._keep_replies(uow, session, exchange)
+                session.turn_count += 1
+                if is_last and any(turn.action == "complete" for turn in exchange.turns):
+                    session.status = SessionStatus.CLOSED
+                # The session is saved once the turn's writes are durable, and not at all if they are refused.
+                uow.after_commit(lambda: self._save(session))
+        self._result.turns += 1
+
+    async def _fire_rules(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
+        if not exchange.customer_text:
+            return
+        if exchange.task and len(exchange.customer_text.split()) > 5:
+            self._result.sentences.setdefault(exchange.task, exchange.customer_text.replace("\n", " "))
+        query = await self._provider.embed(exchange.customer_text)
+        with self._stopwatch.measure("find rules by vector search"):
+            found: list[tuple[Rule, float]] = await uow.config.vector_search_rules(
+                query, session.tenant_id, session.agent_id, limit=_FIRING_RULES, min_score=_FIRING_SCORE
+            )
+        for rule, _score in found:
+            key = str(rule.id)
+            session.rule_fires[key] = session.rule_fires.get(key, 0) + 1
+            session.rule_last_fire_turn[key] = session.turn_count
+
+    def _move(self, session: Session, exchange: Exchange) -> None:
+        """Let the session stand where the agent's last turn stood in the guidelines."""
+        for turn in exchange.turns:
+            task, key = turn.task or exchange.task, turn.step_key
+            step = self._desk.steps.get((task, key)) if task and key else None
+            if task is None or step is None or step.id == session.active_step_id:
+                continue
+            scenario = self._desk.scenarios[task]
+            session.active_scenario_id = scenario.id
+            session.active_scenario_version = scenario.version
+            session.active_step_id = step.id
+            session.step_history.append(
+                StepVisit(
+                    step_id=step.id,
+                    step_name=step.name,
+                    turn_number=session.turn_count,
+                    step_content_hash=step_content_hash(step),
+                )
+            )
+        if exchange.task:
+            session.variables["open_task"] = exchange.task
+            session.variable_updated_at["open_task"] = utcnow()
+        for turn in exchange.actions:
+            if turn.action == "query":
+                session.variables["last_query"] = {"api": turn.api, "constraints": turn.constraints}
+                session.variable_updated_at["last_query"] = utcnow()
+
+    async def _keep_replies(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
+        """Keep what the agent typed freely as templates to suggest. The same words are the same template."""
+        typed = {
+            turn.text
+            for turn in exchange.turns
+            if turn.role == "agent" and turn.free_text and turn.text.strip()
+        }
+        # Conversations that run at the same time save the same templates: a fixed order keeps them from waiting
+        # for each other in a circle.
+        for words in sorted(typed):
+            template = Template(
+                id=uuid5(session.agent_id, words),
+                tenant_id=session.tenant_id,
+                agent_id=session.agent_id,
+                name=f"Typed by an agent: {exchange.task or 'any task'}"[:100],
+                text=words,
+            )
+            with self._stopwatch.measure("save a template"):
+                await uow.config.save_template(template)
+
+    async def _save(self, session: Session) -> None:
+        with self._stopwatch.measure("save a session"):
+            await self._data.sessions.save(session)

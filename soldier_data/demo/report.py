@@ -1,0 +1,183 @@
+"""What the demonstration shows of a replay: tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from time import perf_counter
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from soldier_data.base.engine import open_connection
+from soldier_data.data_layer import DataLayer
+from soldier_data.demo.replay import Replay, Stopwatch
+from soldier_data.providers.embeddings import EmbeddingProvider
+from soldier_data.schema import metadata
+from soldier_data.sessions.models import Session
+from soldier_data.sessions.redis import RedisSessionStore
+
+_SENTENCES_SHOWN = 5
+_SESSIONS_SHOWN = 8
+_SESSIONS_READ = 10_000
+
+
+async def show(console: Console, data: DataLayer, replay: Replay, provider: EmbeddingProvider) -> None:
+    """Print all tables."""
+    console.print(await found_rules(data, replay, provider))
+    sessions = await data.sessions.list_by_agent(
+        replay.desk.agent.tenant_id, replay.desk.agent.id, limit=_SESSIONS_READ
+    )
+    console.print(active_sessions(sessions, replay))
+    if isinstance(data.sessions, RedisSessionStore):
+        console.print(await tiers(data.sessions, sessions[0], replay.stopwatch))
+    console.print(await rows_per_table(data, replay))
+    console.print(operations(replay.stopwatch))
+
+
+async def found_rules(data: DataLayer, replay: Replay, provider: EmbeddingProvider) -> Table:
+    """For some customer sentences, the rules that are most like them."""
+    agent = replay.desk.agent
+    table = _table(
+        "Rules found by vector search",
+        _Column("What a customer said", share=5),
+        _Column("Score", right=True),
+        _Column("Rule", share=3),
+        _Column("What to do", share=4),
+    )
+    for sentence in list(replay.sentences.values())[:_SENTENCES_SHOWN]:
+        with replay.stopwatch.measure("find rules by vector search"):
+            found = await data.config.vector_search_rules(
+                await provider.embed(sentence), agent.tenant_id, agent.id, limit=3
+            )
+        for place, (rule, score) in enumerate(found):
+            said = sentence if place == 0 else ""
+            table.add_row(_one_line(said), f"{score:.2f}", rule.name, _one_line(rule.action_text))
+        table.add_section()
+    return table
+
+
+def active_sessions(sessions: Sequence[Session], replay: Replay) -> Table:
+    """The sessions with the most turns."""
+    names = {scenario.id: scenario.name for scenario in replay.desk.scenarios.values()}
+    table = _table(
+        f"The most active of {len(sessions):,} sessions",
+        _Column("Conversation"),
+        _Column("Customer", share=3),
+        _Column("Turns", right=True),
+        _Column("Steps", right=True),
+        _Column("Stands in", share=3),
+        _Column("At", share=4),
+        _Column("Status"),
+    )
+    for session in sorted(sessions, key=lambda session: -session.turn_count)[:_SESSIONS_SHOWN]:
+        visit = session.last_visit
+        table.add_row(
+            str(session.variables["conversation_id"]),
+            str(session.variables["customer_name"] or "unknown"),
+            str(session.turn_count),
+            str(len(session.step_history)),
+            names[session.active_scenario_id] if session.active_scenario_id else "none",
+            visit.step_name if visit else "",
+            session.status.value,
+        )
+    return table
+
+
+async def tiers(store: RedisSessionStore, session: Session, stopwatch: Stopwatch) -> Table:
+    """One session on its way from the hot tier to the persistent one and back."""
+    table = _table(
+        "A session demoted and promoted again",
+        _Column("What is done"),
+        _Column("Tier before"),
+        _Column("Tier after"),
+        _Column("Took", right=True),
+    )
+
+    async def row(what: str, before: str | None, started: float) -> str | None:
+        milliseconds = (perf_counter() - started) * 1000
+        after = await store.tier(session.session_id)
+        table.add_row(what, before or "none", after or "none", f"{milliseconds:.2f} ms")
+        return after
+
+    tier = await store.tier(session.session_id)
+    started = perf_counter()
+    with stopwatch.measure("demote a session"):
+        await store.demote_to_persistent(session.session_id)
+    tier = await row("demote it, as 30 min of silence do", tier, started)
+    started = perf_counter()
+    with stopwatch.measure("read a session and promote it"):
+        found = await store.get(session.session_id)
+    await row(f"read it: {found.turn_count if found else 'no'} turns came back", tier, started)
+    return table
+
+
+async def rows_per_table(data: DataLayer, replay: Replay) -> Table:
+    """How many rows of the tenant each table holds."""
+    table = _table("What is stored now", _Column("Table"), _Column("Rows", right=True))
+    connection = await open_connection(data.settings)
+    try:
+        for name in sorted(metadata.tables):
+            count = await connection.fetchval(
+                f'SELECT count(*) FROM "{name}" WHERE tenant_id = $1',  # noqa: S608 - a name of the metadata.
+                replay.desk.agent.tenant_id,
+            )
+            table.add_row(name, f"{count:,}")
+    finally:
+        await connection.close()
+    if isinstance(data.sessions, RedisSessionStore):
+        for tier, count in (await data.sessions.stats()).items():
+            table.add_row(f"sessions in Redis, {tier}", f"{count:,}")
+    return table
+
+
+def operations(stopwatch: Stopwatch) -> Table:
+    """How often each operation was done, and how long it took."""
+    table = _table(
+        "Time per operation",
+        _Column("Operation", share=1),
+        *(_Column(header, right=True) for header in ("Times", "Median", "95 % within", "Slowest")),
+    )
+    for operation, seconds in stopwatch.seconds.items():
+        within = quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+        table.add_row(
+            operation,
+            f"{len(seconds):,}",
+            *(f"{value * 1000:,.2f} ms" for value in (median(seconds), within, max(seconds))),
+        )
+    return table
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table: as wide as what is in it, or, with a share, what the others leave."""
+
+    header: str
+    share: int | None = None
+    right: bool = False
+
+
+def _table(title: str, *columns: _Column) -> Table:
+    table = Table(
+        title=title,
+        title_style="bold",
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        expand=any(column.share for column in columns),
+    )
+    for column in columns:
+        table.add_column(
+            column.header,
+            justify="right" if column.right else "left",
+            ratio=column.share,
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    return table
+
+
+def _one_line(words: str) -> str:
+    return " ".join(words.split())

@@ -1,0 +1,28 @@
+"""The contract of embedding providers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+
+class EmbeddingProvider(ABC):
+    """Turns texts into vectors whose cosine similarity tells how alike the texts are."""
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> int:
+        """Length of every vector."""
+
+    @property
+    @abstractmethod
+    def model_id(self) -> str:
+        """Which model makes the vectors; vectors of different models must not be compared."""
+
+    @abstractmethod
+    async def embed(self, text: str) -> list[float]:
+        """The vector of one text, normalised to length 1."""
+
+    @abstractmethod
+    async def embed_batch(self, texts: Sequence[str]) -> list[list[float]]:
+        """The vectors of several texts, in their order."""
