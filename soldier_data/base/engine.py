@@ -33,6 +33,8 @@ def create_engine(settings: Settings) -> AsyncEngine:
         pool_use_lifo=True,
         # `Database` hands no connection back that is inside a transaction.
         pool_reset_on_return=None,
+        # Documents stay text: Pydantic parses them, three times as fast as SQLAlchemy's json.loads().
+        json_deserializer=str,
     )
 
 

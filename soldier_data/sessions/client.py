@@ -15,11 +15,16 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
+    MasterDownError,
     MaxConnectionsError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -36,7 +41,9 @@ _log = structlog.get_logger()
 _DEFAULT_TIMEOUT = 5.0
 _SCAN_COUNT = 1000
 
-# Replies of a server that is there but cannot serve now, wherever in the message a script's error puts them.
+# Replies of a server that is there but cannot serve now. redis-py has classes for some, and takes their code
+# off the message; before Redis 7 the code of an error inside a script stands amid the message.
+_UNAVAILABLE_ERRORS = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
 _UNAVAILABLE = (
     "OOM ",
     "READONLY ",
@@ -95,8 +102,7 @@ class RedisRunner:
     """Runs commands with a deadline, a limit on how many run at once, and the package's own errors.
 
     redis-py's pool raises when its connections are all in use (the cluster client does so for each node), and
-    its blocking pool costs a fifth of a GET more and can lose a connection when a waiter is cancelled. Here
-    callers wait for a slot instead, whichever client they brought.
+    its blocking pool adds a fifth to a GET. Here callers wait for a slot instead, whichever client they brought.
     """
 
     def __init__(self, client: RedisClient) -> None:
@@ -211,14 +217,13 @@ def _translate(action: str, cause: Exception, timeout: float) -> StoreError:
         message = f"Redis did not answer within {timeout:g} s while {action}: check that it is not overloaded"
         return StoreConnectionError(message, cause=cause)
     if isinstance(cause, ResponseError):
-        code = next((word for word in _UNAVAILABLE if word in text), None)
-        if code is not None:
-            message = (
-                f"Redis cannot serve now ({code.strip()}) while {action}: check its memory, disk and role"
-            )
+        if isinstance(cause, _UNAVAILABLE_ERRORS) or any(code in text for code in _UNAVAILABLE):
+            message = f"Redis cannot serve now while {action}: check its memory, its disk and its role"
             return StoreConnectionError(message, cause=cause)
-        # The first word of a reply is its code, and holds no values.
-        return StoreError(f"Redis refused the command ({text.split(' ', 1)[0]}) while {action}", cause=cause)
+        # The first word is the reply's code, unless redis-py took it off; the rest may hold values.
+        code = text.split(" ", 1)[0]
+        message = f"Redis refused the command ({code if code.isupper() else 'ERR'}) while {action}"
+        return StoreError(message, cause=cause)
     if isinstance(cause, RedisConnectionError | OSError):
         message = f"Redis cannot be reached while {action}: check that it runs, and SOLDIER_REDIS_URL"
         return StoreConnectionError(message, cause=cause)
