@@ -102,7 +102,7 @@ class RedisRunner:
     """Runs commands with a deadline, a limit on how many run at once, and the package's own errors.
 
     redis-py's pool raises when its connections are all in use (the cluster client does so for each node), and
-    its blocking pool adds a fifth to a GET. Here callers wait for a slot instead, whichever client they brought.
+    its blocking pool adds a fifth to a GET. Here callers wait for a slot, whichever client they brought.
     """
 
     def __init__(self, client: RedisClient) -> None:
