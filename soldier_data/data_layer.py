@@ -17,7 +17,7 @@ from soldier_data.base.database import Database
 from soldier_data.config.inmemory import InMemoryConfigStore
 from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
-from soldier_data.errors import ConfigurationError, StoreError
+from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
 from soldier_data.logging import configure_logging
 from soldier_data.migrations import SCHEMA_VERSION, head_revision, upgrade
 from soldier_data.sessions.client import create_redis_client
@@ -230,7 +230,8 @@ class DataLayer:
 
     async def _redis_health(self) -> str:
         if isinstance(self.sessions, RedisSessionStore):
-            await self.sessions.health_check()
+            if not await self.sessions.health_check():
+                raise StoreConnectionError("Redis cannot be reached or does not answer: check SOLDIER_REDIS_URL")
             return "answers"
         return "in memory"
 

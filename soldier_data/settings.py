@@ -23,7 +23,7 @@ def _seconds(value: Any) -> Any:
     if isinstance(value, str):
         try:
             return timedelta(seconds=_NUMBER.validate_python(value))
-        except PydanticValidationError:
+        except (PydanticValidationError, OverflowError):
             return value
     return value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -44,9 +44,7 @@ class UnitOfWork:
     async def rollback(self) -> None:
         """Undo everything and forget the callbacks. The unit has ended then; the block may be left normally."""
         self._callbacks.clear()
-        for store in self._in_memory:
-            store.end()
-        self._in_memory.clear()
+        self.end_in_memory()
         if self._transaction is not None:
             await self._transaction.rollback()
 
@@ -54,6 +52,12 @@ class UnitOfWork:
         """Give the changes of in-memory stores to the data layer, once PostgreSQL has committed its part."""
         for store in self._in_memory:
             store.commit()
+
+    def end_in_memory(self) -> None:
+        """Forget the changes of in-memory stores that were not committed, and refuse further calls."""
+        for store in self._in_memory:
+            store.end()
+        self._in_memory.clear()
 
     async def run_callbacks(self) -> None:
         """Run what `after_commit` registered."""
@@ -68,16 +72,18 @@ async def begin_unit_of_work(
     database: Database | None, config: ConfigStore, tenant_id: UUID | None
 ) -> AsyncIterator[UnitOfWork]:
     """Begin a unit of work; commit on leaving, roll back on any exception. Callbacks are left to the caller."""
-    if database is None:
-        unit = UnitOfWork(None, config)
-        yield unit
-    else:
-        async with database.transaction() as transaction:
-            if tenant_id is not None:
-                await transaction.use_tenant(tenant_id)
-            unit = UnitOfWork(transaction, config)
+    async with AsyncExitStack() as stack:
+        transaction = None if database is None else await stack.enter_async_context(database.transaction())
+        if transaction is not None and tenant_id is not None:
+            await transaction.use_tenant(tenant_id)
+        unit = UnitOfWork(transaction, config)
+        try:
             yield unit
-    unit.commit_in_memory()
+            if transaction is not None:
+                await transaction.commit()
+            unit.commit_in_memory()
+        finally:
+            unit.end_in_memory()
 
 
 def _required(transaction: Transaction | None) -> Transaction:

@@ -44,6 +44,7 @@ class Transaction:
         self._tenant_id: UUID | None = None
         self._turn = asyncio.Lock()
         self._ended = False
+        self._interrupted = False
 
     async def fetch_all(self, statement: Statement, values: Values) -> list[Row]:
         """Run `statement` and return its rows."""
@@ -84,6 +85,7 @@ class Transaction:
                 raise
             finally:
                 inner._ended = True
+                self._interrupted |= inner._interrupted
             await self._command("RELEASE SAVEPOINT inner_work", doing)
             self._tenant_id = inner._tenant_id
             return result
@@ -112,17 +114,18 @@ class Transaction:
         """Make everything durable.
 
         Raises:
-            StoreError: An earlier statement failed for good, so that PostgreSQL rolled back instead.
+            StoreError: An earlier statement failed for good or was cancelled, so that everything was undone.
         """
         async with self._turn:
             if self._ended:
                 return
             self._ended = True
-            status = await self._command("COMMIT", "committing", ending=True)
+            end = "ROLLBACK" if self._interrupted else "COMMIT"
+            status = await self._command(end, "committing", ending=True)
         if status != "COMMIT":
             raise StoreError(
-                "committing: nothing was saved, because an earlier statement of this transaction failed and its "
-                "error was not passed on: let it leave the block, then repeat the whole"
+                "committing: nothing was saved, because an earlier statement of this transaction failed or was "
+                "cancelled and its error was not passed on: let it leave the block, then repeat the whole"
             )
 
     async def rollback(self) -> None:
@@ -152,6 +155,10 @@ class Transaction:
             return await call
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
             failure = as_store_error(error, doing)
+        except BaseException:
+            # A cancelled statement may have taken effect or not, so nothing of the transaction may be kept.
+            self._interrupted = True
+            raise
         # Outside of the except block, so that the driver's error is not chained: its text may hold values.
         raise failure
 

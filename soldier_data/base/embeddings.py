@@ -25,7 +25,7 @@ def check_embedding(embedding: Sequence[float], dimensions: int, field: str) -> 
             "or set SOLDIER_EMBEDDING_DIMENSIONS and migrate",
             field=field,
         )
-    norm = math.hypot(*embedding)
+    norm = _norm(embedding, field)
     if not math.isfinite(norm):
         raise ValidationError(f"{field} holds NaN or infinity: embed the text again", field=field)
     if norm == 0.0:
@@ -38,6 +38,16 @@ def check_embedding(embedding: Sequence[float], dimensions: int, field: str) -> 
             f"{field} has a norm outside of {SHORTEST:g} to {LONGEST:g}, which float32 cannot compare: normalise it",
             field=field,
         )
+
+
+def _norm(embedding: Sequence[float], field: str) -> float:
+    try:
+        return math.hypot(*embedding)
+    except OverflowError:
+        return math.inf
+    except TypeError:
+        message = f"{field} holds something that is no number: pass a list of floats"
+    raise ValidationError(message, field=field)
 
 
 def check_query(embedding: Sequence[float], dimensions: int, min_score: float) -> None:
@@ -59,4 +69,5 @@ def to_float32(embedding: Sequence[float]) -> list[float]:
 def cosine_similarity(first: Sequence[float], second: Sequence[float]) -> float:
     """The cosine of the angle between two vectors of equal length, computed in float64: -1 to 1."""
     dot = sum(a * b for a, b in zip(first, second, strict=True))
-    return dot / (math.hypot(*first) * math.hypot(*second))
+    # Rounding can lead a hair's breadth out of the range.
+    return max(-1.0, min(1.0, dot / (math.hypot(*first) * math.hypot(*second))))

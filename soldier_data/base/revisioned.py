@@ -15,7 +15,8 @@ from soldier_data.base.database import Executor, Transaction, Values
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.orm import EmbeddingVector, VectorOfAnyLength
 from soldier_data.base.statements import Statement, column_param, has_key, param
-from soldier_data.errors import ConflictError, NotFoundError, StoreError, ValidationError
+from soldier_data.base.values import check_revision
+from soldier_data.errors import ConflictError, NotFoundError, StoreError
 
 _ZERO: ColumnClause[int] = literal_column("0", Integer)
 _ONE: ColumnClause[int] = literal_column("1", Integer)
@@ -70,10 +71,7 @@ class RevisionedTable:
             ConflictError: A unique index refuses the row, or `if_revision` is not the stored revision.
             NotFoundError: No parent.
         """
-        if if_revision is not None and if_revision < 0:
-            raise ValidationError(
-                "if_revision is negative: revisions start at 1, and 0 means new", field="if_revision"
-            )
+        check_revision(if_revision)
         statement = self._save if if_revision is None else self._insert if if_revision == 0 else self._replace
         now = utcnow()
         row_values = {**values, "updated_at": now, "write_id": new_id(), "if_revision": if_revision}

@@ -8,11 +8,13 @@ way in, by every store alike, so that whatever was accepted comes back as it was
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from soldier_data.base.models import utcnow
 from soldier_data.errors import ValidationError
 
 MAX_JSON_DEPTH = 100
@@ -20,6 +22,16 @@ MAX_JSON_DEPTH = 100
 
 MAX_INTEGER = 2**63 - 1
 """Largest integer outside of JSON values: the width of PostgreSQL's bigint."""
+
+MAX_JSON_INTEGER_BITS = 2_000
+"""Size of integers in JSON values. Python converts those of more than 640 digits only if it is set to."""
+
+# The drivers take datetime.min and datetime.max for infinity, and a day is left for the time zone.
+EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+"""Range of datetimes."""
+
+_MINUTE = timedelta(minutes=1)
 
 
 def check_storable(entity: BaseModel) -> None:
@@ -51,6 +63,42 @@ def check_text(value: str, field: str) -> None:
         return
     fault.place.append(field)
     raise _as_validation_error(fault)
+
+
+def check_integer(value: int, field: str, *, least: int = -MAX_INTEGER) -> None:
+    """Check one integer that a row is looked up by.
+
+    Raises:
+        ValidationError: It is less than `least`, or does not fit 64 bits.
+    """
+    if not least <= value <= MAX_INTEGER:
+        raise ValidationError(f"{field} is outside of {least} to 2^63 - 1", field=field)
+
+
+def check_revision(if_revision: int | None) -> None:
+    """Check the revision that a conditional save expects.
+
+    Raises:
+        ValidationError: It is negative or does not fit 64 bits.
+    """
+    if if_revision is not None and not 0 <= if_revision < MAX_INTEGER:
+        raise ValidationError(
+            "if_revision is outside of 0 (not stored yet) to 2^63 - 2: pass the entity's revision",
+            field="if_revision",
+        )
+
+
+def moment_before(older_than: timedelta) -> datetime:
+    """The moment that lies `older_than` ago.
+
+    Raises:
+        ValidationError: No calendar has it.
+    """
+    try:
+        return utcnow() - older_than
+    except OverflowError:
+        message = "older_than leads out of the calendar: pass a shorter time"
+    raise ValidationError(message, field="older_than")
 
 
 class _Fault(Exception):  # noqa: N818 - never leaves this module.
@@ -88,6 +136,8 @@ def _check_typed(value: Any) -> None:
     elif isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             raise _Fault("does not fit 64 bits: use a smaller number")
+    elif isinstance(value, datetime):
+        _check_datetime(value)
     elif isinstance(value, list):
         # Embeddings are long and have a check of their own.
         if value and isinstance(value[0], float):
@@ -129,10 +179,24 @@ def _check_json(value: Any, depth: int) -> None:
                 raise _Fault("has a key that is not text, which JSON does not know: use text for keys")
             _check_string(key)
             _check_json(nested, depth + 1)
-    elif value is not None and kind is not bool and kind is not int:
+    elif kind is int:
+        if value.bit_length() > MAX_JSON_INTEGER_BITS:
+            raise _Fault("holds an integer of hundreds of digits, which could not be read again: use text")
+    elif value is not None and kind is not bool:
         raise _Fault(
             f"holds a {kind.__name__}, which JSON does not know: convert it to text, a number, a list or a dict"
         )
+
+
+def _check_datetime(value: datetime) -> None:
+    if not EARLIEST <= value <= LATEST:
+        raise _Fault(
+            "is at the very end of the calendar, where time zones lead out of it: use None for never"
+        )
+    offset = value.utcoffset()
+    if offset and offset % _MINUTE:
+        # Local mean times, as zones had them before railways.
+        raise _Fault("has a time zone offset with seconds, which JSON cannot hold: convert it to UTC")
 
 
 def _check_string(value: str) -> None:

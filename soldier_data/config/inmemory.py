@@ -11,7 +11,7 @@ from soldier_data.base.embeddings import check_query, cosine_similarity, to_floa
 from soldier_data.base.memory import MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
-from soldier_data.base.values import check_text
+from soldier_data.base.values import check_integer, check_revision, check_text, moment_before
 from soldier_data.config.checks import check_entity, check_list, check_scenario_tenant
 from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.models import (
@@ -25,7 +25,7 @@ from soldier_data.config.models import (
     Variable,
 )
 from soldier_data.config.store import ConfigStore
-from soldier_data.errors import ConflictError, NotFoundError, ValidationError
+from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.settings import Settings
 
 P = TypeVar("P", bound=AgentPart)
@@ -201,6 +201,7 @@ class InMemoryConfigStore(ConfigStore):
     async def get_archived_scenario(
         self, tenant_id: UUID, scenario_id: UUID, version: int
     ) -> Scenario | None:
+        check_integer(version, "version")
         return self._tables.archives.get((tenant_id, scenario_id, version))
 
     async def get_template(self, tenant_id: UUID, template_id: UUID) -> Template | None:
@@ -254,8 +255,12 @@ class InMemoryConfigStore(ConfigStore):
         return self._save(activation, if_revision)
 
     async def delete_tool_activation(self, tenant_id: UUID, agent_id: UUID, tool_id: str) -> bool:
-        found = await self.get_tool_activation(tenant_id, agent_id, tool_id)
-        return found is not None and self._delete(self._tables.activations, tenant_id, found.id)
+        check_text(tool_id, "tool_id")
+        return any(
+            self._delete(self._tables.activations, tenant_id, found.id)
+            for found in list(self._tables.activations.of_tenant(tenant_id))
+            if (found.agent_id, found.tool_id) == (agent_id, tool_id)
+        )
 
     async def get_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> MigrationPlan | None:
         return self._tables.plans.get((tenant_id, plan_id))
@@ -263,6 +268,8 @@ class InMemoryConfigStore(ConfigStore):
     async def get_migration_plan_for_versions(
         self, tenant_id: UUID, scenario_id: UUID, from_version: int, to_version: int
     ) -> MigrationPlan | None:
+        check_integer(from_version, "from_version")
+        check_integer(to_version, "to_version")
         wanted = (scenario_id, from_version, to_version)
         found = [
             plan
@@ -306,7 +313,7 @@ class InMemoryConfigStore(ConfigStore):
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         tables = self._tables
-        before = utcnow() - older_than
+        before = moment_before(older_than)
 
         def is_old(entity: Agent | AgentPart) -> bool:
             return entity.deleted_at is not None and entity.deleted_at < before
@@ -345,6 +352,7 @@ class InMemoryConfigStore(ConfigStore):
 
     def _save(self, entity: Agent | AgentPart | MigrationPlan, if_revision: int | None) -> UUID:
         check_entity(entity, self._dimensions)
+        check_revision(if_revision)
         doing = f"saving the {type(entity).__name__} {entity.id}"
         if not isinstance(entity, Agent | MigrationPlan):
             agent = self._tables.agents.peek((entity.tenant_id, entity.agent_id))
@@ -357,10 +365,6 @@ class InMemoryConfigStore(ConfigStore):
         stored = table.peek(key)
         revision = 0 if stored is None else stored.revision
         if if_revision is not None:
-            if if_revision < 0:
-                raise ValidationError(
-                    "if_revision is negative: revisions start at 1, and 0 means new", field="if_revision"
-                )
             if if_revision != revision:
                 raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
         self._check_unique(entity, doing)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, ValidationInfo, field_validator
 
 from soldier_data.base.models import AgentScoped, Model, TenantScoped, new_id
 
@@ -35,6 +35,25 @@ class VariableUpdatePolicy(StrEnum):
     ON_DEMAND = "on_demand"
     ON_SCENARIO_ENTRY = "on_scenario_entry"
     ON_SESSION_START = "on_session_start"
+
+
+def _check_scope(scope: Scope, info: ValidationInfo) -> Scope:
+    # While an entity is made, the scope comes first and scope_id is checked against it.
+    if "scope_id" in info.data:
+        _require_scope_id(scope, info.data["scope_id"])
+    return scope
+
+
+def _check_scope_id(scope_id: UUID | None, info: ValidationInfo) -> UUID | None:
+    _require_scope_id(info.data.get("scope", Scope.GLOBAL), scope_id)
+    return scope_id
+
+
+def _require_scope_id(scope: Scope, scope_id: UUID | None) -> None:
+    if scope is not Scope.GLOBAL and scope_id is None:
+        raise ValueError(
+            f"scope_id is required for the scope {scope.value}: set it to the {scope.value}'s id"
+        )
 
 
 class AgentSettings(Model):
@@ -74,7 +93,7 @@ class Rule(AgentScoped):
     condition_text: str = Field(min_length=1)
     action_text: str = Field(min_length=1)
     scope: Scope = Scope.GLOBAL
-    scope_id: UUID | None = None
+    scope_id: UUID | None = Field(default=None, validate_default=True)
     priority: int = Field(default=0, ge=-100, le=100)
     enabled: bool = True
     max_fires_per_session: int = Field(default=0, ge=0)
@@ -85,10 +104,9 @@ class Rule(AgentScoped):
     embedding: list[float] | None = None
     embedding_model: str | None = None
 
-    @model_validator(mode="after")
-    def _check_scope(self) -> Self:
-        _check_scope(self.scope, self.scope_id)
-        return self
+    # Validators of the fields, because one of the model would refuse an assignment after it has been made.
+    _check_scope = field_validator("scope")(_check_scope)
+    _check_scope_id = field_validator("scope_id")(_check_scope_id)
 
 
 class StepTransition(Model):
@@ -147,13 +165,12 @@ class Template(AgentScoped):
     text: str = Field(min_length=1)
     mode: TemplateMode = TemplateMode.SUGGEST
     scope: Scope = Scope.GLOBAL
-    scope_id: UUID | None = None
+    scope_id: UUID | None = Field(default=None, validate_default=True)
     conditions: str | None = None
 
-    @model_validator(mode="after")
-    def _check_scope(self) -> Self:
-        _check_scope(self.scope, self.scope_id)
-        return self
+    # Validators of the fields, because one of the model would refuse an assignment after it has been made.
+    _check_scope = field_validator("scope")(_check_scope)
+    _check_scope_id = field_validator("scope_id")(_check_scope_id)
 
 
 class Variable(AgentScoped):
@@ -199,10 +216,3 @@ class ToolActivation(AgentScoped):
 
 AgentPart = Rule | Scenario | Template | Variable | ToolActivation
 """The entities that go when their agent is deleted."""
-
-
-def _check_scope(scope: Scope, scope_id: UUID | None) -> None:
-    if scope is not Scope.GLOBAL and scope_id is None:
-        raise ValueError(
-            f"scope_id is required for the scope {scope.value}: set it to the {scope.value}'s id"
-        )

@@ -15,9 +15,9 @@ from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.revisioned import RevisionedTable, delete_row
 from soldier_data.base.statements import Statement
-from soldier_data.base.values import check_text
+from soldier_data.base.values import check_integer, check_text, moment_before
 from soldier_data.config import statements as sql
-from soldier_data.config.checks import check_entity, check_list, check_scenario_tenant
+from soldier_data.config.checks import KINDS, check_entity, check_list, check_scenario_tenant, kind_of
 from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.models import (
     Agent,
@@ -155,6 +155,7 @@ class PostgresConfigStore(ConfigStore):
     async def get_archived_scenario(
         self, tenant_id: UUID, scenario_id: UUID, version: int
     ) -> Scenario | None:
+        check_integer(version, "version")
         row = await self._db.fetch_one(
             sql.get_archived_scenario, {"tenant_id": tenant_id, "id": scenario_id, "version": version}
         )
@@ -231,6 +232,8 @@ class PostgresConfigStore(ConfigStore):
     async def get_migration_plan_for_versions(
         self, tenant_id: UUID, scenario_id: UUID, from_version: int, to_version: int
     ) -> MigrationPlan | None:
+        check_integer(from_version, "from_version")
+        check_integer(to_version, "to_version")
         values = {
             "tenant_id": tenant_id,
             "scenario_id": scenario_id,
@@ -264,26 +267,29 @@ class PostgresConfigStore(ConfigStore):
         check_list(listed, self._dimensions)
         if not listed:
             return 0
-        written = {"updated_at": utcnow(), "write_id": new_id()}
+        now = utcnow()
+        written = {"updated_at": now, "write_id": new_id()}
+        kinds = [kind_of(entity) for entity in listed]
         rows = [{**_values(entity), **written} for entity in listed]
 
         async def work(transaction: Transaction) -> dict[tuple[type, UUID], int]:
             revisions: dict[tuple[type, UUID], int] = {}
-            for kind, table in _TABLES.items():
-                of_kind = [row for row, entity in zip(rows, listed, strict=True) if type(entity) is kind]
+            for kind in KINDS:
+                table = _TABLES[kind]
+                of_kind = [row for row, found in zip(rows, kinds, strict=True) if found is kind]
                 if of_kind:
                     saved = await table.save_many(transaction, of_kind)
                     revisions |= {(kind, id_): revision for id_, revision in saved.items()}
             return revisions
 
         revisions = await self._db.atomically(work, "saving many entities")
-        for entity in listed:
-            entity.updated_at = written["updated_at"]
-            entity.revision = revisions[type(entity), entity.id]
+        for kind, entity in zip(kinds, listed, strict=True):
+            entity.updated_at = now
+            entity.revision = revisions[kind, entity.id]
         return len(listed)
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
-        values = {"tenant_id": tenant_id, "before": utcnow() - older_than}
+        values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
 
         async def work(transaction: Transaction) -> int:
             return sum([len(await transaction.fetch_all(statement, values)) for statement in sql.purge])
@@ -311,7 +317,6 @@ class PostgresConfigStore(ConfigStore):
         return await self._db.fetch_all(statement, values)
 
 
-# The order in which the kinds are saved: agents first, because the others refer to them.
 _TABLES: dict[type, RevisionedTable] = {
     Agent: sql.agents,
     Rule: sql.rules,

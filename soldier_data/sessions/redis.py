@@ -72,6 +72,8 @@ class RedisSessionStore(SessionStore):
         self._keys = SessionKeys(self.config.key_prefix)
         self._hot_ttl = self.config.hot_ttl // MILLISECOND
         self._persist_ttl = self.config.persist_ttl // MILLISECOND
+        # No session lives longer after its entry was made.
+        self._index_ttl = self.config.max_session_age // MILLISECOND
 
     @property
     def client(self) -> RedisClient:
@@ -100,7 +102,7 @@ class RedisSessionStore(SessionStore):
             keys if self._redis.is_cluster else (*keys, *indexes),
             f"{'-' if if_revision is None else if_revision} {os.urandom(6).hex()} {session.tenant_id}"
             f" {created_at} {min(self._hot_ttl, persist_ttl)} {persist_ttl} {session_id} {score}"
-            f" {dead_score} {self._persist_ttl}",
+            f" {dead_score} {self._index_ttl}",
             compress(body),
             body,
         )
@@ -119,7 +121,7 @@ class RedisSessionStore(SessionStore):
                     for command in (
                         ("ZADD", index, score, session_id),
                         ("ZREMRANGEBYSCORE", index, "-inf", dead_score),
-                        ("PEXPIRE", index, self._persist_ttl),
+                        ("PEXPIRE", index, self._index_ttl),
                     )
                 ],
             )

@@ -277,8 +277,10 @@ class TestIndexes:
         assert await client.zcard(index) == 1
 
     async def test_dead_entries_are_trimmed_and_dead_indexes_expire(self, client: Redis, prefix: str) -> None:
-        ttl = timedelta(milliseconds=80)
-        store = RedisSessionStore(client, SessionTierConfig(key_prefix=prefix, hot_ttl=ttl, persist_ttl=ttl))
+        ttl, age = timedelta(milliseconds=80), timedelta(milliseconds=300)
+        store = RedisSessionStore(
+            client, SessionTierConfig(key_prefix=prefix, hot_ttl=ttl, persist_ttl=ttl, max_session_age=age)
+        )
         tenant_id, agent_id = uuid4(), uuid4()
         index = f"{prefix}:agent:{tenant_id}:{agent_id}"
         busy = SessionFactory(tenant_id=tenant_id, agent_id=agent_id)
@@ -288,7 +290,7 @@ class TestIndexes:
             await store.save(busy)
         await store.save(SessionFactory(tenant_id=tenant_id, agent_id=agent_id))
         assert await client.zcard(index) == 2
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.32)
         assert await client.keys(f"{prefix}*") == []
 
     async def test_a_refused_save_leaves_no_trace(

@@ -51,10 +51,11 @@ redis.call(
   'PX', persistent_ttl
 )
 for i = 3, #KEYS do
-  -- A set only grows by new entries: that is when to look for dead ones.
+  -- A set only grows by new entries, so that is when to look for dead ones. The new session dies of age before
+  -- the set's time is up, however often it is saved, so no other save need prolong that.
   if redis.call('ZADD', KEYS[i], score, session_id) == 1 then
     redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', dead_score)
+    redis.call('PEXPIRE', KEYS[i], set_ttl)
   end
-  redis.call('PEXPIRE', KEYS[i], set_ttl)
 end
 return {'saved', revision}
