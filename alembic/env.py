@@ -6,6 +6,8 @@ import asyncio
 from logging.config import fileConfig
 
 from alembic import context
+
+from soldier_data.base.orm import embedding_dimensions
 from soldier_data.migrations import configure_comparison, open_for_migration, run_migrations
 from soldier_data.schema import metadata
 from soldier_data.settings import Settings
@@ -15,6 +17,7 @@ config = context.config
 
 def run_offline() -> None:
     """Write SQL instead of running it."""
+    embedding_dimensions.set(Settings().embedding_dimensions)
     context.configure(dialect_name="postgresql", literal_binds=True, **configure_comparison(metadata))
     with context.begin_transaction():
         context.run_migrations()

@@ -16,8 +16,13 @@ import structlog
 
 from soldier_data.settings import Settings
 
-_SECRET_KEY = re.compile(r"password|passwd|secret|token|api_?key|authorization|credential", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@/]*@", re.IGNORECASE)
+# Counts of tokens (prompt_tokens) are no secrets.
+_SECRET_KEY = re.compile(
+    r"password|passwd|secret|token(?!s)|api_?key|authorization|credential", re.IGNORECASE
+)
+# Up to the last @, because passwords hold @, / and : in URLs that somebody wrote by hand.
+_URL_PASSWORD = re.compile(r"(?P<start>[a-z][a-z0-9+.-]*://[^\s:/@]*):\S*@", re.IGNORECASE)
+_URL_PARAMETER = re.compile(r"(?P<start>[?&]\w*(?:password|secret|token)=)[^&\s]*", re.IGNORECASE)
 
 REDACTED = "[redacted]"
 
@@ -29,7 +34,7 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 
 def redact_url(url: str) -> str:
     """`url` with the password, if any, replaced: for log lines and error messages."""
-    return _URL_PASSWORD.sub(rf"\g<scheme>:{REDACTED}@", url)
+    return _URL_PARAMETER.sub(rf"\g<start>{REDACTED}", _URL_PASSWORD.sub(rf"\g<start>:{REDACTED}@", url))
 
 
 def configure_logging(settings: Settings) -> None:
@@ -41,12 +46,17 @@ def configure_logging(settings: Settings) -> None:
     if settings.log_format == "json":
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # The default prints the local variables of a traceback, secrets among them, where rich is installed.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # Before the redaction, which cleans the traceback as well.
+            structlog.processors.format_exc_info,
             redact,
             renderer,
         ],
@@ -59,6 +69,8 @@ def configure_logging(settings: Settings) -> None:
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return redact_url(value)
+    if isinstance(value, BaseException):
+        return redact_url(repr(value))
     if isinstance(value, dict):
         return {
             key: REDACTED if _SECRET_KEY.search(str(key)) else _clean(nested) for key, nested in value.items()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +35,8 @@ from soldier_data.settings import Settings
 # Any number will do that nobody else takes: the first eight bytes of "soldier_data" as a bigint.
 _LOCK = int.from_bytes(b"soldier_", "big")
 _LOCK_POLL_SECONDS = 0.05
+
+_ALEMBIC = threading.Lock()
 
 _PACKAGE = Path(__file__).parent
 
@@ -68,22 +72,32 @@ async def upgrade(settings: Settings, revision: str = "head") -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
-    token = embedding_dimensions.set(settings.embedding_dimensions)
     try:
-        async with open_for_migration(settings) as connection:
+        async with open_for_migration(settings) as connection, _alone_in_process():
             await connection.run_sync(run)
         return
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
         failure: StoreError = as_store_error(_driver_error(error), "migrating the database")
-    finally:
-        embedding_dimensions.reset(token)
     raise failure
 
 
 @asynccontextmanager
+async def _alone_in_process() -> AsyncIterator[None]:
+    """Wait until no other task or thread runs Alembic, which keeps what it works on in global variables."""
+    while not _ALEMBIC.acquire(blocking=False):
+        await asyncio.sleep(_LOCK_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        _ALEMBIC.release()
+
+
+@asynccontextmanager
 async def open_for_migration(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    """A connection that no other process migrates beside."""
-    engine = create_engine(settings)
+    """A connection that no other process migrates beside. DDL made meanwhile has the settings' dimensions."""
+    # Building an index may take long, and rightly so.
+    engine = create_engine(settings.model_copy(update={"command_timeout": timedelta(days=1)}))
+    token = embedding_dimensions.set(settings.embedding_dimensions)
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -95,6 +109,7 @@ async def open_for_migration(settings: Settings) -> AsyncIterator[AsyncConnectio
             await connection.execution_options(isolation_level="READ COMMITTED")
             yield connection
     finally:
+        embedding_dimensions.reset(token)
         await engine.dispose()
 
 

@@ -59,8 +59,12 @@ class Settings(BaseSettings):
         description="Redis URL: redis://, rediss:// or unix://.",
     )
 
-    config_backend: DatabaseBackend = Field(default="postgres", description="Where the config store keeps.")
-    session_backend: SessionBackend = Field(default="redis", description="Where the session store keeps.")
+    config_backend: DatabaseBackend = Field(
+        default="postgres", description="Where agents are kept: `postgres` or `inmemory`."
+    )
+    session_backend: SessionBackend = Field(
+        default="redis", description="Where sessions are kept: `redis` or `inmemory`."
+    )
 
     pool_size: int = Field(default=20, ge=1, description="PostgreSQL connections kept open.")
     pool_overflow: int = Field(default=10, ge=0, description="Connections opened beyond pool_size in a rush.")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-from soldier_data.base.orm import EmbeddingVector
 from sqlalchemy.dialects import postgresql
+
+from soldier_data.base.orm import EmbeddingVector
 
 revision: str = "0002"
 down_revision: str | None = "0001"

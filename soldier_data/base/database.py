@@ -293,19 +293,21 @@ class Database:
             await self._release(lease, broken=True)
         self._waiting += 1
         try:
-            while True:
-                proxy = await greenlet_spawn(self._engine.pool.connect)
-                lease = _Lease(proxy)
-                if not lease.driver.is_closed():
-                    self._in_use.add(lease)
-                    return lease
-                proxy.invalidate()
+            return await self._take_from_pool()
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
             failure = as_store_error(error, doing)
         finally:
             self._waiting -= 1
             self._notice_idle()
         raise failure
+
+    async def _take_from_pool(self) -> _Lease:
+        while True:
+            lease = _Lease(await greenlet_spawn(self._engine.pool.connect))
+            if not lease.driver.is_closed():
+                self._in_use.add(lease)
+                return lease
+            await self._release(lease, broken=True)
 
     async def _release(self, lease: _Lease, *, broken: bool) -> None:
         self._in_use.discard(lease)

@@ -6,6 +6,7 @@ import struct
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -22,9 +23,17 @@ def create_engine(settings: Settings) -> AsyncEngine:
     async def connect() -> Any:
         return await open_connection(settings)
 
+    arguments: dict[str, Any] = {"async_creator_fn": connect}
+    if settings.pgbouncer:
+        # SQLAlchemy itself runs a few statements on the first connection. Servers behind PgBouncer keep the
+        # names of prepared statements from one client to the next.
+        arguments |= {
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": lambda: f"soldier_{uuid4().hex}",
+        }
     return create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,
+        connect_args=arguments,
         pool_size=settings.pool_size,
         max_overflow=settings.pool_overflow,
         pool_timeout=settings.pool_timeout.total_seconds(),
@@ -51,7 +60,12 @@ async def open_connection(settings: Settings) -> Any:
         max_cached_statement_lifetime=0,
     )
     try:
-        await _register_vector(connection)
+        if settings.pgbouncer:
+            # A transaction keeps the messages of a statement on one server.
+            async with connection.transaction():
+                await _register_vector(connection)
+        else:
+            await _register_vector(connection)
     except BaseException:
         connection.terminate()
         raise

@@ -67,7 +67,9 @@ def as_store_error(error: BaseException, doing: str) -> StoreError:
     if state is not None:
         return _from_sqlstate(state, error, doing)
     if isinstance(error, asyncpg.ClientConfigurationError):
-        return ConfigurationError(f"{doing}: SOLDIER_DATABASE_URL is malformed or contradicts itself", cause=error)
+        return ConfigurationError(
+            f"{doing}: SOLDIER_DATABASE_URL is malformed or contradicts itself", cause=error
+        )
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return TransientError(f"{doing}: {_UNREACHABLE}", cause=error)
     return StoreError(f"{doing}: unexpected {type(error).__name__} (see .cause)", cause=error)

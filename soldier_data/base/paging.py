@@ -49,7 +49,9 @@ class Cursor:
         except (ValueError, binascii.Error):
             cursor = None
         if cursor is None or cursor.at.tzinfo is None:
-            raise ValidationError("cursor is not one that a page gave out: pass it on as it was", field="cursor")
+            raise ValidationError(
+                "cursor is not one that a page gave out: pass it on as it was", field="cursor"
+            )
         return cursor
 
     def __str__(self) -> str:
@@ -64,4 +66,6 @@ def check_page(limit: int, offset: int = 0) -> None:
     """
     for name, value in (("limit", limit), ("offset", offset)):
         if not 0 <= value < 2**63:
-            raise ValidationError(f"{name} is outside of 0 to 2^63 - 1: pass a smaller, positive number", field=name)
+            raise ValidationError(
+                f"{name} is outside of 0 to 2^63 - 1: pass a smaller, positive number", field=name
+            )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+import sys
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from soldier_data.base.models import new_id
@@ -35,7 +37,7 @@ def demo(
     guidelines: Annotated[
         Path | None, typer.Option(help="What the agents go by, .json or .json.gz, instead of the sample's.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Replay the first so many conversations.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Replay only the first so many.")] = None,
     keep: Annotated[
         Path | None, typer.Option(help="A folder to keep the data in; it is removed otherwise.")
     ] = None,
@@ -54,50 +56,43 @@ def demo(
     console = Console()
     if keep is not None and own_servers:
         raise typer.BadParameter("--keep is for the servers that the demo starts: leave one of the two out.")
+    sources = (conversations or SAMPLE_CONVERSATIONS, guidelines or SAMPLE_GUIDELINES)
     try:
         settings = Settings()
-        servers = (
-            DataLayer.open(settings, migrate=True)
-            if own_servers
-            else DataLayer.embedded(keep, settings=settings)
-        )
-        asyncio.run(
-            _run(
-                console,
-                servers,
-                conversations or SAMPLE_CONVERSATIONS,
-                guidelines or SAMPLE_GUIDELINES,
-                limit,
-            )
-        )
+        if own_servers:
+            data_layer = DataLayer.open(settings, migrate=True)
+        else:
+            data_layer = DataLayer.embedded(keep, settings=settings)
+        asyncio.run(_run(console, data_layer, *sources, limit))
     except StoreError as error:
-        console.print(f"[bold red]The demo stopped:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]The demo stopped:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        console.print("Interrupted. The servers are stopped.")
+        console.print("Interrupted: nothing is left running.")
         raise typer.Exit(130) from None
     if keep is not None:
         console.print(
-            f"The data is kept in {keep}: `soldier-data demo --keep {keep}` adds to it.", highlight=False
+            f"The data is kept in {escape(str(keep))}; the same command adds to it.", highlight=False
         )
 
 
 async def _run(
     console: Console,
-    servers: AbstractAsyncContextManager[DataLayer],
+    data_layer: AbstractAsyncContextManager[DataLayer],
     conversations: Source,
     guidelines: Source,
     limit: int | None,
 ) -> None:
-    # Files are opened before the servers: a wrong path should not cost a start.
+    # The files are opened before the servers start, so that a wrong path is told at once.
     books = read_guidelines(guidelines)
-    total = count_conversations(conversations)
-    total = total if limit is None else min(limit, total)
+    total = min(count_conversations(conversations), limit or sys.maxsize)
     stopwatch = Stopwatch()
-    with console.status("Starting PostgreSQL and Redis, and running the migrations ..."):
-        with stopwatch.measure("start the servers and migrate"):
-            data = await servers.__aenter__()
-    try:
+    async with AsyncExitStack() as stack:
+        with (
+            console.status("Starting PostgreSQL and Redis, and running the migrations ..."),
+            stopwatch.measure("start the servers and migrate"),
+        ):
+            data = await stack.enter_async_context(data_layer)
         provider = HashingEmbeddingProvider(data.settings.embedding_dimensions)
         with console.status(f"Storing an agent that goes by {len(books)} guidelines ..."):
             desk = await store_support_desk(data, new_id(), books.values(), provider, stopwatch)
@@ -109,18 +104,14 @@ async def _run(
                 read_conversations(conversations, limit=limit),
                 provider,
                 stopwatch,
-                lambda: progress.advance(task),
+                on_conversation=lambda: progress.advance(task),
             )
         console.print(
-            f"Replayed [bold]{len(done.session_ids):,}[/] conversations with [bold]{done.turns:,}[/] turns in "
-            f"[bold]{done.seconds:.1f} s[/]: {done.turns / done.seconds:,.0f} turns a second.\n",
+            f"Replayed [bold]{len(done.session_ids):,}[/] conversations with [bold]{done.turns:,}[/] turns "
+            f"in [bold]{done.seconds:.1f} s[/]: {done.turns / done.seconds:,.0f} turns a second.\n",
             highlight=False,
         )
         await show(console, data, done, provider)
-    except BaseException as error:
-        await servers.__aexit__(type(error), error, error.__traceback__)
-        raise
-    await servers.__aexit__(None, None, None)
 
 
 def _progress(console: Console) -> Progress:

@@ -36,14 +36,14 @@ class _Tables:
     """The tables of the store, or of one unit of work on them."""
 
     def __init__(self, parent: _Tables | None = None) -> None:
-        self.agents: MemoryTable[Agent] = MemoryTable(parent and parent.agents)
-        self.rules: MemoryTable[Rule] = MemoryTable(parent and parent.rules)
-        self.scenarios: MemoryTable[Scenario] = MemoryTable(parent and parent.scenarios)
-        self.templates: MemoryTable[Template] = MemoryTable(parent and parent.templates)
-        self.variables: MemoryTable[Variable] = MemoryTable(parent and parent.variables)
-        self.activations: MemoryTable[ToolActivation] = MemoryTable(parent and parent.activations)
-        self.plans: MemoryTable[MigrationPlan] = MemoryTable(parent and parent.plans)
-        self.archives: MemoryTable[Scenario] = MemoryTable(parent and parent.archives)
+        self.agents: MemoryTable[Agent] = MemoryTable(parent.agents if parent else None)
+        self.rules: MemoryTable[Rule] = MemoryTable(parent.rules if parent else None)
+        self.scenarios: MemoryTable[Scenario] = MemoryTable(parent.scenarios if parent else None)
+        self.templates: MemoryTable[Template] = MemoryTable(parent.templates if parent else None)
+        self.variables: MemoryTable[Variable] = MemoryTable(parent.variables if parent else None)
+        self.activations: MemoryTable[ToolActivation] = MemoryTable(parent.activations if parent else None)
+        self.plans: MemoryTable[MigrationPlan] = MemoryTable(parent.plans if parent else None)
+        self.archives: MemoryTable[Scenario] = MemoryTable(parent.archives if parent else None)
 
     def parts(self) -> tuple[MemoryTable[Any], ...]:
         """The tables whose entities go with their agent."""

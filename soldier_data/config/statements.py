@@ -88,7 +88,7 @@ def _living(table: Table) -> ColumnElement[bool]:
     own = and_(_of_tenant(table), table.c.deleted_at.is_(None))
     if table is AGENTS:
         return own
-    agent = select(literal_column("1")).where(
+    agent: Select[Any] = select(literal_column("1")).where(
         _of_tenant(AGENTS), AGENTS.c.id == table.c.agent_id, AGENTS.c.deleted_at.is_(None)
     )
     return and_(own, agent.exists())

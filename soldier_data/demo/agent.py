@@ -1,4 +1,4 @@
-"""From guidelines to an agent: tasks become scenarios, their steps steps, what is said templates, the rest rules."""
+"""From guidelines to an agent: tasks become scenarios, what is said templates, what is to be done rules."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from soldier_data.demo.replay import Replay, Stopwatch
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.schema import metadata
 from soldier_data.sessions.models import Session
-from soldier_data.sessions.redis import RedisSessionStore
+from soldier_data.sessions.redis import RedisSessionStore, Tier
 
 _SENTENCES_SHOWN = 5
 _SESSIONS_SHOWN = 8
@@ -96,7 +96,7 @@ async def tiers(store: RedisSessionStore, session: Session, stopwatch: Stopwatch
         _Column("Took", right=True),
     )
 
-    async def row(what: str, before: str | None, started: float) -> str | None:
+    async def row(what: str, before: Tier | None, started: float) -> Tier | None:
         milliseconds = (perf_counter() - started) * 1000
         after = await store.tier(session.session_id)
         table.add_row(what, before or "none", after or "none", f"{milliseconds:.2f} ms")

@@ -173,7 +173,7 @@ class Supervisor:
                 pipe.close()
 
     def _order(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None  # noqa: S101 - for the type checker.
+        assert self._process.stdin is not None
         if self._process.stdin.closed:
             raise ConfigurationError("The embedded servers have been stopped; start new ones.")
         with self._turn:
@@ -184,7 +184,7 @@ class Supervisor:
             return self._answer()
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None  # noqa: S101 - for the type checker.
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise self._dead()

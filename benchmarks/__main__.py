@@ -1,0 +1,52 @@
+"""`python -m benchmarks`: start the embedded servers, fill them, measure, print one table."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+from soldier_data import DataLayer
+
+from benchmarks import config, lookups, report, sessions, startup
+from benchmarks.harness import Bench
+
+SUBJECTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
+    "config": config.measure,
+    "sessions": sessions.measure,
+    "lookups": lookups.measure,
+    "startup": startup.measure,
+}
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=SUBJECTS, metavar="NAME", help=f"one of {', '.join(SUBJECTS)}")
+    parser.add_argument("--quick", action="store_true", help="fewer rows and shorter timings: a look, no result")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
+    options = parser.parse_args()
+    if options.write and (options.only or options.quick):
+        parser.error("--write takes the whole run: leave out --only and --quick")
+    asyncio.run(_run([options.only] if options.only else list(SUBJECTS), options.quick, options.write))
+
+
+async def _run(names: list[str], quick: bool, write: bool) -> None:
+    started, load = perf_counter(), os.getloadavg()[0]
+    async with DataLayer.embedded() as data:
+        bench = Bench(data, seconds=0.3 if quick else 1.5, quick=quick)
+        for name in names:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            await SUBJECTS[name](bench)
+        report.print_table(bench)
+        if write:
+            where = await report.machine(data.settings)
+            report.write(bench, "python -m benchmarks --write", where, perf_counter() - started, load)
+            print(f"wrote {report.RESULTS}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

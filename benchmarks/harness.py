@@ -1,0 +1,208 @@
+"""Timing: several ways to do one thing, in turns, in the same run."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Literal
+
+from soldier_data import DataLayer
+
+Call = Callable[[], Awaitable[object]]
+
+OURS = "ours"
+LIMIT = "limit"
+
+_MOST_BLOCKS = 30
+_FEWEST_BLOCKS = 5
+_WARM_UP_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to do something.
+
+    Attributes:
+        call: What is timed.
+        prepare: Runs before each call, untimed.
+        operations: How many operations one call does; its time is divided by that.
+    """
+
+    call: Call
+    prepare: Call | None = None
+    operations: int = 1
+
+
+Unit = Literal["time", "bytes", "count"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles of samples; times in seconds."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, samples: list[float]) -> Spread:
+        if len(samples) == 1:
+            return cls(samples[0], samples[0], samples[0])
+        low, _, high = quantiles(samples, n=4, method="inclusive")
+        return cls(low, median(samples), high)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a figure must not exceed: the ratio of the medians, or our own median."""
+
+    most: float
+    of: Literal["ratio", "ours"] = "ratio"
+    excluded: bool = False
+
+    def text(self, unit: Unit) -> str:
+        sign = "<" if self.excluded else "<="
+        return f"{sign} {self.most:g} x" if self.of == "ratio" else f"{sign} {show(self.most, unit)}"
+
+    def holds(self, ours: float, ratio: float | None) -> bool:
+        value = ours if self.of == "ours" else ratio
+        assert value is not None, "a bar on the ratio needs something to compare with"
+        return value < self.most if self.excluded else value <= self.most
+
+
+AHEAD = Bar(1.0, excluded=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    operation: str
+    ours: Spread
+    against: str = ""
+    other: Spread | None = None
+    bar: Bar | None = None
+    unit: Unit = "time"
+    round_trips: int | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.other is None or not self.other.median else self.ours.median / self.other.median
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the bar holds; None without one."""
+        return None if self.bar is None else self.bar.holds(self.ours.median, self.ratio)
+
+
+@dataclass
+class Bench:
+    """What every subject measures with.
+
+    Attributes:
+        seconds: How long each way to do something is timed.
+        quick: Whether to leave out what takes long to fill.
+        round_trips: What operations took, counted once.
+    """
+
+    data: DataLayer
+    seconds: float
+    quick: bool
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    round_trips: dict[str, int] = field(default_factory=dict)
+
+    async def compare(
+        self,
+        operation: str,
+        cases: Mapping[str, Case],
+        *,
+        bar: Bar | None = None,
+        peers: Mapping[str, Case] | None = None,
+        same: bool = False,
+    ) -> None:
+        """Time `cases`, "ours" among them, and `peers`; add a row for ours beside each of the others.
+
+        With `same`, the first results must be equal: then all did the same work.
+        """
+        everyone = {**cases, **(peers or {})}
+        if same:
+            results = [await _first(case) for case in everyone.values()]
+            assert all(result == results[0] for result in results), f"{operation}: results differ"
+        spreads = await interleave(everyone, self.seconds)
+        ours = spreads[OURS]
+        trips = self.round_trips.get(operation)
+        compared = [name for name in cases if name != OURS]
+        for name in compared:
+            self.add(Row(operation, ours, name, spreads[name], bar, round_trips=trips))
+        if not compared:
+            self.add(Row(operation, ours, bar=bar, round_trips=trips))
+        for name in peers or {}:
+            self.add(Row(operation, ours, name, spreads[name], AHEAD))
+
+    def add(self, row: Row) -> None:
+        """Add a line to the table."""
+        self.rows.append(row)
+
+    def note(self, text: str) -> None:
+        """Add a remark, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+async def interleave(cases: Mapping[str, Case], seconds: float) -> dict[str, Spread]:
+    """Time each case for about `seconds`, in blocks that take turns, so that drift of the machine hits all alike."""
+    expected = {name: await _warm_up(case) for name, case in cases.items()}
+    blocks = max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, int(seconds / max(expected.values()))))
+    calls = {name: max(1, int(seconds / blocks / duration)) for name, duration in expected.items()}
+    samples: dict[str, list[float]] = {name: [] for name in cases}
+    names = list(cases)
+    # What was made so far stays: the collector need not look through it while somebody's time is taken.
+    gc.collect()
+    gc.freeze()
+    for block in range(blocks):
+        start = block % len(names)
+        for name in names[start:] + names[:start]:
+            case = cases[name]
+            samples[name] += [await _timed(case) for _ in range(calls[name])]
+    return {name: Spread.of(taken) for name, taken in samples.items()}
+
+
+async def _warm_up(case: Case) -> float:
+    """Call until caches are warm and statements planned; returns what a call takes, preparation included."""
+    started = perf_counter()
+    calls = 0
+    while calls < 2 or perf_counter() - started < _WARM_UP_SECONDS:
+        await _first(case)
+        calls += 1
+    return (perf_counter() - started) / calls
+
+
+async def _first(case: Case) -> object:
+    if case.prepare is not None:
+        await case.prepare()
+    return await case.call()
+
+
+async def _timed(case: Case) -> float:
+    if case.prepare is not None:
+        await case.prepare()
+    started = perf_counter()
+    await case.call()
+    return (perf_counter() - started) / case.operations
+
+
+def show(value: float, unit: Unit) -> str:
+    """A figure as people read it."""
+    if unit == "bytes":
+        return f"{value:,.0f} B"
+    if unit == "count":
+        return f"{value:,.0f}"
+    if value < 0.001:
+        return f"{value * 1e6:.0f} us"
+    if value < 1:
+        return f"{value * 1e3:.3g} ms"
+    return f"{value:.2f} s"

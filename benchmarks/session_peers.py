@@ -1,0 +1,62 @@
+"""What openai-agents' sessions do of the same: they keep the items of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
+from typing import Any
+
+from redis.asyncio import Redis
+from soldier_data.base.models import new_id
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from benchmarks import samples
+from benchmarks.harness import Bench, Case
+from benchmarks.peers import Cases, Opener, open_peers
+
+GET_SESSION = "session get, hot"
+SAVE_SESSION = "session save"
+
+# About as many bytes as a session of ours has.
+_ITEMS = [{"role": ("user", "assistant")[n % 2], "content": samples.sentence(48)} for n in range(10)]
+_TURN = _ITEMS[:2]
+
+
+@asynccontextmanager
+async def opened(bench: Bench, client: Redis) -> AsyncIterator[dict[str, Cases]]:
+    """The peers of the session store: reading a conversation's items, and adding a turn's two."""
+
+    @asynccontextmanager
+    async def on_redis(_bench: Bench, _sample: Any) -> AsyncIterator[Cases]:
+        session_class = import_module("agents.extensions.memory.redis_session").RedisSession
+        yield await _cases(session_class(str(new_id()), redis_client=client))
+
+    @asynccontextmanager
+    async def on_sqlalchemy(bench: Bench, _sample: Any) -> AsyncIterator[Cases]:
+        session_class = import_module("agents.extensions.memory.sqlalchemy_session").SQLAlchemySession
+        url = bench.data.settings.database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+        engine = create_async_engine(url)
+        yield await _cases(session_class(str(new_id()), engine=engine, create_tables=True))
+        await engine.dispose()
+
+    openers: dict[str, Opener] = {
+        "openai-agents' RedisSession": on_redis,
+        "openai-agents' SQLAlchemySession": on_sqlalchemy,
+    }
+    async with AsyncExitStack() as stack:
+        yield await open_peers(stack, bench, None, openers)
+
+
+async def _cases(session: Any) -> Cases:
+    await session.add_items(_ITEMS)
+
+    async def forget_turn() -> None:
+        # The conversation stays as long as it is.
+        for _ in _TURN:
+            await session.pop_item()
+
+    return {
+        GET_SESSION: Case(session.get_items),
+        SAVE_SESSION: Case(lambda: session.add_items(_TURN), forget_turn),
+    }

@@ -1,0 +1,37 @@
+"""The stores that the contracts are run against."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+from soldier_data.base.database import Database
+from soldier_data.config import Agent, ConfigStore, InMemoryConfigStore, PostgresConfigStore
+
+from tests.conftest import DIMENSIONS, settings_for
+from tests.factories.config import AgentFactory
+
+
+@pytest.fixture(scope="session")
+async def shared_database(shared_database_url: str) -> AsyncIterator[Database]:
+    """Connections for all tests that keep to a tenant of their own."""
+    database = Database(settings_for(shared_database_url))
+    yield database
+    await database.close()
+
+
+@pytest.fixture(params=["inmemory", "postgres"])
+def config_store(request: pytest.FixtureRequest) -> ConfigStore:
+    """Each config store in turn. The server is started only for the one that needs it."""
+    if request.param == "inmemory":
+        return InMemoryConfigStore(DIMENSIONS)
+    return PostgresConfigStore(request.getfixturevalue("shared_database"))
+
+
+@pytest.fixture
+async def agent(config_store: ConfigStore, tenant_id: UUID) -> Agent:
+    """A stored agent."""
+    saved: Agent = AgentFactory(tenant_id=tenant_id)
+    await config_store.save_agent(saved)
+    return saved

@@ -1,0 +1,422 @@
+"""The contract of `ConfigStore`, run against every backend: saving, reading and deleting one entity."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from soldier_data.base.models import utcnow
+from soldier_data.config import Agent, ConfigStore, Rule
+from soldier_data.errors import ConflictError, NotFoundError, ValidationError
+
+from tests.contract.config_kinds import (
+    ACTIVATION,
+    AGENT,
+    KINDS,
+    PARTS,
+    PLAN,
+    RULE,
+    SCENARIO,
+    SOFTLY_DELETED,
+    VARIABLE,
+    Kind,
+)
+from tests.factories.config import AgentFactory, RuleFactory, ToolActivationFactory, VariableFactory
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+every_part = pytest.mark.parametrize("kind", PARTS, ids=lambda kind: kind.name)
+every_softly_deleted = pytest.mark.parametrize("kind", SOFTLY_DELETED, ids=lambda kind: kind.name)
+
+
+# -- saving and reading ----------------------------------------------------------------------------------------
+
+
+@every_kind
+async def test_every_field_comes_back_as_it_was_saved(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    entity = kind.new(agent.tenant_id, agent.id, **kind.full())
+
+    assert await kind.save(config_store, entity) == entity.id
+
+    found = await kind.get(config_store, entity)
+    assert type(found) is type(entity)
+    assert found.model_dump() == entity.model_dump()
+
+
+@every_kind
+def test_the_round_trip_leaves_no_field_at_its_default(kind: Kind) -> None:
+    fields = kind.full()
+    entity = kind.new(uuid4(), uuid4(), **fields)
+    left_out = {"id", "tenant_id", "agent_id", "scenario_id", "updated_at", "deleted_at", "revision"}
+    for name, field in type(entity).model_fields.items():
+        if name not in left_out and not field.is_required():
+            assert name in fields
+            assert getattr(entity, name) != field.get_default(call_default_factory=True, validated_data={})
+
+
+@every_kind
+async def test_defaults_none_and_empty_lists_come_back(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    full = kind.new(agent.tenant_id, agent.id, **kind.full())
+    required = {
+        name: getattr(full, name) for name, field in type(full).model_fields.items() if field.is_required()
+    }
+    entity = type(full)(**required)
+    await kind.save(config_store, entity)
+    assert await kind.get(config_store, entity) == entity
+
+
+@every_kind
+async def test_saving_again_replaces_every_field(config_store: ConfigStore, agent: Agent, kind: Kind) -> None:
+    first = kind.new(agent.tenant_id, agent.id)
+    await kind.save(config_store, first)
+    second = kind.new(agent.tenant_id, agent.id, **(kind.full() | {"id": first.id}))
+    await kind.save(config_store, second)
+    assert await kind.get(config_store, second) == second
+
+
+async def test_an_empty_policy_is_not_none(config_store: ConfigStore, agent: Agent) -> None:
+    for override in ({}, None):
+        activation = ACTIVATION.new(agent.tenant_id, agent.id, policy_override=override)
+        await config_store.save_tool_activation(activation)
+        assert (await ACTIVATION.get(config_store, activation)).policy_override == override
+
+
+@every_kind
+async def test_saving_sets_updated_at_and_counts_revisions(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    entity = kind.new(agent.tenant_id, agent.id)
+    for revision in (1, 2, 3):
+        before = utcnow()
+        await kind.save(config_store, entity)
+        assert entity.revision == revision
+        assert before <= entity.updated_at <= utcnow()
+        assert await kind.get(config_store, entity) == entity
+
+
+async def test_the_stored_revision_counts_and_not_the_one_that_is_passed(
+    config_store: ConfigStore, tenant_id: UUID
+) -> None:
+    agent: Agent = AgentFactory(tenant_id=tenant_id, revision=41)
+    await config_store.save_agent(agent)
+    assert agent.revision == 1
+
+
+@every_kind
+async def test_what_does_not_exist_is_none(config_store: ConfigStore, agent: Agent, kind: Kind) -> None:
+    assert await kind.get(config_store, kind.new(agent.tenant_id, agent.id)) is None
+
+
+async def test_variables_and_activations_are_found_by_name(config_store: ConfigStore, agent: Agent) -> None:
+    variable = VARIABLE.new(agent.tenant_id, agent.id, name="order_id")
+    await config_store.save_variable(variable)
+    assert await config_store.get_variable_by_name(agent.tenant_id, agent.id, "order_id") == variable
+    assert await config_store.get_variable_by_name(agent.tenant_id, agent.id, "ORDER_ID") is None
+    assert await config_store.get_variable_by_name(agent.tenant_id, uuid4(), "order_id") is None
+    assert await config_store.get_tool_activation(agent.tenant_id, agent.id, "order_id") is None
+
+
+@every_kind
+async def test_what_is_returned_and_what_was_passed_are_copies(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    entity = kind.new(agent.tenant_id, agent.id, **kind.full())
+    await kind.save(config_store, entity)
+    stored = await kind.get(config_store, entity)
+    kept = stored.model_copy(deep=True)
+
+    for copy in (entity, stored):
+        kind.change(copy)
+        for value in copy.__dict__.values():
+            if isinstance(value, list | dict):
+                value.clear()
+        if isinstance(copy, Agent):
+            copy.settings.llm_model = "changed"
+
+    assert await kind.get(config_store, kept) == kept
+
+
+# -- revisions -------------------------------------------------------------------------------------------------
+
+
+@every_kind
+async def test_a_conditional_save_needs_the_stored_revision(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    entity = kind.new(agent.tenant_id, agent.id)
+    await kind.save(config_store, entity, if_revision=0)
+    kind.change(entity)
+    await kind.save(config_store, entity, if_revision=1)
+    assert entity.revision == 2
+    assert await kind.get(config_store, entity) == entity
+
+    for stale in (0, 1, 3):
+        before = entity.model_copy(deep=True)
+        with pytest.raises(ConflictError, match=f"revision {stale} was expected, but 2 is stored"):
+            await kind.save(config_store, entity, if_revision=stale)
+        assert entity == before
+    assert await kind.get(config_store, entity) == entity
+
+
+@every_kind
+async def test_a_conditional_save_of_what_is_not_stored_is_a_conflict(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    entity = kind.new(agent.tenant_id, agent.id)
+    with pytest.raises(ConflictError, match="revision 1 was expected"):
+        await kind.save(config_store, entity, if_revision=1)
+    assert await kind.get(config_store, entity) is None
+
+
+@every_softly_deleted
+async def test_a_deletion_counts_as_a_revision(config_store: ConfigStore, agent: Agent, kind: Kind) -> None:
+    entity = kind.new(agent.tenant_id, agent.id)
+    await kind.save(config_store, entity)
+    await kind.delete(config_store, entity)
+    for stale in (0, 1):
+        with pytest.raises(ConflictError, match="but 2 is stored"):
+            await kind.save(config_store, entity, if_revision=stale)
+    await kind.save(config_store, entity, if_revision=2)
+    assert entity.revision == 3
+    assert await kind.get(config_store, entity) == entity
+
+
+@every_kind
+@pytest.mark.parametrize("revision", [-1, 2**63, -(2**70)])
+async def test_an_impossible_revision_is_refused(
+    config_store: ConfigStore, agent: Agent, kind: Kind, revision: int
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        await kind.save(config_store, kind.new(agent.tenant_id, agent.id), if_revision=revision)
+    assert refused.value.field == "if_revision"
+
+
+# -- names -----------------------------------------------------------------------------------------------------
+
+
+def _named(kind: Kind, agent: Agent, name: str) -> Any:
+    return kind.new(agent.tenant_id, agent.id, **{"tool_id" if kind is ACTIVATION else "name": name})
+
+
+@pytest.mark.parametrize("kind", [AGENT, VARIABLE, ACTIVATION], ids=lambda kind: kind.name)
+async def test_a_taken_name_is_a_conflict_that_names_the_field(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    first, second = _named(kind, agent, "taken"), _named(kind, agent, "other")
+    await kind.save(config_store, first)
+    await kind.save(config_store, second)
+    clashing = _named(kind, agent, "taken")
+    renamed = _named(kind, agent, "taken").model_copy(update={"id": second.id})
+
+    for entity in (clashing, renamed):
+        before = entity.model_copy(deep=True)
+        with pytest.raises(ConflictError, match="tool_id" if kind is ACTIVATION else "name"):
+            await kind.save(config_store, entity)
+        assert entity == before
+    assert await kind.get(config_store, first) == first
+    assert await kind.get(config_store, second) == second
+    await kind.save(config_store, first)
+
+
+@pytest.mark.parametrize("kind", [AGENT, VARIABLE, ACTIVATION], ids=lambda kind: kind.name)
+async def test_a_name_is_free_again_after_deletion_or_renaming(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    first, second, third = (_named(kind, agent, "wanted") for _ in range(3))
+    await kind.save(config_store, first)
+    await kind.delete(config_store, first)
+    await kind.save(config_store, second)
+    with pytest.raises(ConflictError):
+        await kind.save(config_store, first)
+
+    setattr(second, "tool_id" if kind is ACTIVATION else "name", "renamed")
+    await kind.save(config_store, second)
+    await kind.save(config_store, third)
+    assert await kind.get(config_store, third) == third
+
+
+async def test_names_are_compared_by_character(config_store: ConfigStore, tenant_id: UUID) -> None:
+    for name in ("Support", "support", "SUPPORT", "support ", "süpport", "su\u0308pport"):
+        await config_store.save_agent(AgentFactory(tenant_id=tenant_id, name=name))
+    assert (await config_store.get_agents(tenant_id))[1] == 6
+
+
+async def test_tenants_and_agents_have_names_of_their_own(config_store: ConfigStore, agent: Agent) -> None:
+    other: Agent = AgentFactory(tenant_id=agent.tenant_id)
+    await config_store.save_agent(other)
+    await config_store.save_agent(AgentFactory(name=agent.name))
+    for owner in (agent, other):
+        await config_store.save_variable(
+            VariableFactory(tenant_id=owner.tenant_id, agent_id=owner.id, name="same")
+        )
+        await config_store.save_tool_activation(
+            ToolActivationFactory(tenant_id=owner.tenant_id, agent_id=owner.id, tool_id="same")
+        )
+        for _ in range(2):
+            rule: Rule = RuleFactory(tenant_id=owner.tenant_id, agent_id=owner.id, name="same")
+            await config_store.save_rule(rule)
+    assert len(await config_store.get_rules(agent.tenant_id, agent.id)) == 2
+
+
+# -- the agent -------------------------------------------------------------------------------------------------
+
+
+@every_part
+@pytest.mark.parametrize("if_revision", [None, 0, 1])
+async def test_an_agent_that_the_tenant_has_not_is_not_found(
+    config_store: ConfigStore, agent: Agent, kind: Kind, if_revision: int | None
+) -> None:
+    deleted: Agent = AgentFactory(tenant_id=agent.tenant_id)
+    foreign: Agent = AgentFactory()
+    for other in (deleted, foreign):
+        await config_store.save_agent(other)
+    await config_store.delete_agent(deleted.tenant_id, deleted.id)
+
+    for agent_id in (uuid4(), deleted.id, foreign.id):
+        entity = kind.new(agent.tenant_id, agent_id)
+        before = entity.model_copy(deep=True)
+        with pytest.raises(NotFoundError, match="agent_id"):
+            await kind.save(config_store, entity, if_revision=if_revision)
+        assert entity == before
+        assert await kind.get(config_store, entity) is None
+
+
+@every_part
+async def test_an_entity_can_move_to_another_agent(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    other: Agent = AgentFactory(tenant_id=agent.tenant_id)
+    await config_store.save_agent(other)
+    entity = kind.new(agent.tenant_id, agent.id)
+    await kind.save(config_store, entity)
+    entity.agent_id = other.id
+    await kind.save(config_store, entity)
+    assert await kind.get(config_store, entity) == entity
+    await config_store.delete_agent(agent.tenant_id, agent.id)
+    assert await kind.get(config_store, entity) == entity
+
+
+async def test_deleting_an_agent_deletes_what_belongs_to_it(config_store: ConfigStore, agent: Agent) -> None:
+    other: Agent = AgentFactory(tenant_id=agent.tenant_id)
+    await config_store.save_agent(other)
+    its = [(kind, kind.new(agent.tenant_id, agent.id)) for kind in PARTS for _ in range(2)]
+    others = [(kind, kind.new(agent.tenant_id, other.id)) for kind in PARTS]
+    for kind, entity in its + others:
+        await kind.save(config_store, entity)
+
+    assert await config_store.delete_agent(agent.tenant_id, agent.id) is True
+    assert await config_store.delete_agent(agent.tenant_id, agent.id) is False
+
+    for kind, entity in its:
+        assert await kind.get(config_store, entity) is None
+        assert await kind.delete(config_store, entity) is False
+    for kind, entity in others:
+        assert await kind.get(config_store, entity) == entity
+
+    # They stay deleted when the agent comes back.
+    await config_store.save_agent(agent)
+    for kind, entity in its:
+        assert await kind.get(config_store, entity) is None
+    assert await config_store.get_rules(agent.tenant_id, agent.id, enabled_only=False) == []
+
+
+# -- deleting --------------------------------------------------------------------------------------------------
+
+
+@every_kind
+async def test_a_deletion_is_true_once(config_store: ConfigStore, agent: Agent, kind: Kind) -> None:
+    entity = kind.new(agent.tenant_id, agent.id)
+    assert await kind.delete(config_store, entity) is False
+    await kind.save(config_store, entity)
+    assert await kind.delete(config_store, entity) is True
+    assert await kind.delete(config_store, entity) is False
+    assert await kind.get(config_store, entity) is None
+
+
+@every_softly_deleted
+async def test_saving_over_a_deleted_entity_brings_it_back(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    entity = kind.new(agent.tenant_id, agent.id)
+    await kind.save(config_store, entity)
+    await kind.delete(config_store, entity)
+    await kind.save(config_store, entity)
+    assert entity.revision == 3
+    assert await kind.get(config_store, entity) == entity
+    assert await kind.delete(config_store, entity) is True
+
+
+async def test_a_deleted_plan_is_gone_for_good(config_store: ConfigStore, tenant_id: UUID) -> None:
+    plan = PLAN.new(tenant_id, uuid4())
+    await config_store.save_migration_plan(plan)
+    await config_store.delete_migration_plan(tenant_id, plan.id)
+    await config_store.save_migration_plan(plan, if_revision=0)
+    assert plan.revision == 1
+
+
+@every_softly_deleted
+async def test_saving_an_entity_marked_as_deleted_deletes_it(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    entity = kind.new(agent.tenant_id, agent.id)
+    await kind.save(config_store, entity)
+    entity.soft_delete()
+    await kind.save(config_store, entity)
+    assert await kind.get(config_store, entity) is None
+    assert await kind.delete(config_store, entity) is False
+
+
+async def test_what_belongs_to_an_agent_marked_as_deleted_is_hidden(
+    config_store: ConfigStore, agent: Agent
+) -> None:
+    parts = [(kind, kind.new(agent.tenant_id, agent.id)) for kind in PARTS]
+    for kind, entity in parts:
+        await kind.save(config_store, entity)
+    agent.soft_delete()
+    await config_store.save_agent(agent)
+    for kind, entity in parts:
+        assert await kind.get(config_store, entity) is None
+        assert await kind.delete(config_store, entity) is True
+        assert await kind.delete(config_store, entity) is False
+
+
+# -- tenants ---------------------------------------------------------------------------------------------------
+
+
+@every_kind
+async def test_another_tenant_neither_sees_nor_deletes_an_entity(
+    config_store: ConfigStore, agent: Agent, kind: Kind
+) -> None:
+    entity = kind.new(agent.tenant_id, agent.id)
+    await kind.save(config_store, entity)
+    stranger = uuid4()
+    assert await kind.get(config_store, entity, stranger) is None
+    assert await kind.delete(config_store, entity, stranger) is False
+    assert await kind.get(config_store, entity) == entity
+
+
+async def test_tenants_may_have_entities_of_the_same_id(config_store: ConfigStore, agent: Agent) -> None:
+    twin = agent.model_copy(update={"tenant_id": uuid4(), "description": "the twin"}, deep=True)
+    await config_store.save_agent(twin, if_revision=0)
+    scenario = SCENARIO.new(agent.tenant_id, agent.id)
+    await config_store.save_scenario(scenario)
+    other = scenario.model_copy(update={"tenant_id": twin.tenant_id, "description": "another"}, deep=True)
+    await config_store.save_scenario(other, if_revision=0)
+
+    assert await config_store.get_scenario(agent.tenant_id, scenario.id) == scenario
+    await config_store.delete_agent(twin.tenant_id, twin.id)
+    assert await config_store.get_agent(agent.tenant_id, agent.id) == agent
+    assert await config_store.get_scenario(agent.tenant_id, scenario.id) == scenario
+
+
+async def test_times_are_kept_to_the_microsecond(config_store: ConfigStore, agent: Agent) -> None:
+    rule = RULE.new(agent.tenant_id, agent.id, created_at=utcnow() - timedelta(microseconds=1))
+    await config_store.save_rule(rule)
+    found = await config_store.get_rule(agent.tenant_id, rule.id)
+    assert found is not None
+    assert (found.created_at, found.updated_at) == (rule.created_at, rule.updated_at)

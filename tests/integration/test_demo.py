@@ -1,0 +1,167 @@
+"""The demonstration, run as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# A shell that runs the tests in the background has them, and what they start, ignore interrupts.
+MAIN = """
+import signal
+from soldier_data.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+DEMO = [sys.executable, "-c", MAIN, "demo"]
+SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for temporary files that the account of the servers may enter, when root runs the tests."""
+    with tempfile.TemporaryDirectory(prefix="sd-", dir="/tmp") as name:  # noqa: S108 - socket paths are short.
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(folder), "COLUMNS": "120", "TERM": "dumb"}
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*DEMO, *arguments], env=environment(folder), cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def servers_below(folder: Path) -> list[str]:
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout  # noqa: S607
+    return [line for line in listed.splitlines() if str(folder) in line and "from soldier_data" not in line]
+
+
+def rows(output: str, table: str) -> int:
+    found = re.search(rf"^\s*{table}\s+([\d,]+)\s*$", output, re.MULTILINE)
+    assert found, f"no row count of {table} in:\n{output}"
+    return int(found[1].replace(",", ""))
+
+
+def test_the_sample_is_replayed_and_nothing_is_left_behind(folder: Path) -> None:
+    done = run(folder)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Replayed 12 conversations with 56 turns" in done.stdout
+    for title in (
+        "Rules found by vector search",
+        "The most active of 12 sessions",
+        "A session demoted and promoted again",
+        "What is stored now",
+        "Time per operation",
+    ):
+        assert title in done.stdout
+    assert rows(done.stdout, "agents") == 1
+    assert rows(done.stdout, "rules") > 50
+    assert rows(done.stdout, "sessions in Redis, hot") == 12
+    assert re.search(r"demote it.*hot\s+persistent", done.stdout)
+    assert re.search(r"read it: \d+ turns came back\s+persistent\s+hot", done.stdout)
+    assert done.stderr == ""
+    assert servers_below(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_kept_data_is_there_the_next_time(folder: Path) -> None:
+    kept = folder / "kept"
+
+    first = run(folder, "--limit", "2", "--keep", str(kept))
+    second = run(folder, "--limit", "2", "--keep", str(kept))
+
+    assert first.returncode == second.returncode == 0, first.stdout + second.stdout
+    assert "The data is kept in" in second.stdout
+    assert rows(first.stdout, "sessions in Redis, hot") == 2
+    assert rows(second.stdout, "sessions in Redis, hot") == 4
+    assert [path.name for path in folder.iterdir()] == ["kept"]
+
+
+def test_an_interrupt_stops_the_servers(folder: Path) -> None:
+    # Long enough that the demo is still at work when the signal comes.
+    endless = folder / "conversations.jsonl"
+    sample = Path(__file__).parents[2] / "soldier_data" / "demo" / "sample" / "conversations.jsonl"
+    endless.write_text(sample.read_text(encoding="utf-8") * 500, encoding="utf-8")
+    demo = subprocess.Popen(
+        [*DEMO, "--conversations", str(endless)],
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while not servers_below(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+
+    os.killpg(demo.pid, signal.SIGINT)
+    output, _ = demo.communicate(timeout=30)
+
+    assert demo.returncode == 130, output
+    assert "Interrupted" in output
+    assert "Traceback" not in output
+    assert servers_below(folder) == []
+    assert list(folder.iterdir()) == [endless]
+
+
+def test_two_demos_run_side_by_side(folder: Path) -> None:
+    demos = [
+        subprocess.Popen(
+            DEMO, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]
+
+    outputs = [demo.communicate(timeout=60)[0] for demo in demos]
+
+    assert [demo.returncode for demo in demos] == [0, 0], outputs
+    assert all(rows(output, "agents") == 1 for output in outputs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--conversations", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
+        (["--keep", "x", "--own-servers"], "leave one of the two out"),
+        (["--limit", "0"], "--limit"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_words(folder: Path, arguments: list[str], message: str) -> None:
+    done = run(folder, *arguments)
+
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_real_conversations_are_replayed(folder: Path) -> None:
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the conversations between people are not at {SHARED_DATA}")
+
+    done = run(
+        folder,
+        *("--conversations", str(SHARED_DATA / "conversations.jsonl.gz")),
+        *("--guidelines", str(SHARED_DATA / "guidelines.json.gz")),
+        *("--limit", "100"),
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Replayed 100 conversations" in done.stdout
+    assert rows(done.stdout, "scenarios") == 79
+    assert rows(done.stdout, "rules") > 1000
+    assert rows(done.stdout, "sessions in Redis, hot") == 100
