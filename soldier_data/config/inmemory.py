@@ -12,7 +12,7 @@ from soldier_data.base.memory import MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_integer, check_revision, check_text, moment_before
-from soldier_data.config.checks import check_entity, check_list, check_scenario_tenant
+from soldier_data.config.checks import check_entity, check_list, check_scenario_tenant, kind_of
 from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.models import (
     Agent,
@@ -368,7 +368,9 @@ class InMemoryConfigStore(ConfigStore):
             if if_revision != revision:
                 raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
         self._check_unique(entity, doing)
-        saved = _copy(entity)
+        kind = kind_of(entity)
+        # Of a derived class, what the contract's fields hold is kept, as in a table.
+        saved = _copy(entity if type(entity) is kind else kind.model_validate(entity.model_dump()))
         saved.updated_at = utcnow()
         saved.revision = revision + 1
         if isinstance(saved, Rule) and saved.embedding is not None:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    collate,
     delete,
     func,
     literal_column,
@@ -103,6 +104,11 @@ def _of_agent(table: Table) -> Select[Any]:
     return _entities(table).where(table.c.agent_id == column_param(table.c.agent_id))
 
 
+def _by_character(column: ColumnElement[str]) -> ColumnElement[str]:
+    # Whatever language the database sorts by, the order is the same everywhere.
+    return collate(column, "C")
+
+
 def _get(name: str, table: Table) -> Statement:
     return Statement(f"reading the {name}", _entities(table).where(table.c.id == column_param(table.c.id)))
 
@@ -191,13 +197,13 @@ def _vector_search(table: Table, embedding: ColumnElement[Any]) -> Statement:
 vector_search_rules = _vector_search(RULES, RULES.c.embedding)
 vector_search_scenarios = _vector_search(SCENARIOS, SCENARIOS.c.entry_condition_embedding)
 
-get_variables = Statement("listing the variables", _of_agent(VARIABLES).order_by(VARIABLES.c.name))
+get_variables = Statement("listing the variables", _of_agent(VARIABLES).order_by(_by_character(VARIABLES.c.name)))
 get_variable_by_name = Statement(
     "reading the variable", _of_agent(VARIABLES).where(VARIABLES.c.name == column_param(VARIABLES.c.name))
 )
 
 get_activations = Statement(
-    "listing the tool activations", _of_agent(ACTIVATIONS).order_by(ACTIVATIONS.c.tool_id)
+    "listing the tool activations", _of_agent(ACTIVATIONS).order_by(_by_character(ACTIVATIONS.c.tool_id))
 )
 get_activation = Statement(
     "reading the tool activation",

@@ -191,9 +191,17 @@ class RedisSessionStore(SessionStore):
         self._log.debug("session_find_by_step", scenario_id=str(scenario_id), found=len(found))
         return found
 
+    async def ping(self) -> None:
+        """Have Redis answer.
+
+        Raises:
+            StoreConnectionError: It does not, and why.
+        """
+        await self._redis.run("checking health", self.client.ping)
+
     async def health_check(self) -> bool:
         try:
-            await self._redis.run("checking health", self.client.ping)
+            await self.ping()
         except StoreError:
             return False
         return True

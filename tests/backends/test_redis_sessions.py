@@ -426,6 +426,35 @@ class TestClient:
         assert not client.connection_pool._in_use_connections
 
 
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[int]:
+    """A server on a free port, which has let go of every connection when it ends."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handler(reader, writer)
+        except asyncio.CancelledError:
+            # The stream's own callback would complain of a cancelled task.
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await server.wait_closed()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -459,17 +488,12 @@ class TestUnreachable:
             assert await store.health_check() is False
 
     async def test_a_server_that_never_answers_is_a_connection_error(self, operation: Operation) -> None:
-        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def swallow(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
             while await reader.read(65536):
                 pass
-            writer.close()
 
-        server = await asyncio.start_server(swallow, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with store_at(f"redis://:canary@127.0.0.1:{port}") as store:
+        async with serving(swallow) as port, store_at(f"redis://:canary@127.0.0.1:{port}") as store:
             await check_unreachable(store, operation, "did not answer within 0.3 s")
-        server.close()
-        await server.wait_closed()
 
 
 async def test_a_wrong_password_is_a_connection_error(redis_url: str) -> None:
@@ -492,32 +516,31 @@ class LossyProxy:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        server.close()
-        await server.wait_closed()
+        async with serving(self._serve) as port:
+            yield f"redis://127.0.0.1:{port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._target.scheme == "unix":
-            there = await asyncio.open_unix_connection(self._target.path)
+            answers, requests = await asyncio.open_unix_connection(self._target.path)
         else:
-            there = await asyncio.open_connection(self._target.hostname, self._target.port)
+            answers, requests = await asyncio.open_connection(self._target.hostname, self._target.port)
 
         async def forward() -> None:
             while data := await reader.read(65536):
-                there[1].write(data)
-            there[1].close()
+                requests.write(data)
 
         forwarding = asyncio.create_task(forward())
-        while data := await there[0].read(65536):
-            if self.lose_next_reply:
-                self.lose_next_reply = False
-                self.lost += 1
-                break
-            writer.write(data)
-        writer.close()
-        there[1].close()
-        await forwarding
+        try:
+            while data := await answers.read(65536):
+                if self.lose_next_reply:
+                    self.lose_next_reply = False
+                    self.lost += 1
+                    return
+                writer.write(data)
+        finally:
+            forwarding.cancel()
+            requests.close()
+            await asyncio.gather(forwarding, return_exceptions=True)
 
 
 class TestLostReply:
