@@ -9,10 +9,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 
-from soldier_data import DataLayer
-
 from benchmarks import config, lookups, report, sessions, startup
 from benchmarks.harness import Bench
+from soldier_data import DataLayer
 
 SUBJECTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "config": config.measure,
@@ -26,7 +25,9 @@ def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=SUBJECTS, metavar="NAME", help=f"one of {', '.join(SUBJECTS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer rows and shorter timings: a look, no result")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rows and shorter timings: a look, no result"
+    )
     parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
     options = parser.parse_args()
     if options.write and (options.only or options.quick):

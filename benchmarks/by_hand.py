@@ -9,8 +9,6 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from soldier_data import Agent, DataLayer, Rule
-from soldier_data.base.models import new_id, utcnow
 
 from benchmarks import samples
 from benchmarks.config_sample import (
@@ -25,6 +23,8 @@ from benchmarks.config_sample import (
     Sample,
 )
 from benchmarks.harness import Case
+from soldier_data import Agent, DataLayer, Rule
+from soldier_data.base.models import new_id, utcnow
 
 _AGENT_FIELDS = ", ".join(Agent.model_fields)
 _RULE_FIELDS = ", ".join(Rule.model_fields)
@@ -51,7 +51,11 @@ async def config_cases(connection: Any, data: DataLayer, sample: Sample) -> dict
     save_rule = await prepare(upsert("rules", list(Rule.model_fields)))
     agents, own_agents = cycle(sample.agents), cycle(await sample.own_agents(data))
     rules, plain = cycle(sample.listed_rules), cycle(sample.plain_rules)
-    own_rules, vectors, queries = cycle(await sample.own_rules(data)), cycle(sample.new_vectors), cycle(sample.queries)
+    own_rules, vectors, queries = (
+        cycle(await sample.own_rules(data)),
+        cycle(sample.new_vectors),
+        cycle(sample.queries),
+    )
     next_rule: Rule
 
     async def make_rule() -> None:
@@ -81,7 +85,6 @@ async def config_cases(connection: Any, data: DataLayer, sample: Sample) -> dict
         SAVE_NEW_RULE: Case(lambda: save_rule.fetchval(*rule_arguments(next_rule)), make_rule),
         SEARCH_RULES: Case(searched),
     }
-
 
 
 def to_agent(row: Any) -> Agent:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks import samples
 from soldier_data import Agent, DataLayer, Rule
 from soldier_data.base.models import new_id
-
-from benchmarks import samples
 
 GET_AGENT = "get agent"
 GET_RULE = "get rule with embedding"
@@ -15,7 +14,7 @@ SAVE_AGENT = "save agent"
 SAVE_RULE = "save rule with embedding"
 SAVE_NEW_RULE = "save new rule with embedding"
 DELETE_RULE = "delete rule"
-SEARCH_RULES = "vector search, 10,000 rules, exact"
+SEARCH_RULES = "vector search, exact"
 
 
 class Sample:

@@ -7,14 +7,13 @@ from itertools import cycle
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
+from benchmarks import samples, trips
+from benchmarks.harness import Bar, Bench, Case, Row, interleave
+from benchmarks.sessions import redis_store
 from soldier_data import Channel, DataLayer, Session
 from soldier_data.base.models import new_id
 from soldier_data.sessions import RedisSessionStore
 from soldier_data.sessions.client import create_redis_client
-
-from benchmarks import samples
-from benchmarks.harness import Bar, Bench, Case, Row, interleave
-from benchmarks.sessions import redis_store
 
 # The design names no number here; the page of turns, whose cost must not follow the store's size either, has 1.2.
 # A little more room is for the memory caches of the processor, which a hundred sessions fit.
@@ -29,17 +28,28 @@ async def measure(bench: Bench) -> None:
     sizes = _SIZES[:2] if bench.quick else _SIZES
     tenant_id, agent_id, scenario_id = new_id(), new_id(), new_id()
     step_hash = "5e" * 16
+
+    def make_wanted() -> list[Session]:
+        found = [samples.session(tenant_id, agent_id, step_hash=step_hash) for _ in range(_ANSWER)]
+        for session in found:
+            session.active_scenario_id = scenario_id
+        return found
+
     cases: dict[str, dict[int, Case]] = {}
     stores: list[RedisSessionStore] = []
     for database, size in enumerate(sizes, start=1):
         store = _in_database(bench.data, database)
         stores.append(store)
-        wanted = [samples.session(tenant_id, agent_id, step_hash=step_hash) for _ in range(_ANSWER)]
-        for session in wanted:
-            session.active_scenario_id = scenario_id
+        wanted = make_wanted()
         await _fill(store, wanted, tenant_id, size)
         for operation, case in _searches(store, wanted, step_hash).items():
             cases.setdefault(operation, {})[size] = case
+    async with trips.counting(bench.data.settings) as counted:
+        wanted = make_wanted()
+        for session in wanted:
+            await counted.data.sessions.save(session)
+        near = _searches(redis_store(counted.data), wanted, step_hash)
+        bench.round_trips |= await counted.count(near)
     for operation, by_size in cases.items():
         await _by_size(bench, operation, by_size)
     for store in stores:
@@ -52,7 +62,9 @@ def _searches(store: RedisSessionStore, wanted: list[Session], step_hash: str) -
     tenant_id, scenario_id = first.tenant_id, first.active_scenario_id
     assert scenario_id is not None
     return {
-        "get_by_channel": Case(lambda: store.get_by_channel(tenant_id, Channel.WEBCHAT, first.user_channel_id)),
+        "get_by_channel": Case(
+            lambda: store.get_by_channel(tenant_id, Channel.WEBCHAT, first.user_channel_id)
+        ),
         f"list_by_agent, {_ANSWER} found": Case(lambda: store.list_by_agent(tenant_id, first.agent_id)),
         f"find_sessions_by_step_hash, {_ANSWER} found": Case(
             lambda: store.find_sessions_by_step_hash(tenant_id, scenario_id, 2, step_hash)
@@ -71,6 +83,7 @@ async def _by_size(bench: Bench, operation: str, cases: dict[int, Case]) -> None
                 f"{smallest:,} stored",
                 spreads[str(smallest)],
                 BY_SIZE,
+                round_trips=bench.round_trips.get(operation),
             )
         )
 

@@ -8,9 +8,6 @@ from importlib import import_module
 from itertools import cycle
 from typing import Any, TypeAlias
 
-from soldier_data import Agent, Rule
-from soldier_data.base.models import new_id, utcnow
-from soldier_data.config.orm import AgentRow, RuleRow
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -26,6 +23,9 @@ from benchmarks.config_sample import (
     Sample,
 )
 from benchmarks.harness import Bench, Case
+from soldier_data import Agent, Rule
+from soldier_data.base.models import new_id, utcnow
+from soldier_data.config.orm import AgentRow, RuleRow
 
 Cases: TypeAlias = dict[str, Case]
 """Cases by operation."""
@@ -158,7 +158,7 @@ async def _advanced_alchemy(bench: Bench, sample: Sample) -> AsyncIterator[Cases
                 return [Rule.model_validate(row, from_attributes=True) for row in rows]
 
         async def save(repository: Any, row: AgentRow | RuleRow) -> None:
-            async with AsyncSession(engine) as session:
+            async with AsyncSession(engine, expire_on_commit=False) as session:
                 await repository(session=session, auto_commit=True).upsert(
                     row, match_fields=["tenant_id", "id"], auto_refresh=False
                 )
@@ -187,8 +187,6 @@ async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
         "dims": settings.embedding_dimensions,
         "embed": embed,
         "fields": ["id"],
-        # The same exact search as ours.
-        "ann_index_config": {"kind": "flat"},
     }
     tenant = str(sample.tenant_id)
     agents, plain = cycle(sample.agents), cycle(sample.plain_rules)
@@ -203,6 +201,7 @@ async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
 
     async with store_class.from_conn_string(settings.database_url, index=index) as store:
         await store.setup()
+        await _drop_vector_index(settings.database_url)
         for agent in sample.agents:
             await store.aput((tenant, "agents"), *document(agent), index=False)
         for rule in sample.plain_rules:
@@ -235,6 +234,16 @@ async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
             SAVE_RULE: Case(save_rule),
             SEARCH_RULES: Case(search),
         }
+
+
+async def _drop_vector_index(url: str) -> None:
+    """Let langgraph search exactly, as we do; its own way to say so ("flat") fails in its `setup`."""
+    connection = await by_hand.connect(url)
+    for name in await connection.fetch(
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'store_vectors' AND indexdef LIKE '%USING hnsw%'"
+    ):
+        await connection.execute(f'DROP INDEX "{name[0]}"')
+    await connection.close()
 
 
 def _agent_row(agent: Agent) -> AgentRow:

@@ -13,9 +13,9 @@ import asyncpg
 from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
-from soldier_data.settings import Settings
 
 from benchmarks.harness import Bench, Row, Spread, Unit, show
+from soldier_data.settings import Settings
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -57,10 +57,13 @@ async def machine(settings: Settings) -> list[str]:
     await connection.close()
     async with Redis.from_url(settings.redis_url) as client:
         redis = (await client.info("server"))["redis_version"]
+    servers = (
+        f"Python {platform.python_version()}, PostgreSQL {postgres} with pgvector {vector}, Redis {redis}; "
+        "both servers embedded, over Unix sockets, without syncing to disk"
+    )
     return [
         f"{len(os.sched_getaffinity(0))} cores ({_processor()}), {platform.system()}",
-        f"Python {platform.python_version()}, PostgreSQL {postgres} with pgvector {vector}, Redis {redis}; "
-        "both servers embedded, over Unix sockets, without syncing to disk",
+        servers,
         ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
     ]
 
@@ -70,13 +73,16 @@ def write(bench: Bench, command: str, where: list[str], seconds: float, load: fl
     written = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
     by_hand = written.partition(_BY_HAND)[2].strip()
     over = [row for row in bench.rows if row.ok is False]
-    lines = [
-        "# Results",
-        "",
+    made_by = (
         f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d} in {seconds:.0f} s. Times are medians, with quartiles "
         "in brackets; a ratio is ours to theirs. The limit is asyncpg or redis-py called by hand: the same rows, one "
         "prepared statement on one connection, the same entity by plain validation. All of a row ran in turns in "
-        "one process. Other libraries (`benchmarks/requirements.txt`) are to be beaten: their bar is 1.",
+        "one process. Other libraries (`benchmarks/requirements.txt`) are to be beaten: their bar is 1."
+    )
+    lines = [
+        "# Results",
+        "",
+        made_by,
         "",
         *(f"- {line}" for line in where),
         f"- other processes on the machine at the start: load average {load:.1f} over the last minute",
@@ -88,7 +94,8 @@ def write(bench: Bench, command: str, where: list[str], seconds: float, load: fl
         *(f"- {note}" for note in bench.notes),
         "",
         f"Over its bar: {len(over)} of {sum(row.ok is not None for row in bench.rows)}.",
-        *(f"- {row.operation}, against {row.against or 'nothing'}: {_cells(row)[5] or row.ours.median}" for row in over),
+        "",
+        *(f"- {_verdict(row)}" for row in over),
         "",
         _BY_HAND,
         "",
@@ -108,6 +115,12 @@ def _cells(row: Row) -> list[str]:
         "" if row.bar is None else row.bar.text(row.unit),
         {None: "", True: "ok", False: "over"}[row.ok],
     ]
+
+
+def _verdict(row: Row) -> str:
+    _, _, ours, against, _, ratio, bar, _ = _cells(row)
+    measured = ratio if row.bar is not None and row.bar.of == "ratio" else ours
+    return f"{row.operation}{f', against {against}' if against else ''}: {measured}, where {bar} is wanted"
 
 
 def _spread(spread: Spread, unit: Unit) -> str:

@@ -14,10 +14,11 @@ from soldier_data.base.models import new_id, utcnow
 _random = np.random.default_rng(2026)
 _choice = random.Random(2026)  # noqa: S311 - nothing secret.
 
-_WORDS = (
+_TEXT = (
     "the customer asks for a refund of an order that arrived late and wants to know when the money comes back "
     "to their card while the parcel is still on its way to the shop"
-).split()
+)
+_WORDS = _TEXT.split()
 
 
 def embeddings(count: int, dimensions: int) -> list[list[float]]:

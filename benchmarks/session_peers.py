@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import Any
 
 from redis.asyncio import Redis
-from soldier_data.base.models import new_id
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmarks import samples
 from benchmarks.harness import Bench, Case
 from benchmarks.peers import Cases, Opener, open_peers
+from soldier_data.base.models import new_id
 
 GET_SESSION = "session get, hot"
 SAVE_SESSION = "session save"

@@ -10,9 +10,9 @@ from time import perf_counter
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-from soldier_data.migrations import upgrade
 
 from benchmarks.harness import Bar, Bench, Row, Spread
+from soldier_data.migrations import upgrade
 
 _IMPORT = "import soldier_data"
 _FIRST_USE = "from soldier_data import DataLayer"

@@ -9,10 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
+from benchmarks.harness import Case
 from soldier_data import DataLayer
 from soldier_data.settings import Settings
-
-from benchmarks.harness import Case
 
 
 class _Proxy:

@@ -10,14 +10,13 @@ from time import perf_counter
 from typing import TypeVar
 from uuid import UUID
 
-import structlog
 from pydantic import BaseModel
 
 from soldier_data.base.database import Database
 from soldier_data.config.inmemory import InMemoryConfigStore
 from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
-from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
+from soldier_data.errors import StoreError
 from soldier_data.logging import configure_logging
 from soldier_data.migrations import SCHEMA_VERSION, head_revision, upgrade
 from soldier_data.sessions.client import create_redis_client
@@ -28,11 +27,10 @@ from soldier_data.sessions.store import SessionStore
 from soldier_data.settings import Settings
 from soldier_data.unit_of_work import UnitOfWork, begin_unit_of_work
 
-log = structlog.get_logger(__name__)
-
 T = TypeVar("T")
 
 _NO_TENANT = UUID(int=0)
+_NO_SUCH_TABLE = "42P01"
 
 
 class Check(BaseModel):
@@ -213,11 +211,12 @@ class DataLayer:
         try:
             rows = await self._database.fetch_now(SCHEMA_VERSION, {"tenant_id": _NO_TENANT})
             found = rows[0]["version_num"] if rows else None
-        except ConfigurationError:
-            found = None
         except StoreError as error:
-            check = _check(str(error), started, ok=False)
-            return check, check.model_copy(update={"detail": "unknown: the database does not answer"})
+            if getattr(error.cause, "sqlstate", None) == _NO_SUCH_TABLE:
+                found = None
+            else:
+                check = _check(str(error), started, ok=False)
+                return check, check.model_copy(update={"detail": "unknown: the database does not answer"})
         expected = await asyncio.to_thread(head_revision)
         answering = _check("answers", started)
         if found == expected:

@@ -1,7 +1,7 @@
 """Structured logging: one set-up for programs that have none, and the redaction that it applies.
 
-Modules of this package log through `structlog.get_logger()`, so that a service which has configured structlog
-gets the lines its own way. A service that has not gets `configure_logging()` when it opens the data layer.
+Stores log through structlog, so that a service which has configured it gets the lines its own way. A service that
+has not gets `configure_logging()` when it opens the data layer.
 """
 
 from __future__ import annotations
@@ -35,6 +35,24 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 def redact_url(url: str) -> str:
     """`url` with the password, if any, replaced: for log lines and error messages."""
     return _URL_PARAMETER.sub(rf"\g<start>{REDACTED}", _URL_PASSWORD.sub(rf"\g<start>:{REDACTED}@", url))
+
+
+def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger for one store, to be made when the store is.
+
+    Without any configuration structlog would print every debug line to standard output. Where a store is made by
+    hand in such a program, warnings and errors go to standard error, and nothing else is printed.
+    """
+    if structlog.is_configured():
+        logger = structlog.get_logger(name)
+    else:
+        logger = structlog.wrap_logger(
+            structlog.PrintLogger(sys.stderr),
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        )
+    # Bound once: the lazy logger takes longer over a suppressed line than Redis over a read.
+    bound: structlog.typing.FilteringBoundLogger = logger.bind()
+    return bound
 
 
 def configure_logging(settings: Settings) -> None:

@@ -11,17 +11,15 @@ from uuid import UUID
 
 import asyncpg
 import stamina
-import structlog
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
 from soldier_data.base.engine import create_engine
 from soldier_data.base.failures import TransientError, as_store_error
 from soldier_data.base.statements import Statement
-from soldier_data.errors import ConfigurationError, StoreError
+from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
+from soldier_data.logging import get_logger
 from soldier_data.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -182,12 +180,17 @@ class Database:
         self._always_begin = settings.row_level_security or settings.pgbouncer
         self._recycle = settings.pool_recycle.total_seconds()
         # Taking a connection out of SQLAlchemy's pool and putting it back takes as long as a short query does, so
-        # free connections stay checked out here, the last used on top, unless somebody waits at the pool.
+        # free connections stay checked out here, the last used on top.
         self._free: list[_Lease] = []
         self._in_use: set[_Lease] = set()
+        self._abandoning: set[asyncio.Task[None]] = set()
         self._waiting = 0
+        # Callers wait here and never at the pool, which does not wake those who wait when a connection could not
+        # be made: they would sit out their time while the server is down.
+        self._turns = asyncio.Semaphore(settings.pool_size + settings.pool_overflow)
         self._closed = False
         self._idle = asyncio.Event()
+        self._log = get_logger(__name__)
 
     async def fetch_all(self, statement: Statement, values: Values) -> list[Row]:
         """Run `statement` and return its rows."""
@@ -255,7 +258,7 @@ class Database:
                 async with asyncio.timeout(self.settings.command_timeout.total_seconds()):
                     await self._idle.wait()
             except TimeoutError:
-                log.warning("database.close_timeout", abandoned=len(self._in_use))
+                self._log.warning("database.close_timeout", abandoned=len(self._in_use))
                 for lease in list(self._in_use):
                     lease.driver.terminate()
         while self._free:
@@ -285,40 +288,84 @@ class Database:
     async def _acquire(self, doing: str) -> _Lease:
         if self._closed:
             raise StoreError(f"{doing}: the data layer is closed")
-        while self._free:
-            lease = self._free.pop()
-            if not lease.driver.is_closed() and monotonic() - lease.since < self._recycle:
-                self._in_use.add(lease)
-                return lease
-            await self._release(lease, broken=True)
         self._waiting += 1
         try:
-            return await self._take_from_pool()
+            await self._take_turn(doing)
+            try:
+                lease = await self._connect()
+            except BaseException:
+                self._turns.release()
+                raise
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
             failure = as_store_error(error, doing)
+        else:
+            self._in_use.add(lease)
+            return lease
         finally:
             self._waiting -= 1
             self._notice_idle()
         raise failure
 
-    async def _take_from_pool(self) -> _Lease:
-        while True:
-            lease = _Lease(await greenlet_spawn(self._engine.pool.connect))
-            if not lease.driver.is_closed():
-                self._in_use.add(lease)
-                return lease
-            await self._release(lease, broken=True)
-
-    async def _release(self, lease: _Lease, *, broken: bool) -> None:
-        self._in_use.discard(lease)
-        if broken or lease.driver.is_closed():
-            lease.proxy.invalidate()
-        elif not self._waiting and not self._closed and len(self._free) < self.settings.pool_size:
-            self._free.append(lease)
+    async def _take_turn(self, doing: str) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()
             return
         try:
+            async with asyncio.timeout(self.settings.pool_timeout.total_seconds()):
+                await self._turns.acquire()
+        except TimeoutError:
+            in_vain = True
+        else:
+            in_vain = False
+        if in_vain:
+            raise StoreConnectionError(
+                f"{doing}: all database connections are in use: raise SOLDIER_POOL_SIZE or SOLDIER_POOL_TIMEOUT"
+            )
+
+    async def _connect(self) -> _Lease:
+        while self._free:
+            lease = self._free.pop()
+            if not lease.driver.is_closed() and monotonic() - lease.since < self._recycle:
+                return lease
+            lease.proxy.invalidate()
+            await greenlet_spawn(lease.proxy.close)
+        while True:
+            proxy = await greenlet_spawn(self._engine.pool.connect)
+            lease = _Lease(proxy)
+            if not lease.driver.is_closed():
+                return lease
+            proxy.invalidate()
+
+    async def _release(self, lease: _Lease, *, broken: bool) -> None:
+        if broken and not lease.driver.is_closed():
+            # Not awaited: it may be a cancelled task that gives the connection back.
+            task = asyncio.create_task(self._abandon(lease))
+            self._abandoning.add(task)
+            task.add_done_callback(self._abandoning.discard)
+            return
+        await self._put_back(lease)
+
+    async def _abandon(self, lease: _Lease) -> None:
+        """Close a connection on which a statement may still run. Closing cancels it; hanging up would not."""
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout.total_seconds()):
+                await lease.driver.close()
+        except Exception as error:  # noqa: BLE001 - the server may be gone as well.
+            self._log.debug("database.abandoned", error=type(error).__name__)
+            lease.driver.terminate()
+        await self._put_back(lease)
+
+    async def _put_back(self, lease: _Lease) -> None:
+        self._in_use.discard(lease)
+        try:
+            if lease.driver.is_closed():
+                lease.proxy.invalidate()
+            elif not self._closed and len(self._free) < self.settings.pool_size:
+                self._free.append(lease)
+                return
             await greenlet_spawn(lease.proxy.close)
         finally:
+            self._turns.release()
             self._notice_idle()
 
     def _notice_idle(self) -> None:

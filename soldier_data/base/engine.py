@@ -52,13 +52,17 @@ async def open_connection(settings: Settings) -> Any:
 
     The URL is handed to asyncpg as it is: it knows libpq's parameters (sslmode, several hosts, ...).
     """
-    connection = await asyncpg.connect(
-        driver_url(settings.database_url),
-        timeout=settings.connect_timeout.total_seconds(),
-        command_timeout=settings.command_timeout.total_seconds(),
-        statement_cache_size=0 if settings.pgbouncer else _STATEMENTS_KEPT_PREPARED,
-        max_cached_statement_lifetime=0,
-    )
+    try:
+        connection = await asyncpg.connect(
+            driver_url(settings.database_url),
+            timeout=settings.connect_timeout.total_seconds(),
+            command_timeout=settings.command_timeout.total_seconds(),
+            statement_cache_size=0 if settings.pgbouncer else _STATEMENTS_KEPT_PREPARED,
+            max_cached_statement_lifetime=0,
+        )
+    except ValueError as error:
+        # Some faults of a URL asyncpg finds by int() and the like.
+        raise asyncpg.ClientConfigurationError("the URL is malformed") from error
     try:
         if settings.pgbouncer:
             # A transaction keeps the messages of a statement on one server.

@@ -7,7 +7,6 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import Index, UniqueConstraint
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from soldier_data.base.orm import Base
 from soldier_data.errors import (
@@ -45,6 +44,9 @@ _UNREACHABLE = (
 )
 
 
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+
 class TransientError(StoreConnectionError):
     """A failure that may be gone at the next try: a lost connection, a serialization failure, a deadlock."""
 
@@ -53,18 +55,16 @@ def as_store_error(error: BaseException, doing: str) -> StoreError:
     """Translate what asyncpg, SQLAlchemy's pool or the operating system raised while `doing` something."""
     if isinstance(error, StoreError):
         return error
-    if isinstance(error, PoolTimeoutError):
-        return StoreConnectionError(
-            f"{doing}: all database connections are in use: raise SOLDIER_POOL_SIZE or SOLDIER_POOL_TIMEOUT",
-            cause=error,
-        )
     if isinstance(error, TimeoutError):
         return StoreConnectionError(
             f"{doing}: the database did not answer in time (SOLDIER_CONNECT_TIMEOUT, SOLDIER_COMMAND_TIMEOUT)",
             cause=error,
         )
-    state = _sqlstate(error)
-    if state is not None:
+    if isinstance(error.__cause__, _DRIVER_ERRORS):
+        # SQLAlchemy's adapter wraps the driver's errors while it opens a connection.
+        error = error.__cause__
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
         return _from_sqlstate(state, error, doing)
     if isinstance(error, asyncpg.ClientConfigurationError):
         return ConfigurationError(
@@ -73,13 +73,6 @@ def as_store_error(error: BaseException, doing: str) -> StoreError:
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return TransientError(f"{doing}: {_UNREACHABLE}", cause=error)
     return StoreError(f"{doing}: unexpected {type(error).__name__} (see .cause)", cause=error)
-
-
-def _sqlstate(error: BaseException) -> str | None:
-    # SQLAlchemy's adapter wraps the driver's errors while it opens a connection.
-    original = error.__cause__ if isinstance(error.__cause__, asyncpg.PostgresError) else error
-    state = getattr(original, "sqlstate", None)
-    return state if isinstance(state, str) else None
 
 
 def _from_sqlstate(state: str, error: BaseException, doing: str) -> StoreError:
@@ -101,7 +94,9 @@ def _from_sqlstate(state: str, error: BaseException, doing: str) -> StoreError:
         return ValidationError(f"{doing}: PostgreSQL cannot store a value (SQLSTATE {state})", cause=error)
     if state == "42501":
         return ConfigurationError(
-            f"{doing}: the database role lacks the privilege for it: grant it", cause=error
+            f"{doing}: the database role lacks the privilege for it: grant it, or set "
+            "SOLDIER_ROW_LEVEL_SECURITY=true for a role that the row-level-security policies bind",
+            cause=error,
         )
     if state.startswith("08"):
         return TransientError(f"{doing}: {_UNREACHABLE}", cause=error)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID
 
 import uuid_utils.compat
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 
 def new_id() -> UUID:
@@ -17,6 +18,18 @@ def new_id() -> UUID:
 def utcnow() -> datetime:
     """The present moment in UTC, to the microsecond, which is what PostgreSQL keeps."""
     return datetime.now(UTC)
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A datetime kept in UTC. Python takes those of one zone for their clock times when it compares them, which goes
+wrong in the hour that the clocks repeat."""
 
 
 class Model(BaseModel):

@@ -85,6 +85,10 @@ class RevisionedTable:
 
     async def save_many(self, transaction: Transaction, rows: Sequence[Values]) -> dict[UUID, int]:
         """Save several rows in one round trip; returns their revisions by id. Raises as `save` does."""
+        if not self._unique:
+            # Lists that have rows in common lock them in the same order, and so never wait for each other. Where
+            # one row may free a name for the next, the order is the caller's.
+            rows = sorted(rows, key=lambda values: values["id"])
         written = await transaction.fetch_many(self._save, rows)
         revisions: dict[UUID, int] = {row["id"]: row["revision"] for row in written}
         for values in rows:

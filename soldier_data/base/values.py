@@ -75,6 +75,20 @@ def check_integer(value: int, field: str, *, least: int = -MAX_INTEGER) -> None:
         raise ValidationError(f"{field} is outside of {least} to 2^63 - 1", field=field)
 
 
+def check_moment(value: datetime, field: str) -> None:
+    """Check one moment that a list begins or ends at.
+
+    Raises:
+        ValidationError: It has no time zone, or lies at the very end of the calendar.
+    """
+    if value.utcoffset() is None:
+        raise ValidationError(f"{field} has no time zone: use an aware datetime", field=field)
+    if not EARLIEST <= value <= LATEST:
+        raise ValidationError(
+            f"{field} is at the very end of the calendar: leave it out to have no limit", field=field
+        )
+
+
 def check_revision(if_revision: int | None) -> None:
     """Check the revision that a conditional save expects.
 

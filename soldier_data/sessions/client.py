@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, TypeVar
 
-import structlog
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
@@ -31,12 +30,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
+from soldier_data.logging import get_logger
 from soldier_data.settings import Settings
 
 RedisClient = Redis | RedisCluster
 
 _T = TypeVar("_T")
-_log = structlog.get_logger()
 
 _DEFAULT_TIMEOUT = 5.0
 _SCAN_COUNT = 1000
@@ -124,6 +123,7 @@ class RedisRunner:
             options.get("socket_timeout") or options.get("socket_connect_timeout") or _DEFAULT_TIMEOUT
         )
         self._slots = asyncio.Semaphore(connections)
+        self._log = get_logger(__name__)
 
     async def run(self, action: str, call: Callable[[], Awaitable[_T]]) -> _T:
         """Await `call()`.
@@ -144,7 +144,7 @@ class RedisRunner:
         # Raised outside the except block: the driver's message may hold what was being stored, and must not
         # be chained to ours.
         translated = _translate(action, cause, self._timeout)
-        _log.error("redis_failed", action=action, error=type(cause).__name__)
+        self._log.error("redis_failed", action=action, error=type(cause).__name__)
         raise translated
 
     async def _attempt(self, call: Callable[[], Awaitable[_T]]) -> _T:

@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-import structlog
-
 from soldier_data.base.models import utcnow
 from soldier_data.base.shared import Channel, ScopeFilter
 from soldier_data.base.values import check_text
+from soldier_data.logging import get_logger
 from soldier_data.sessions.codec import encode, join
 from soldier_data.sessions.models import Session, SessionStatus, SessionTierConfig
 from soldier_data.sessions.semantics import (
@@ -24,8 +23,6 @@ from soldier_data.sessions.semantics import (
     taken,
 )
 from soldier_data.sessions.store import SessionStore
-
-_log = structlog.get_logger()
 
 
 class _Kept(NamedTuple):
@@ -47,12 +44,13 @@ class InMemorySessionStore(SessionStore):
         self.config = config or SessionTierConfig()
         self._now = now
         self._kept: dict[UUID, _Kept] = {}
+        self._log = get_logger(__name__)
 
     async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
         session = self._find(session_id)
         if session is not None and tenant_id is not None and session.tenant_id != tenant_id:
             session = None
-        _log.debug("session_get", session_id=str(session_id), found=session is not None)
+        self._log.debug("session_get", session_id=str(session_id), found=session is not None)
         return session and session.model_copy(deep=True)
 
     async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
@@ -70,7 +68,7 @@ class InMemorySessionStore(SessionStore):
         self._kept[session.session_id] = _Kept(kept, now + alive)
         session.last_activity_at = now
         session.revision = revision + 1
-        _log.debug("session_saved", session_id=str(session.session_id), revision=session.revision)
+        self._log.debug("session_saved", session_id=str(session.session_id), revision=session.revision)
         return session.session_id
 
     async def delete(self, session_id: UUID, *, tenant_id: UUID | None = None) -> bool:
@@ -78,7 +76,7 @@ class InMemorySessionStore(SessionStore):
         found = session is not None and tenant_id in {None, session.tenant_id}
         if found:
             del self._kept[session_id]
-        _log.debug("session_deleted", session_id=str(session_id), found=found)
+        self._log.debug("session_deleted", session_id=str(session_id), found=found)
         return found
 
     async def get_by_channel(self, tenant_id: UUID, channel: Channel, user_channel_id: str) -> Session | None:
@@ -160,7 +158,7 @@ class InMemorySessionStore(SessionStore):
         found = [kept.session for kept in self._kept.values() if wanted(kept.session)]
         found.sort(key=lambda session: (session.last_activity_at, str(session.session_id)), reverse=True)
         copies = [session.model_copy(deep=True) for session in found[:limit]]
-        _log.debug(operation, found=len(copies))
+        self._log.debug(operation, found=len(copies))
         return copies
 
     def _is_over(self, kept: _Kept) -> bool:

@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-import structlog
-
 from soldier_data.base.models import utcnow
 from soldier_data.base.shared import Channel, ScopeFilter
 from soldier_data.base.values import check_text
 from soldier_data.errors import StoreError
+from soldier_data.logging import get_logger
 from soldier_data.sessions.client import RedisClient, RedisRunner, load_script
 from soldier_data.sessions.codec import compress, decode, encode, unreadable
 from soldier_data.sessions.keys import SessionKeys
@@ -67,8 +66,7 @@ class RedisSessionStore(SessionStore):
     def __init__(self, client: RedisClient, config: SessionTierConfig | None = None) -> None:
         self.config = config or SessionTierConfig()
         self._redis = RedisRunner(client)
-        # Bound here: structlog's lazy logger takes longer over a suppressed line than Lua over a read.
-        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind()
+        self._log = get_logger(__name__)
         self._keys = SessionKeys(self.config.key_prefix)
         self._hot_ttl = self.config.hot_ttl // MILLISECOND
         self._persist_ttl = self.config.persist_ttl // MILLISECOND

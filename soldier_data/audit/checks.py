@@ -1,0 +1,112 @@
+"""What both audit stores check, and when they take two records for the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
+from soldier_data.base.paging import Cursor, check_page
+from soldier_data.base.values import check_moment, check_storable
+from soldier_data.errors import ConflictError, ValidationError
+
+R = TypeVar("R", TurnRecord, AuditEvent)
+
+
+def check_record(record: TurnRecord | AuditEvent) -> None:
+    """Check that `record` can be stored.
+
+    Raises:
+        ValidationError: Names the field.
+    """
+    check_storable(record)
+    if isinstance(record, TurnRecord):
+        # A frozen record's lists can still be changed, without validation.
+        _check_items(record.matched_rule_ids, UUID, "matched_rule_ids")
+        _check_items(record.tool_calls, ToolCall, "tool_calls")
+
+
+def _check_items(items: list[Any], kind: type, field: str) -> None:
+    if not all(isinstance(item, kind) for item in items):
+        raise ValidationError(
+            f"{field} holds something that is no {kind.__name__}: make the record anew", field=field
+        )
+
+
+def check_list(records: Sequence[R]) -> dict[UUID, R]:
+    """Check each record and that all are of one tenant; returns them by id, in the order of ids.
+
+    Raises:
+        ValidationError: Names the record's place in the list and the field.
+        ConflictError: Two of them differ under one id.
+    """
+    by_id: dict[UUID, R] = {}
+    for index, record in enumerate(records):
+        place = _place(index, record)
+        _check_listed(place, record)
+        if record.tenant_id != records[0].tenant_id:
+            raise ValidationError(
+                f"{place}.tenant_id differs from that of the first: save each tenant's in a call of its own",
+                field="tenant_id",
+            )
+        require_same(by_id.setdefault(record_id(record), record), record)
+    # Calls that add the same records at the same time meet them in the same order and cannot block each other.
+    return dict(sorted(by_id.items()))
+
+
+def _place(index: int, record: TurnRecord | AuditEvent) -> str:
+    return f"{'turns' if isinstance(record, TurnRecord) else 'events'}[{index}]"
+
+
+def _check_listed(place: str, record: TurnRecord | AuditEvent) -> None:
+    try:
+        check_record(record)
+    except ValidationError as error:
+        fault = error
+    else:
+        return
+    raise ValidationError(f"{place}: {fault}", field=fault.field)
+
+
+def require_same(stored: R | None, record: R) -> None:
+    """Check that `record` is what is stored under its id.
+
+    Raises:
+        ConflictError: It is not.
+    """
+    if stored is record or (stored is not None and _canonical(stored) == _canonical(record)):
+        return
+    raise ConflictError(
+        f"saving the {type(record).__name__} {record_id(record)}: a different one is stored under this id and "
+        "is never changed: save another record under an id of its own"
+    )
+
+
+def record_id(record: TurnRecord | AuditEvent) -> UUID:
+    """The id under which `record` is stored."""
+    return record.turn_id if isinstance(record, TurnRecord) else record.id
+
+
+def _canonical(record: TurnRecord | AuditEvent) -> str:
+    # Python takes 1, 1.0 and True for equal, which an audit must not.
+    return json.dumps(record.model_dump(mode="json"), sort_keys=True)
+
+
+def check_period(
+    start_time: datetime | None, end_time: datetime | None, limit: int, before: Cursor | None
+) -> None:
+    """Check what `list_turns_by_tenant` is asked for.
+
+    Raises:
+        ValidationError: Names the argument.
+    """
+    check_page(limit)
+    if start_time is not None:
+        check_moment(start_time, "start_time")
+    if end_time is not None:
+        check_moment(end_time, "end_time")
+    if before is not None:
+        check_moment(before.at, "before")

@@ -1,0 +1,124 @@
+"""The audit store in memory: the reference for the contract, and a fake for services' own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from uuid import UUID
+
+from soldier_data.audit.checks import R, check_list, check_period, check_record, record_id, require_same
+from soldier_data.audit.models import AuditEvent, TurnRecord
+from soldier_data.audit.store import AuditStore
+from soldier_data.base.memory import MemoryTable
+from soldier_data.base.paging import Cursor, check_page
+from soldier_data.base.values import check_text
+
+
+class InMemoryAuditStore(AuditStore):
+    """`AuditStore` without a database."""
+
+    def __init__(self) -> None:
+        self._turns: MemoryTable[TurnRecord] = MemoryTable()
+        self._events: MemoryTable[AuditEvent] = MemoryTable()
+
+    def begin(self) -> InMemoryAuditStore:
+        """A store for one unit of work: it sees this one's records and keeps its own until `commit()`."""
+        store = InMemoryAuditStore()
+        store._turns = self._turns.begin()
+        store._events = self._events.begin()
+        return store
+
+    def commit(self) -> None:
+        """Give the records of a unit of work to the store that it was begun on, and end it."""
+        self._turns.commit()
+        self._events.commit()
+
+    def end(self) -> None:
+        """Forget the records of a unit of work, and refuse every further call."""
+        self._turns.end()
+        self._events.end()
+
+    async def save_turn(self, turn: TurnRecord) -> UUID:
+        return _append(self._turns, turn)
+
+    async def save_turns(self, turns: Iterable[TurnRecord]) -> int:
+        return _append_all(self._turns, list(turns))
+
+    async def get_turn(self, tenant_id: UUID, turn_id: UUID) -> TurnRecord | None:
+        return self._turns.get((tenant_id, turn_id))
+
+    async def list_turns_by_session(
+        self, tenant_id: UUID, session_id: UUID, *, limit: int = 100, offset: int = 0
+    ) -> list[TurnRecord]:
+        check_page(limit, offset)
+        found = [turn for turn in self._turns.of_tenant(tenant_id) if turn.session_id == session_id]
+        found.sort(key=lambda turn: (turn.timestamp, turn.turn_number, turn.turn_id))
+        return [turn.model_copy(deep=True) for turn in found[offset : offset + limit]]
+
+    async def list_turns_by_tenant(
+        self,
+        tenant_id: UUID,
+        *,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        limit: int = 100,
+        before: Cursor | None = None,
+    ) -> list[TurnRecord]:
+        check_period(start_time, end_time, limit, before)
+        position = None if before is None else (before.at.astimezone(UTC), before.id)
+        found = [
+            turn
+            for turn in self._turns.of_tenant(tenant_id)
+            if (start_time is None or turn.timestamp >= start_time)
+            and (end_time is None or turn.timestamp < end_time)
+            and (position is None or turn.position() < position)
+        ]
+        found.sort(key=TurnRecord.position, reverse=True)
+        return [turn.model_copy(deep=True) for turn in found[:limit]]
+
+    async def save_event(self, event: AuditEvent) -> UUID:
+        return _append(self._events, event)
+
+    async def save_events(self, events: Iterable[AuditEvent]) -> int:
+        return _append_all(self._events, list(events))
+
+    async def get_event(self, tenant_id: UUID, event_id: UUID) -> AuditEvent | None:
+        return self._events.get((tenant_id, event_id))
+
+    async def list_events_by_session(
+        self, tenant_id: UUID, session_id: UUID, *, event_type: str | None = None, limit: int = 100
+    ) -> list[AuditEvent]:
+        check_page(limit)
+        if event_type is not None:
+            check_text(event_type, "event_type")
+        found = [
+            event
+            for event in self._events.of_tenant(tenant_id)
+            if event.session_id == session_id and event_type in (None, event.event_type)
+        ]
+        found.sort(key=AuditEvent.position)
+        return [event.model_copy(deep=True) for event in found[:limit]]
+
+
+def _append(table: MemoryTable[R], record: R) -> UUID:
+    check_record(record)
+    key = (record.tenant_id, record_id(record))
+    stored = table.peek(key)
+    if stored is None:
+        table.put(key, record)
+    else:
+        require_same(stored, record)
+    return record_id(record)
+
+
+def _append_all(table: MemoryTable[R], listed: list[R]) -> int:
+    new: list[R] = []
+    for id_, record in check_list(listed).items():
+        stored = table.peek((record.tenant_id, id_))
+        if stored is None:
+            new.append(record)
+        else:
+            require_same(stored, record)
+    for record in new:
+        table.put((record.tenant_id, record_id(record)), record)
+    return len(listed)

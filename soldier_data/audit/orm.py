@@ -1,0 +1,56 @@
+"""The tables of the audit domain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Double, Index
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.orm import Mapped, mapped_column
+
+from soldier_data.base.orm import Base, TenantKey
+
+APPEND_ONLY = {"append_only": True}
+"""Marks (as `Table.info`) the tables on which the application's role gets SELECT and INSERT alone."""
+
+
+class TurnRecordRow(TenantKey, Base):
+    """`TurnRecord`; `id` is its turn_id. The tool calls are read and written with their turn only."""
+
+    __tablename__ = "turn_records"
+    __table_args__ = (
+        Index("ix_turn_records_session", "tenant_id", "session_id", "timestamp", "turn_number", "id"),
+        Index("ix_turn_records_page", "tenant_id", "timestamp", "id"),
+        {"info": APPEND_ONLY},
+    )
+
+    agent_id: Mapped[UUID]
+    session_id: Mapped[UUID]
+    turn_number: Mapped[int]
+    user_message: Mapped[str]
+    agent_response: Mapped[str]
+    matched_rule_ids: Mapped[list[UUID]]
+    scenario_id: Mapped[UUID | None]
+    step_id: Mapped[UUID | None]
+    tool_calls: Mapped[list[Any]] = mapped_column(JSON)
+    latency_ms: Mapped[float] = mapped_column(Double)
+    tokens_used: Mapped[int]
+    timestamp: Mapped[datetime]
+
+
+class AuditEventRow(TenantKey, Base):
+    """`AuditEvent`."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        Index("ix_audit_events_session", "tenant_id", "session_id", "timestamp", "id"),
+        {"info": APPEND_ONLY},
+    )
+
+    event_type: Mapped[str]
+    event_data: Mapped[dict[str, Any]]
+    session_id: Mapped[UUID | None]
+    turn_id: Mapped[UUID | None]
+    timestamp: Mapped[datetime]

@@ -1,0 +1,96 @@
+"""The contract of the audit store."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+from soldier_data.audit.models import AuditEvent, TurnRecord
+from soldier_data.base.paging import Cursor
+
+
+class AuditStore(ABC):
+    """Turn records and audit events. They are added and read, never changed and never deleted.
+
+    Saving the same record again is a no-op, so that a save can be repeated whenever its outcome is not known.
+    Records are the same if all their fields are: timestamps as moments, JSON documents as JSON, in which the
+    order of keys does not count and 1, 1.0 and true differ.
+
+    What is returned is the caller's own copy. Lists come in a fixed order; ties go by id.
+
+    Raises (every method):
+        StoreConnectionError: The server is unreachable or does not answer in time.
+        ValidationError: A text holds NUL or half of a surrogate pair, a JSON value is no JSON, a list holds
+            something of a wrong type, a number does not fit 64 bits, a datetime has no time zone or lies at the
+            very end of the calendar; a limit or offset is negative. Names the field.
+
+    Raises (every save):
+        ConflictError: A different record is stored under the id. Nothing was saved.
+    """
+
+    # -- turn records ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def save_turn(self, turn: TurnRecord) -> UUID:
+        """Add the record; returns its turn_id."""
+
+    @abstractmethod
+    async def save_turns(self, turns: Iterable[TurnRecord]) -> int:
+        """Add any number of records of one tenant, all or nothing; returns how many were passed.
+
+        Those that were stored before count too, so that a repeated call returns the same. The same record may be
+        in the list twice; two different ones under one id are a ConflictError, records of several tenants a
+        ValidationError.
+        """
+
+    @abstractmethod
+    async def get_turn(self, tenant_id: UUID, turn_id: UUID) -> TurnRecord | None:
+        """The record, or None if the tenant has none of that id."""
+
+    @abstractmethod
+    async def list_turns_by_session(
+        self, tenant_id: UUID, session_id: UUID, *, limit: int = 100, offset: int = 0
+    ) -> list[TurnRecord]:
+        """One page of the session's turns, oldest first: by timestamp, then by turn_number."""
+
+    @abstractmethod
+    async def list_turns_by_tenant(
+        self,
+        tenant_id: UUID,
+        *,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        limit: int = 100,
+        before: Cursor | None = None,
+    ) -> list[TurnRecord]:
+        """One page of all turns of the tenant, newest first: by timestamp, then by turn_id, both falling.
+
+        Args:
+            tenant_id: The tenant.
+            start_time: Turns at this moment or later.
+            end_time: Turns earlier than this moment, so that adjoining periods share no turn.
+            limit: The size of the page.
+            before: `Cursor.after` the last turn of the page before. Any page costs what the first one costs.
+        """
+
+    # -- audit events ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def save_event(self, event: AuditEvent) -> UUID:
+        """Add the event; returns its id."""
+
+    @abstractmethod
+    async def save_events(self, events: Iterable[AuditEvent]) -> int:
+        """Add any number of events of one tenant, all or nothing, as `save_turns` does."""
+
+    @abstractmethod
+    async def get_event(self, tenant_id: UUID, event_id: UUID) -> AuditEvent | None:
+        """The event, or None if the tenant has none of that id."""
+
+    @abstractmethod
+    async def list_events_by_session(
+        self, tenant_id: UUID, session_id: UUID, *, event_type: str | None = None, limit: int = 100
+    ) -> list[AuditEvent]:
+        """The session's first events, oldest first, optionally those of one type (compared exactly)."""
