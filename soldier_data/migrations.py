@@ -75,16 +75,17 @@ async def upgrade(settings: Settings, revision: str = "head") -> None:
     try:
         async with open_for_migration(settings) as connection, _alone_in_process():
             await connection.run_sync(run)
-        return
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
         failure: StoreError = as_store_error(_driver_error(error), "migrating the database")
+    else:
+        return
     raise failure
 
 
 @asynccontextmanager
 async def _alone_in_process() -> AsyncIterator[None]:
     """Wait until no other task or thread runs Alembic, which keeps what it works on in global variables."""
-    while not _ALEMBIC.acquire(blocking=False):
+    while not _ALEMBIC.acquire(blocking=False):  # noqa: ASYNC110 - the holder may be in another thread.
         await asyncio.sleep(_LOCK_POLL_SECONDS)
     try:
         yield
@@ -103,7 +104,8 @@ async def open_for_migration(settings: Settings) -> AsyncIterator[AsyncConnectio
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             # Asking again and again keeps no transaction open, which would block a CREATE INDEX CONCURRENTLY of
             # the process that holds the lock. Closing the connection releases it.
-            while not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}):
+            lock = text("SELECT pg_try_advisory_lock(:key)")
+            while not await connection.scalar(lock, {"key": _LOCK}):  # noqa: ASYNC110 - another process holds it.
                 await asyncio.sleep(_LOCK_POLL_SECONDS)
             await connection.commit()
             await connection.execution_options(isolation_level="READ COMMITTED")

@@ -184,4 +184,7 @@ def _one_line(detail: Any) -> str:
     if not location:
         return message
     name = location if location.isupper() else variable_name(location)
+    if name in ("SOLDIER_DATABASE_URL", "SOLDIER_REDIS_URL"):
+        # Pydantic names the first of the two variables, whichever was set.
+        name = f"{name} (or {name.removeprefix('SOLDIER_')})"
     return f"{name}: {message[:1].lower()}{message[1:]}"

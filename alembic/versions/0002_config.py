@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from soldier_data.base.orm import EmbeddingVector
+from soldier_data.base.orm import EmbeddingVector, vector_storage
 
 revision: str = "0002"
 down_revision: str | None = "0001"
@@ -151,6 +151,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_rules")),
         if_not_exists=True,
     )
+    op.execute(vector_storage("rules", "embedding"))
     op.execute("ALTER TABLE rules ENABLE ROW LEVEL SECURITY")
     op.execute("ALTER TABLE rules FORCE ROW LEVEL SECURITY")
     op.execute("DROP POLICY IF EXISTS tenant_isolation ON rules")
@@ -199,6 +200,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_scenarios")),
         if_not_exists=True,
     )
+    op.execute(vector_storage("scenarios", "entry_condition_embedding"))
     op.execute("ALTER TABLE scenarios ENABLE ROW LEVEL SECURITY")
     op.execute("ALTER TABLE scenarios FORCE ROW LEVEL SECURITY")
     op.execute("DROP POLICY IF EXISTS tenant_isolation ON scenarios")

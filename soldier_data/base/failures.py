@@ -81,8 +81,8 @@ def _from_sqlstate(state: str, error: BaseException, doing: str) -> StoreError:
         return ConflictError(f"{doing}: {_conflicts().get(name, 'a row with this key exists')}", cause=error)
     if state == "23503":
         return NotFoundError(f"{doing}: a row that it refers to does not exist in the tenant", cause=error)
-    if state in _TRANSIENT:
-        return TransientError(f"{doing}: {_TRANSIENT[state]}", cause=error)
+    if state in _TRANSIENT or state.startswith("08"):
+        return TransientError(f"{doing}: {_TRANSIENT.get(state, _UNREACHABLE)}", cause=error)
     if state in _REFUSED:
         return StoreConnectionError(f"{doing}: {_REFUSED[state]}", cause=error)
     if state in _NOT_MIGRATED:
@@ -98,8 +98,6 @@ def _from_sqlstate(state: str, error: BaseException, doing: str) -> StoreError:
             "SOLDIER_ROW_LEVEL_SECURITY=true for a role that the row-level-security policies bind",
             cause=error,
         )
-    if state.startswith("08"):
-        return TransientError(f"{doing}: {_UNREACHABLE}", cause=error)
     return StoreError(f"{doing}: PostgreSQL refused it (SQLSTATE {state}, see .cause)", cause=error)
 
 

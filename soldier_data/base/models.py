@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import uuid_utils.compat
@@ -72,3 +72,13 @@ class AgentScoped(TenantScoped):
     """An entity that belongs to one agent of a tenant."""
 
     agent_id: UUID
+
+
+def mark_saved(entity: Any, updated_at: datetime, revision: int) -> None:
+    """Set what a save sets on the entity that was passed.
+
+    Both values are right by themselves. An assignment would validate the whole entity again, which takes as long
+    as the save waits for PostgreSQL.
+    """
+    entity.__dict__.update(updated_at=updated_at, revision=revision)
+    entity.__pydantic_fields_set__.update(("updated_at", "revision"))

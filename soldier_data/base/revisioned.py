@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.types import TypeEngine
 
 from soldier_data.base.database import Executor, Transaction, Values
-from soldier_data.base.models import new_id, utcnow
+from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.orm import EmbeddingVector, VectorOfAnyLength
 from soldier_data.base.statements import Statement, column_param, has_key, param
 from soldier_data.base.values import check_revision
@@ -79,8 +79,7 @@ class RevisionedTable:
         row = await run(statement, row_values)
         if row is None:
             raise await self._refusal(db, row_values)
-        entity.updated_at = now
-        entity.revision = row["revision"]
+        mark_saved(entity, now, row["revision"])
         return entity.id
 
     async def save_many(self, transaction: Transaction, rows: Sequence[Values]) -> dict[UUID, int]:

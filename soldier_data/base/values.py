@@ -65,6 +65,22 @@ def check_text(value: str, field: str) -> None:
     raise _as_validation_error(fault)
 
 
+def check_json(value: Any, field: str) -> None:
+    """Check one JSON value that an entity keeps in `field`.
+
+    Raises:
+        ValidationError: It cannot be stored, or could not be read again.
+    """
+    try:
+        _check_json(value, 0)
+    except _Fault as found:
+        fault = found
+    else:
+        return
+    fault.place.append(field)
+    raise _as_validation_error(fault)
+
+
 def check_integer(value: int, field: str, *, least: int = -MAX_INTEGER) -> None:
     """Check one integer that a row is looked up by.
 

@@ -7,8 +7,10 @@ import typer
 from soldier_data.cli.demo import demo
 
 app = typer.Typer(
-    help="The data layer of a conversational-AI agent platform.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_show_locals=False
+    help="The data layer of a conversational-AI agent platform.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
 )
 app.command()(demo)
 

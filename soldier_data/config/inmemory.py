@@ -364,9 +364,8 @@ class InMemoryConfigStore(ConfigStore):
         key = (entity.tenant_id, entity.id)
         stored = table.peek(key)
         revision = 0 if stored is None else stored.revision
-        if if_revision is not None:
-            if if_revision != revision:
-                raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
+        if if_revision is not None and if_revision != revision:
+            raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
         self._check_unique(entity, doing)
         kind = kind_of(entity)
         # Of a derived class, what the contract's fields hold is kept, as in a table.

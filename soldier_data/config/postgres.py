@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from soldier_data.base.database import Executor, Row, Transaction, Values
 from soldier_data.base.embeddings import check_query
-from soldier_data.base.models import new_id, utcnow
+from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.revisioned import RevisionedTable, delete_row
 from soldier_data.base.statements import Statement
@@ -284,8 +284,7 @@ class PostgresConfigStore(ConfigStore):
 
         revisions = await self._db.atomically(work, "saving many entities")
         for kind, entity in zip(kinds, listed, strict=True):
-            entity.updated_at = now
-            entity.revision = revisions[kind, entity.id]
+            mark_saved(entity, now, revisions[kind, entity.id])
         return len(listed)
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:

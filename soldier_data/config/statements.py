@@ -81,27 +81,30 @@ def _of_tenant(table: Table) -> ColumnElement[bool]:
 
 
 def _living(table: Table) -> ColumnElement[bool]:
-    """The rows of the tenant that are not deleted, and neither is their agent.
+    return and_(_of_tenant(table), table.c.deleted_at.is_(None))
+
+
+def _agent_lives(agent_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether the agent that a row belongs to lives.
 
     `delete_agent` is one statement and cannot see a rule that another transaction commits while it waits for the
-    agent's lock; asking for the agent here hides that rule all the same.
+    agent's lock. Asking for the agent hides that rule all the same.
     """
-    own = and_(_of_tenant(table), table.c.deleted_at.is_(None))
-    if table is AGENTS:
-        return own
-    agent: Select[Any] = select(literal_column("1")).where(
-        _of_tenant(AGENTS), AGENTS.c.id == table.c.agent_id, AGENTS.c.deleted_at.is_(None)
-    )
-    return and_(own, agent.exists())
+    agent: Select[Any] = select(literal_column("1")).where(_living(AGENTS), AGENTS.c.id == agent_id)
+    return agent.exists()
+
+
+def _in_agent(table: Table) -> ColumnElement[bool]:
+    agent_id = column_param(table.c.agent_id)
+    return and_(_living(table), table.c.agent_id == agent_id, _agent_lives(agent_id))
 
 
 def _entities(table: Table) -> Select[Any]:
-    columns = [column for column in table.columns if column.name != "write_id"]
-    return select(*columns).where(_living(table))
+    return select(*(column for column in table.columns if column.name != "write_id"))
 
 
 def _of_agent(table: Table) -> Select[Any]:
-    return _entities(table).where(table.c.agent_id == column_param(table.c.agent_id))
+    return _entities(table).where(_in_agent(table))
 
 
 def _by_character(column: ColumnElement[str]) -> ColumnElement[str]:
@@ -110,7 +113,10 @@ def _by_character(column: ColumnElement[str]) -> ColumnElement[str]:
 
 
 def _get(name: str, table: Table) -> Statement:
-    return Statement(f"reading the {name}", _entities(table).where(table.c.id == column_param(table.c.id)))
+    found = and_(_living(table), table.c.id == column_param(table.c.id))
+    if table is not AGENTS:
+        found = and_(found, _agent_lives(table.c.agent_id))
+    return Statement(f"reading the {name}", _entities(table).where(found))
 
 
 get_agent = _get("agent", AGENTS)
@@ -123,7 +129,7 @@ get_variable = _get("variable", VARIABLES)
 @cache
 def get_agents(*, enabled_only: bool) -> Statement:
     """One page and, in every row of it, the total; an empty page is one row of the total alone."""
-    matching = _entities(AGENTS)
+    matching = _entities(AGENTS).where(_living(AGENTS))
     if enabled_only:
         matching = matching.where(AGENTS.c.enabled)
     total = select(func.count().label("total")).select_from(matching.subquery()).subquery("counted")
@@ -177,27 +183,31 @@ def _vector_search(table: Table, embedding: ColumnElement[Any]) -> Statement:
         "distance"
     )
     # An agent has tens to thousands of rules, all found through the index that lists them, so they are compared
-    # exactly. The score is checked outside: there the distance is a column, not computed a second time.
+    # exactly. Only ids are sorted, and the few rows that are wanted are read afterwards. The score is checked
+    # outside: there the distance is a column, not computed a second time.
     nearest = (
-        _of_agent(table)
-        .add_columns(distance)
-        .where(table.c.enabled, embedding.is_not(None))
+        select(table.c.id, distance)
+        .where(_in_agent(table), table.c.enabled, embedding.is_not(None))
         .order_by(distance, table.c.id)
         .limit(LIMIT)
         .subquery("nearest")
     )
     return Statement(
         f"searching the {table.name}",
-        select(nearest)
+        _entities(table)
+        .add_columns(nearest.c.distance)
+        .join(nearest, and_(_of_tenant(table), table.c.id == nearest.c.id))
         .where(nearest.c.distance <= param("max_distance", Float(53)))
-        .order_by(nearest.c.distance, nearest.c.id),
+        .order_by(nearest.c.distance, table.c.id),
     )
 
 
 vector_search_rules = _vector_search(RULES, RULES.c.embedding)
 vector_search_scenarios = _vector_search(SCENARIOS, SCENARIOS.c.entry_condition_embedding)
 
-get_variables = Statement("listing the variables", _of_agent(VARIABLES).order_by(_by_character(VARIABLES.c.name)))
+get_variables = Statement(
+    "listing the variables", _of_agent(VARIABLES).order_by(_by_character(VARIABLES.c.name))
+)
 get_variable_by_name = Statement(
     "reading the variable", _of_agent(VARIABLES).where(VARIABLES.c.name == column_param(VARIABLES.c.name))
 )

@@ -31,6 +31,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
 from soldier_data.logging import get_logger
+from soldier_data.sessions.deadline import Deadline
 from soldier_data.settings import Settings
 
 RedisClient = Redis | RedisCluster
@@ -125,20 +126,34 @@ class RedisRunner:
         self._slots = asyncio.Semaphore(connections)
         self._log = get_logger(__name__)
 
-    async def run(self, action: str, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Await `call()`.
+    async def run(self, action: str, call: Callable[..., Awaitable[_T]], *arguments: Any) -> _T:
+        """Await `call(*arguments)`.
 
         Args:
             action: What is being done, for the error message: "saving session ...".
             call: Makes the awaitable; called again if other users of the client hold all its connections.
+            arguments: What `call` is given.
 
         Raises:
             StoreConnectionError: Redis cannot be reached, refused the log-in, cannot serve now, or did not
                 answer in time.
             StoreError: Redis refused the command.
+            NoScriptError: The command was an EVALSHA of a script that Redis does not have.
         """
+        # Nothing here is split into further coroutines: this runs beside a server that answers in microseconds.
         try:
-            return await self._attempt(call)
+            with Deadline(self._timeout):
+                await self._slots.acquire()
+                try:
+                    while True:
+                        try:
+                            return await call(*arguments)
+                        except MaxConnectionsError:
+                            await asyncio.sleep(0.005)
+                finally:
+                    self._slots.release()
+        except NoScriptError:
+            raise
         except (RedisError, OSError) as error:
             cause = error
         # Raised outside the except block: the driver's message may hold what was being stored, and must not
@@ -147,27 +162,17 @@ class RedisRunner:
         self._log.error("redis_failed", action=action, error=type(cause).__name__)
         raise translated
 
-    async def _attempt(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        async with asyncio.timeout(self._timeout), self._slots:
-            while True:
-                try:
-                    return await call()
-                except MaxConnectionsError:
-                    await asyncio.sleep(0.005)
-
     async def script(
         self, action: str, script: Script, keys: Sequence[str], *arguments: str | bytes | int
     ) -> Any:
         """Run a script, in one round trip unless the server has forgotten it; errors as in `run`."""
-
-        async def call() -> Any:
-            execute = self.client.execute_command
-            try:
-                return await execute("EVALSHA", script.sha, len(keys), *keys, *arguments)
-            except NoScriptError:
-                return await execute("EVAL", script.text, len(keys), *keys, *arguments)
-
-        return await self.run(action, call)
+        execute = self.client.execute_command
+        try:
+            return await self.run(action, execute, "EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            pass
+        # Outside the except block, so that no error of the second call has the first one for its context.
+        return await self.run(action, execute, "EVAL", script.text, len(keys), *keys, *arguments)
 
     async def pipeline(
         self, action: str, commands: Sequence[tuple[str | bytes | int | float, ...]]

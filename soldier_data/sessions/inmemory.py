@@ -17,6 +17,7 @@ from soldier_data.sessions.semantics import (
     check_limit,
     conflict,
     in_scope,
+    mark_saved,
     milliseconds_to_live,
     past_max_age,
     step_place,
@@ -66,8 +67,7 @@ class InMemorySessionStore(SessionStore):
             raise conflict(session, if_revision, revision)
         kept = Session.model_validate_json(join(revision + 1, str(session.tenant_id), body))
         self._kept[session.session_id] = _Kept(kept, now + alive)
-        session.last_activity_at = now
-        session.revision = revision + 1
+        mark_saved(session, now, revision + 1)
         self._log.debug("session_saved", session_id=str(session.session_id), revision=session.revision)
         return session.session_id
 

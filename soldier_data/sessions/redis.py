@@ -21,6 +21,7 @@ from soldier_data.sessions.semantics import (
     check_limit,
     conflict,
     in_scope,
+    mark_saved,
     milliseconds_to_live,
     past_max_age,
     taken,
@@ -94,22 +95,19 @@ class RedisSessionStore(SessionStore):
         created_at = (session.created_at - _EPOCH) // MILLISECOND
         # An entry that old was last saved a whole persist_ttl ago.
         dead_score = score - self._persist_ttl * 1000
-        outcome, revision = await self._redis.script(
+        reply = await self._redis.script(
             f"saving session {session_id}",
             _SAVE,
             keys if self._redis.is_cluster else (*keys, *indexes),
             f"{'-' if if_revision is None else if_revision} {os.urandom(6).hex()} {session.tenant_id}"
-            f" {created_at} {min(self._hot_ttl, persist_ttl)} {persist_ttl} {session_id} {score}"
+            f" {created_at} {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score}"
             f" {dead_score} {self._index_ttl}",
             compress(body),
             body,
         )
-        if outcome == b"unreadable":
-            raise unreadable(keys[1])
-        if outcome == b"taken":
-            raise taken(session)
-        if outcome == b"conflict" and if_revision is not None:
-            raise conflict(session, if_revision, revision)
+        if isinstance(reply, list):
+            raise _refusal(session, if_revision, *reply, key=keys[1])
+        revision: int = reply
         if self._redis.is_cluster:
             await self._redis.pipeline(
                 f"saving the index entries of session {session_id}",
@@ -123,8 +121,7 @@ class RedisSessionStore(SessionStore):
                     )
                 ],
             )
-        session.last_activity_at = now
-        session.revision = revision
+        mark_saved(session, now, revision)
         self._log.debug("session_saved", session_id=session_id, revision=revision)
         return session.session_id
 
@@ -344,6 +341,14 @@ class RedisSessionStore(SessionStore):
             return 0
         self._log.debug("session_index_repaired", removed=removed)
         return removed
+
+
+def _refusal(
+    session: Session, if_revision: int | None, outcome: bytes, stored: int, *, key: str
+) -> StoreError:
+    if outcome == b"conflict" and if_revision is not None:
+        return conflict(session, if_revision, stored)
+    return taken(session) if outcome == b"taken" else unreadable(key)
 
 
 def _or_empty(tenant_id: UUID | None) -> str:

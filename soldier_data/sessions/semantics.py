@@ -63,6 +63,13 @@ def milliseconds_to_live(session: Session, config: SessionTierConfig, now: datet
     return min(config.persist_ttl // MILLISECOND, left)
 
 
+def mark_saved(session: Session, now: datetime, revision: int) -> None:
+    """Tell the session that it was saved."""
+    # Not by assignment, which validates the session: both are known to be valid, and every save comes here.
+    session.__dict__.update(last_activity_at=now, revision=revision)
+    session.model_fields_set.update(("last_activity_at", "revision"))
+
+
 def conflict(session: Session, expected: int, stored: int) -> ConflictError:
     """The error of a conditional save that came too late."""
     return ConflictError(

@@ -34,7 +34,6 @@ from soldier_data.config import (
     UpstreamChanges,
     Variable,
 )
-
 from tests.factories.config import (
     AgentFactory,
     MigrationPlanFactory,

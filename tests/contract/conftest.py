@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
+
+from soldier_data.audit import AuditStore, InMemoryAuditStore, PostgresAuditStore
 from soldier_data.base.database import Database
 from soldier_data.config import Agent, ConfigStore, InMemoryConfigStore, PostgresConfigStore
-
+from soldier_data.profiles import InMemoryProfileStore, PostgresProfileStore, ProfileStore
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory
 
@@ -35,3 +37,19 @@ async def agent(config_store: ConfigStore, tenant_id: UUID) -> Agent:
     saved: Agent = AgentFactory(tenant_id=tenant_id)
     await config_store.save_agent(saved)
     return saved
+
+
+@pytest.fixture(params=["inmemory", "postgres"])
+def audit_store(request: pytest.FixtureRequest) -> AuditStore:
+    """Each audit store in turn."""
+    if request.param == "inmemory":
+        return InMemoryAuditStore()
+    return PostgresAuditStore(request.getfixturevalue("shared_database"))
+
+
+@pytest.fixture(params=["inmemory", "postgres"])
+def profile_store(request: pytest.FixtureRequest) -> ProfileStore:
+    """Each profile store in turn."""
+    if request.param == "inmemory":
+        return InMemoryProfileStore()
+    return PostgresProfileStore(request.getfixturevalue("shared_database"))

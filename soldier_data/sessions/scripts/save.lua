@@ -1,12 +1,13 @@
 -- KEYS: hot, persistent, then the sorted sets that the session belongs in. On Redis Cluster these live in other
 -- slots: there the script gets the first two keys alone, and the store writes the sets after it.
 -- ARGV: 1 the short arguments in one, separated by spaces, because redis-py takes longer over many: expected
---       revision or '-', write id, tenant, created_at in ms, hot TTL, persistent TTL, session id, score in the
---       sets, score below which their entries are dead, TTL of the sets.
+--       revision or '-', write id, tenant, created_at in ms, hot TTL, persistent TTL, score in the sets; and, as
+--       few saves need them, in one: score below which entries are dead, TTL of the sets.
 --       2 body compressed. 3 body as JSON without the opening brace.
--- Returns what became of it and the stored revision.
-local expected, write_id, tenant_id, created_at, hot_ttl, persistent_ttl, session_id, score, dead_score, set_ttl =
-  string.match(ARGV[1], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+-- Returns the revision that is stored now; or what is wrong, and the revision that is stored. redis-py takes
+-- much longer to read a list than a number.
+local expected, write_id, tenant_id, created_at, hot_ttl, persistent_ttl, score, for_sets =
+  string.match(ARGV[1], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.+)$')
 -- Every write id has 12 digits; the latest four are kept, with commas between them.
 local WRITE_STEP = 13
 local WRITES_LENGTH = 4 * WRITE_STEP - 1
@@ -26,7 +27,7 @@ if head ~= '' then
   -- revision and one id to the list, so the id's place tells its revision.
   local place = string.find(writes, write_id, 1, true)
   if place then
-    return {'saved', revision - (place - 1) / WRITE_STEP}
+    return revision - (place - 1) / WRITE_STEP
   end
 end
 if expected ~= '-' and tonumber(expected) ~= revision then
@@ -50,12 +51,15 @@ redis.call(
   '1 ' .. number .. ' ' .. writes .. ' ' .. tenant_id .. ' ' .. created_at .. '\n' .. ARGV[2],
   'PX', persistent_ttl
 )
+-- The id stands in braces at the end of the key.
+local session_id = string.sub(KEYS[1], -37, -2)
 for i = 3, #KEYS do
   -- A set only grows by new entries, so that is when to look for dead ones. The new session dies of age before
   -- the set's time is up, however often it is saved, so no other save need prolong that.
   if redis.call('ZADD', KEYS[i], score, session_id) == 1 then
+    local dead_score, set_ttl = string.match(for_sets, '^(%S+) (%S+)$')
     redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', dead_score)
     redis.call('PEXPIRE', KEYS[i], set_ttl)
   end
 end
-return {'saved', revision}
+return revision

@@ -1,0 +1,29 @@
+"""Customer profiles: who customers are on which channel, what is known of them, and what they agreed to."""
+
+from soldier_data.base.shared import Channel
+from soldier_data.profiles.inmemory import InMemoryProfileStore
+from soldier_data.profiles.models import (
+    ChannelIdentity,
+    Consent,
+    CustomerProfile,
+    ProfileAsset,
+    ProfileField,
+    ProfileFieldSource,
+    VerificationLevel,
+)
+from soldier_data.profiles.postgres import PostgresProfileStore
+from soldier_data.profiles.store import ProfileStore
+
+__all__ = [
+    "Channel",
+    "ChannelIdentity",
+    "Consent",
+    "CustomerProfile",
+    "InMemoryProfileStore",
+    "PostgresProfileStore",
+    "ProfileAsset",
+    "ProfileField",
+    "ProfileFieldSource",
+    "ProfileStore",
+    "VerificationLevel",
+]

@@ -1,0 +1,300 @@
+"""The profile store in memory: the reference for the contract, and a fake for services' own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from soldier_data.base.memory import MemoryTable
+from soldier_data.base.models import mark_saved, new_id, utcnow
+from soldier_data.base.shared import Channel
+from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
+from soldier_data.errors import ConflictError
+from soldier_data.profiles.checks import (
+    check_field,
+    check_identity,
+    check_merge,
+    check_profile,
+    new_identity,
+)
+from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileAsset, ProfileField
+from soldier_data.profiles.store import ProfileStore
+
+
+class _History(BaseModel):
+    """What one field of a profile was, oldest first."""
+
+    tenant_id: UUID
+    profile_id: UUID
+    name: str
+    replaced: list[ProfileField] = []
+
+
+class _Tables:
+    """The tables of the store, or of one unit of work on them."""
+
+    def __init__(
+        self,
+        profiles: MemoryTable[CustomerProfile] | None = None,
+        histories: MemoryTable[_History] | None = None,
+    ) -> None:
+        self.profiles = profiles or MemoryTable[CustomerProfile]()
+        self.histories = histories or MemoryTable[_History]()
+
+    def begin(self) -> _Tables:
+        """The tables of a unit of work on these."""
+        return _Tables(self.profiles.begin(), self.histories.begin())
+
+
+class InMemoryProfileStore(ProfileStore):
+    """`ProfileStore` without a database."""
+
+    def __init__(self) -> None:
+        self._tables = _Tables()
+
+    def begin(self) -> InMemoryProfileStore:
+        """A store for one unit of work: it sees this one's entities and keeps its changes until `commit()`."""
+        store = InMemoryProfileStore()
+        store._tables = self._tables.begin()
+        return store
+
+    def commit(self) -> None:
+        """Give the changes of a unit of work to the store that it was begun on, and end it."""
+        self._tables.profiles.commit()
+        self._tables.histories.commit()
+
+    def end(self) -> None:
+        """Forget the changes of a unit of work, and refuse every further call."""
+        self._tables.profiles.end()
+        self._tables.histories.end()
+
+    async def get_by_id(self, tenant_id: UUID, profile_id: UUID) -> CustomerProfile | None:
+        return self._get(tenant_id, profile_id)
+
+    async def get_by_customer_id(self, tenant_id: UUID, customer_id: UUID) -> CustomerProfile | None:
+        return self._find(tenant_id, lambda profile: profile.customer_id == customer_id)
+
+    async def get_by_channel_identity(
+        self, tenant_id: UUID, channel: Channel, channel_user_id: str
+    ) -> CustomerProfile | None:
+        check_text(channel_user_id, "channel_user_id")
+        return self._find(tenant_id, lambda profile: _has_identity(profile, channel, channel_user_id))
+
+    async def get_or_create(self, tenant_id: UUID, channel: Channel, channel_user_id: str) -> CustomerProfile:
+        identity = new_identity(channel, channel_user_id)
+        found = await self.get_by_channel_identity(tenant_id, channel, channel_user_id)
+        if found is not None:
+            return found
+        profile = CustomerProfile(tenant_id=tenant_id, customer_id=new_id(), channel_identities=[identity])
+        await self.save(profile)
+        return profile
+
+    async def save(self, profile: CustomerProfile, *, if_revision: int | None = None) -> UUID:
+        check_profile(profile)
+        check_revision(if_revision)
+        stored = self._tables.profiles.peek((profile.tenant_id, profile.id))
+        revision = 0 if stored is None else stored.revision
+        doing = f"saving the profile {profile.id}"
+        if if_revision not in (None, revision):
+            raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
+        self._check_unique(profile, doing)
+        saved = profile.model_copy(deep=True)
+        saved.revision = revision
+        saved.fields = {name: _present(field) for name, field in sorted(saved.fields.items())}
+        moment = utcnow() if stored is None else _moment(stored)
+        for name, field in stored.fields.items() if stored is not None else ():
+            if name not in saved.fields or not _same(saved.fields[name], field):
+                self._retire(profile.tenant_id, profile.id, field, moment)
+        self._put(saved, moment)
+        mark_saved(profile, saved.updated_at, saved.revision)
+        return profile.id
+
+    async def delete(self, tenant_id: UUID, profile_id: UUID) -> bool:
+        profile = self._get(tenant_id, profile_id)
+        if profile is None:
+            return False
+        profile.deleted_at = utcnow()
+        self._put(profile, _moment(profile))
+        return True
+
+    async def update_field(self, tenant_id: UUID, profile_id: UUID, field: ProfileField) -> bool:
+        check_field(field)
+        profile = self._get(tenant_id, profile_id)
+        if profile is None:
+            return False
+        replaced = profile.fields.get(field.name)
+        if replaced is not None and _same(field, replaced):
+            return True
+        moment = _moment(profile)
+        if replaced is not None:
+            self._retire(tenant_id, profile_id, replaced, moment)
+        profile.fields = dict(sorted({**profile.fields, field.name: _present(field)}.items()))
+        self._put(profile, moment)
+        return True
+
+    async def get_field_history(self, tenant_id: UUID, profile_id: UUID, name: str) -> list[ProfileField]:
+        check_text(name, "name")
+        profile = self._get(tenant_id, profile_id)
+        if profile is None:
+            return []
+        present = [profile.fields[name]] if name in profile.fields else []
+        history = self._tables.histories.get((tenant_id, profile_id, name))
+        return present + (history.replaced[::-1] if history is not None else [])
+
+    async def add_asset(self, tenant_id: UUID, profile_id: UUID, asset: ProfileAsset) -> bool:
+        check_storable(asset)
+        profile = self._get(tenant_id, profile_id)
+        if profile is None:
+            return False
+        for place, known in enumerate(profile.assets):
+            if known.id == asset.id:
+                if _same(known, asset):
+                    return True
+                profile.assets[place] = asset
+                break
+        else:
+            profile.assets.append(asset)
+        self._put(profile, _moment(profile))
+        return True
+
+    async def link_channel(self, tenant_id: UUID, profile_id: UUID, identity: ChannelIdentity) -> bool:
+        check_identity(identity)
+        profile = self._get(tenant_id, profile_id)
+        if profile is None:
+            return False
+        owner = await self.get_by_channel_identity(tenant_id, identity.channel, identity.channel_user_id)
+        if owner is not None:
+            return owner.id == profile_id
+        profile.channel_identities.append(identity)
+        self._put(profile, _moment(profile))
+        return True
+
+    async def merge_profiles(self, tenant_id: UUID, source_profile_id: UUID, target_profile_id: UUID) -> bool:
+        check_merge(source_profile_id, target_profile_id)
+        source, target = self._get(tenant_id, source_profile_id), self._get(tenant_id, target_profile_id)
+        if source is None or target is None:
+            return False
+        moment = max(_moment(source), _moment(target))
+        target.channel_identities += source.channel_identities
+        known = {asset.id for asset in target.assets}
+        target.assets += [asset for asset in source.assets if asset.id not in known]
+        target.consents += source.consents
+        if target.external_id is None:
+            target.external_id = source.external_id
+        interactions = (target.last_interaction_at, source.last_interaction_at)
+        target.last_interaction_at = max((at for at in interactions if at is not None), default=None)
+        self._merge_fields(source, target, moment)
+        source.channel_identities, source.fields, source.assets, source.consents = [], {}, [], []
+        source.deleted_at = moment
+        self._put(source, moment)
+        self._put(target, moment)
+        return True
+
+    async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
+        before = moment_before(older_than)
+        purged = [
+            profile.id
+            for profile in self._tables.profiles.of_tenant(tenant_id)
+            if profile.deleted_at is not None and profile.deleted_at < before
+        ]
+        for profile_id in purged:
+            self._tables.profiles.remove((tenant_id, profile_id))
+            for history in self._histories(tenant_id, profile_id):
+                self._tables.histories.remove((tenant_id, profile_id, history.name))
+        return len(purged)
+
+    def _get(self, tenant_id: UUID, profile_id: UUID) -> CustomerProfile | None:
+        profile = self._tables.profiles.get((tenant_id, profile_id))
+        return None if profile is None or profile.is_deleted else profile
+
+    def _find(self, tenant_id: UUID, is_wanted: Callable[[CustomerProfile], bool]) -> CustomerProfile | None:
+        for profile in self._tables.profiles.of_tenant(tenant_id):
+            if not profile.is_deleted and is_wanted(profile):
+                return profile.model_copy(deep=True)
+        return None
+
+    def _put(self, profile: CustomerProfile, moment: datetime) -> None:
+        profile.updated_at = moment
+        profile.revision += 1
+        self._tables.profiles.put((profile.tenant_id, profile.id), profile)
+
+    def _check_unique(self, profile: CustomerProfile, doing: str) -> None:
+        if profile.is_deleted:
+            return
+        for other in self._tables.profiles.of_tenant(profile.tenant_id):
+            if other.id == profile.id or other.is_deleted:
+                continue
+            if other.customer_id == profile.customer_id:
+                raise ConflictError(f"{doing}: customer_id: another profile of the tenant has it")
+            if profile.external_id is not None and other.external_id == profile.external_id:
+                raise ConflictError(f"{doing}: external_id: another profile of the tenant has it")
+            for identity in profile.channel_identities:
+                if _has_identity(other, identity.channel, identity.channel_user_id):
+                    raise ConflictError(f"{doing}: channel_identities: one of them is another profile's")
+
+    def _merge_fields(self, source: CustomerProfile, target: CustomerProfile, moment: datetime) -> None:
+        for history in self._histories(source.tenant_id, source.id):
+            for field in history.replaced:
+                self._retire(target.tenant_id, target.id, field, field.replaced_at)
+            self._tables.histories.remove((source.tenant_id, source.id, history.name))
+        for name, field in source.fields.items():
+            own = target.fields.get(name)
+            if own is None:
+                target.fields[name] = field
+            elif field.updated_at > own.updated_at:
+                target.fields[name] = field
+                self._retire(target.tenant_id, target.id, own, moment)
+            else:
+                self._retire(target.tenant_id, target.id, field, moment)
+        target.fields = dict(sorted(target.fields.items()))
+
+    def _histories(self, tenant_id: UUID, profile_id: UUID) -> Iterator[_History]:
+        for history in list(self._tables.histories.of_tenant(tenant_id)):
+            if history.profile_id == profile_id:
+                yield history
+
+    def _retire(
+        self, tenant_id: UUID, profile_id: UUID, field: ProfileField, replaced_at: datetime | None
+    ) -> None:
+        key = (tenant_id, profile_id, field.name)
+        history = self._tables.histories.get(key) or _History(
+            tenant_id=tenant_id, profile_id=profile_id, name=field.name
+        )
+        history.replaced.append(field.model_copy(update={"replaced_at": replaced_at}))
+        history.replaced.sort(key=_by_replacement)
+        self._tables.histories.put(key, history)
+
+
+def _has_identity(profile: CustomerProfile, channel: Channel, channel_user_id: str) -> bool:
+    key = (channel, channel_user_id)
+    return any((known.channel, known.channel_user_id) == key for known in profile.channel_identities)
+
+
+def _moment(profile: CustomerProfile) -> datetime:
+    """Now, or the profile's last change if that lies ahead of this machine's clock."""
+    return max(utcnow(), profile.updated_at)
+
+
+def _present(field: ProfileField) -> ProfileField:
+    return field.model_copy(update={"replaced_at": None})
+
+
+def _same(one: BaseModel, other: BaseModel) -> bool:
+    """Whether all values are equal; JSON by its text, because to Python 1, 1.0 and True are one."""
+    json_values = {"value", "verification_result"}
+    return all(
+        to_json(value) == to_json(getattr(other, name))
+        if name in json_values
+        else value == getattr(other, name)
+        for name, value in one.__dict__.items()
+        if name != "replaced_at"
+    )
+
+
+def _by_replacement(field: ProfileField) -> datetime:
+    assert field.replaced_at is not None
+    return field.replaced_at

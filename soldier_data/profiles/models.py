@@ -1,0 +1,129 @@
+"""Who a customer is: how they are reached, what is known about them, and what they agreed to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+
+from soldier_data.base.models import Model, Moment, TenantScoped, new_id, utcnow
+from soldier_data.base.shared import Channel
+
+
+class ProfileFieldSource(StrEnum):
+    """Where the value of a field comes from."""
+
+    USER_PROVIDED = "user_provided"
+    LLM_EXTRACTED = "llm_extracted"
+    TOOL_RESULT = "tool_result"
+    DOCUMENT_EXTRACTED = "document_extracted"
+    HUMAN_ENTERED = "human_entered"
+    SYSTEM_INFERRED = "system_inferred"
+
+
+class VerificationLevel(StrEnum):
+    """How well a customer's identity is established."""
+
+    UNVERIFIED = "unverified"
+    EMAIL_VERIFIED = "email_verified"
+    PHONE_VERIFIED = "phone_verified"
+    DOCUMENT_VERIFIED = "document_verified"
+    KYC_COMPLETE = "kyc_complete"
+
+
+class ChannelIdentity(Model):
+    """Who a customer is on one channel. It belongs to one living profile of the tenant.
+
+    Attributes:
+        channel_user_id: The channel's name for the customer: a phone number, an e-mail address, a user id.
+        primary: Whether the customer is best reached here. Stores neither check nor change it.
+    """
+
+    channel: Channel
+    channel_user_id: str
+    verified: bool = False
+    verified_at: Moment | None = None
+    primary: bool = False
+
+
+class ProfileField(Model):
+    """One thing known about a customer, and how it came to be known.
+
+    Attributes:
+        value: Any JSON value.
+        confidence: 0 to 1.
+        updated_at: When the value was found out; decides which of two fields a merge keeps.
+        replaced_at: When another value took its place. Set by the store on what `get_field_history` returns, and
+            None on the fields of a profile, whatever is saved.
+    """
+
+    name: str
+    value: Any
+    value_type: str
+    source: ProfileFieldSource
+    source_session_id: UUID | None = None
+    source_scenario_id: UUID | None = None
+    source_step_id: UUID | None = None
+    verified: bool = False
+    verification_method: str | None = None
+    verified_at: Moment | None = None
+    verified_by: str | None = None
+    confidence: float = Field(default=1.0, ge=0, le=1)
+    requires_confirmation: bool = False
+    collected_at: Moment = Field(default_factory=utcnow)
+    updated_at: Moment = Field(default_factory=utcnow)
+    expires_at: Moment | None = None
+    replaced_at: Moment | None = None
+
+
+class ProfileAsset(Model):
+    """A file that belongs to a customer; the file itself lies with the storage provider."""
+
+    id: UUID = Field(default_factory=new_id)
+    name: str
+    asset_type: str
+    storage_provider: str
+    storage_path: str
+    mime_type: str
+    size_bytes: int = Field(ge=0)
+    checksum: str
+    uploaded_at: Moment = Field(default_factory=utcnow)
+    uploaded_in_session_id: UUID | None = None
+    uploaded_in_scenario_id: UUID | None = None
+    verified: bool = False
+    verification_result: dict[str, Any] | None = None
+    retention_policy: str = "permanent"
+    expires_at: Moment | None = None
+
+
+class Consent(Model):
+    """What a customer agreed to, or withdrew. A profile may hold several of one type."""
+
+    consent_type: str
+    granted: bool
+    granted_at: Moment | None = None
+    revoked_at: Moment | None = None
+    source_session_id: UUID | None = None
+    ip_address: str | None = None
+
+
+class CustomerProfile(TenantScoped):
+    """A customer of a tenant.
+
+    Attributes:
+        customer_id: Unique among the living profiles of the tenant.
+        external_id: The customer's id in another system; unique among the living profiles of the tenant.
+        fields: By their names.
+    """
+
+    id: UUID = Field(default_factory=new_id)
+    customer_id: UUID
+    external_id: str | None = None
+    channel_identities: list[ChannelIdentity] = Field(default_factory=list)
+    fields: dict[str, ProfileField] = Field(default_factory=dict)
+    assets: list[ProfileAsset] = Field(default_factory=list)
+    verification_level: VerificationLevel = VerificationLevel.UNVERIFIED
+    consents: list[Consent] = Field(default_factory=list)
+    last_interaction_at: Moment | None = None

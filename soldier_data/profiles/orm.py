@@ -1,0 +1,161 @@
+"""The tables of the profiles domain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKeyConstraint, Index, literal_column
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.orm import Mapped, mapped_column
+
+from soldier_data.base.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey, purge_index
+
+
+class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
+    """`CustomerProfile` without its parts."""
+
+    __tablename__ = "customer_profiles"
+    __table_args__ = (
+        Index(
+            "uq_customer_profiles_customer_id",
+            "tenant_id",
+            "customer_id",
+            unique=True,
+            postgresql_where=LIVING,
+            info={"conflict": "customer_id: another profile of the tenant has it: change that one"},
+        ),
+        Index(
+            "uq_customer_profiles_external_id",
+            "tenant_id",
+            "external_id",
+            unique=True,
+            postgresql_where=LIVING,
+            info={"conflict": "external_id: another profile of the tenant has it: change or merge that one"},
+        ),
+        purge_index("customer_profiles"),
+    )
+
+    customer_id: Mapped[UUID]
+    external_id: Mapped[str | None]
+    verification_level: Mapped[str]
+    last_interaction_at: Mapped[datetime | None]
+
+
+class ProfilePartRow:
+    """Columns of what belongs to a profile and is known by a name of its own there."""
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
+    profile_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-1)
+
+
+def _profile_key() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(
+        ["tenant_id", "profile_id"], ["customer_profiles.tenant_id", "customer_profiles.id"]
+    )
+
+
+class ChannelIdentityRow(ProfilePartRow, Base):
+    """`ChannelIdentity`. Deleting a profile removes these rows, which frees them for other profiles."""
+
+    __tablename__ = "channel_identities"
+    __table_args__ = (
+        _profile_key(),
+        Index(
+            "uq_channel_identities_channel_channel_user_id",
+            "tenant_id",
+            "channel",
+            "channel_user_id",
+            unique=True,
+            info={
+                "conflict": "channel_identities: one of them is another profile's: leave it out, or merge the profiles"
+            },
+        ),
+    )
+
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    channel_user_id: Mapped[str] = mapped_column(primary_key=True)
+    verified: Mapped[bool]
+    verified_at: Mapped[datetime | None]
+    primary: Mapped[bool]
+    position: Mapped[int]
+
+
+class ProfileFieldRow(TenantKey, Base):
+    """`ProfileField`, as it is (`replaced_at` is NULL) or as it once was.
+
+    Attributes:
+        revision: The profile's when the field was written: it orders fields replaced at the same moment.
+    """
+
+    __tablename__ = "profile_fields"
+    __table_args__ = (
+        _profile_key(),
+        Index("ix_profile_fields_history", "tenant_id", "profile_id", "name"),
+        Index(
+            "ix_profile_fields_present",
+            "tenant_id",
+            "profile_id",
+            postgresql_where=literal_column("replaced_at IS NULL"),
+        ),
+    )
+
+    profile_id: Mapped[UUID]
+    name: Mapped[str]
+    value: Mapped[Any] = mapped_column(JSON)
+    value_type: Mapped[str]
+    source: Mapped[str]
+    source_session_id: Mapped[UUID | None]
+    source_scenario_id: Mapped[UUID | None]
+    source_step_id: Mapped[UUID | None]
+    verified: Mapped[bool]
+    verification_method: Mapped[str | None]
+    verified_at: Mapped[datetime | None]
+    verified_by: Mapped[str | None]
+    confidence: Mapped[float]
+    requires_confirmation: Mapped[bool]
+    collected_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    replaced_at: Mapped[datetime | None]
+    revision: Mapped[int]
+
+
+class ProfileAssetRow(ProfilePartRow, Base):
+    """`ProfileAsset`. Its id is known in its profile alone, so that no two profiles can collide over one."""
+
+    __tablename__ = "profile_assets"
+    __table_args__ = (_profile_key(),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    asset_type: Mapped[str]
+    storage_provider: Mapped[str]
+    storage_path: Mapped[str]
+    mime_type: Mapped[str]
+    size_bytes: Mapped[int]
+    checksum: Mapped[str]
+    uploaded_at: Mapped[datetime]
+    uploaded_in_session_id: Mapped[UUID | None]
+    uploaded_in_scenario_id: Mapped[UUID | None]
+    verified: Mapped[bool]
+    verification_result: Mapped[dict[str, Any] | None]
+    retention_policy: Mapped[str]
+    expires_at: Mapped[datetime | None]
+    position: Mapped[int]
+
+
+class ProfileConsentRow(ProfilePartRow, Base):
+    """`Consent`. A profile may hold several of one type, so their places tell them apart."""
+
+    __tablename__ = "profile_consents"
+    __table_args__ = (_profile_key(),)
+
+    position: Mapped[int] = mapped_column(primary_key=True)
+    consent_type: Mapped[str]
+    granted: Mapped[bool]
+    granted_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    source_session_id: Mapped[UUID | None]
+    ip_address: Mapped[str | None]

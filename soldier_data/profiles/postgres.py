@@ -1,0 +1,210 @@
+"""The profile store on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import to_json
+
+from soldier_data.base.database import Executor, Row, Transaction, Values
+from soldier_data.base.models import Model, mark_saved, new_id, utcnow
+from soldier_data.base.shared import Channel
+from soldier_data.base.statements import Statement
+from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
+from soldier_data.errors import ConflictError, StoreError
+from soldier_data.profiles import merge_statements, statements, write_statements
+from soldier_data.profiles.checks import (
+    check_field,
+    check_identity,
+    check_merge,
+    check_profile,
+    new_identity,
+)
+from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileAsset, ProfileField
+from soldier_data.profiles.store import ProfileStore
+
+_MOST_ATTEMPTS = 100
+"""How often `get_or_create` looks again for a profile that others create and delete under its eyes."""
+
+
+class PostgresProfileStore(ProfileStore):
+    """`ProfileStore` on a `Database`, or on the `Transaction` of a unit of work."""
+
+    def __init__(self, database: Executor) -> None:
+        self._db = database
+
+    async def get_by_id(self, tenant_id: UUID, profile_id: UUID) -> CustomerProfile | None:
+        return await self._read(statements.get_by_id, {"tenant_id": tenant_id, "id": profile_id})
+
+    async def get_by_customer_id(self, tenant_id: UUID, customer_id: UUID) -> CustomerProfile | None:
+        values = {"tenant_id": tenant_id, "customer_id": customer_id}
+        return await self._read(statements.get_by_customer_id, values)
+
+    async def get_by_channel_identity(
+        self, tenant_id: UUID, channel: Channel, channel_user_id: str
+    ) -> CustomerProfile | None:
+        check_text(channel_user_id, "channel_user_id")
+        values = {"tenant_id": tenant_id, "channel": channel, "channel_user_id": channel_user_id}
+        return await self._read(statements.get_by_channel_identity, values)
+
+    async def get_or_create(self, tenant_id: UUID, channel: Channel, channel_user_id: str) -> CustomerProfile:
+        identity = new_identity(channel, channel_user_id)
+        for _ in range(_MOST_ATTEMPTS):
+            found = await self.get_by_channel_identity(tenant_id, channel, channel_user_id)
+            if found is not None:
+                return found
+            profile = CustomerProfile(
+                tenant_id=tenant_id, customer_id=new_id(), channel_identities=[identity], revision=1
+            )
+            row = await self._db.fetch_one(write_statements.create, _values(profile, profile.updated_at))
+            if row is not None:
+                return profile
+        raise StoreError("creating the profile: others create and delete it all the time: try again later")
+
+    async def save(self, profile: CustomerProfile, *, if_revision: int | None = None) -> UUID:
+        check_profile(profile)
+        check_revision(if_revision)
+        values = {**_values(profile, utcnow()), "if_revision": if_revision}
+        if profile.is_deleted:
+            values["channel_identities"] = "[]"
+        row = await self._write(write_statements.save, values, may_conflict=True)
+        if row["revision"] is None:
+            raise ConflictError(
+                f"saving the profile {profile.id}: revision {if_revision} was expected, but {row['stored']} is "
+                "stored (0: nothing): read it again and repeat the change"
+            )
+        mark_saved(profile, row["updated_at"], row["revision"])
+        return profile.id
+
+    async def delete(self, tenant_id: UUID, profile_id: UUID) -> bool:
+        return await self._change(write_statements.delete_profile, tenant_id, profile_id)
+
+    async def update_field(self, tenant_id: UUID, profile_id: UUID, field: ProfileField) -> bool:
+        check_field(field)
+        fields = _fields([field])
+        return await self._change(write_statements.update_field, tenant_id, profile_id, profile_fields=fields)
+
+    async def get_field_history(self, tenant_id: UUID, profile_id: UUID, name: str) -> list[ProfileField]:
+        check_text(name, "name")
+        rows = await self._db.fetch_all(
+            statements.get_field_history, {"tenant_id": tenant_id, "id": profile_id, "name": name}
+        )
+        return [ProfileField.model_validate_json(row["field"]) for row in rows]
+
+    async def add_asset(self, tenant_id: UUID, profile_id: UUID, asset: ProfileAsset) -> bool:
+        check_storable(asset)
+        assets = _in_order([asset])
+        return await self._change(write_statements.add_asset, tenant_id, profile_id, profile_assets=assets)
+
+    async def link_channel(self, tenant_id: UUID, profile_id: UUID, identity: ChannelIdentity) -> bool:
+        check_identity(identity)
+        identities = _in_order([identity])
+        try:
+            return await self._change(
+                write_statements.link_channel,
+                tenant_id,
+                profile_id,
+                may_conflict=True,
+                channel_identities=identities,
+            )
+        except ConflictError:
+            return False
+
+    async def merge_profiles(self, tenant_id: UUID, source_profile_id: UUID, target_profile_id: UUID) -> bool:
+        check_merge(source_profile_id, target_profile_id)
+        key = {"tenant_id": tenant_id, "source_id": source_profile_id, "target_id": target_profile_id}
+        write_id, now = new_id(), utcnow()
+
+        async def work(transaction: Transaction) -> bool:
+            locked = await transaction.fetch_all(merge_statements.lock_both, key)
+            rows = {row["id"]: row for row in locked}
+            source, target = rows.get(source_profile_id), rows.get(target_profile_id)
+            if source is None or target is None or target["deleted_at"] is not None:
+                return False
+            if source["deleted_at"] is not None:
+                # True if it was this very call, repeated because its reply was lost.
+                return bool(source["write_id"] == write_id)
+            values = {**key, **_merged(source, target), "write_id": write_id}
+            values["now"] = max(now, source["updated_at"], target["updated_at"])
+            for statement in merge_statements.merge:
+                await transaction.fetch_all(statement, values)
+            return True
+
+        return await self._db.atomically(work, "merging the profiles")
+
+    async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
+        before = {"tenant_id": tenant_id, "before": moment_before(older_than)}
+
+        async def work(transaction: Transaction) -> int:
+            ids = [row["id"] for row in await transaction.fetch_all(merge_statements.lock_old, before)]
+            if ids:
+                for statement in merge_statements.purge:
+                    await transaction.fetch_all(statement, {"tenant_id": tenant_id, "ids": ids})
+            return len(ids)
+
+        return await self._db.atomically(work, "purging deleted profiles")
+
+    async def _read(self, statement: Statement, values: Values) -> CustomerProfile | None:
+        row = await self._db.fetch_one(statement, values)
+        return CustomerProfile.model_validate_json(row["profile"]) if row else None
+
+    async def _change(
+        self,
+        statement: Statement,
+        tenant_id: UUID,
+        profile_id: UUID,
+        *,
+        may_conflict: bool = False,
+        **parts: str,
+    ) -> bool:
+        """Change a living profile; False if there is none, or the statement refuses."""
+        values = {"tenant_id": tenant_id, "id": profile_id, "now": utcnow(), "write_id": new_id(), **parts}
+        row = await self._write(statement, values, may_conflict=may_conflict)
+        return bool(row["found"])
+
+    async def _write(self, statement: Statement, values: Values, *, may_conflict: bool) -> Row:
+        """Run a statement of `write_statements`, again with the profile locked if others changed it meanwhile."""
+        run = self._db.write_one if may_conflict else self._db.fetch_one
+        row = await run(statement, values)
+
+        async def locked(transaction: Transaction) -> Row | None:
+            await transaction.fetch_one(write_statements.lock, values)
+            return await transaction.fetch_one(statement, values)
+
+        while row is None or not row["done"]:
+            row = await self._db.atomically(locked, statement.doing)
+        return row
+
+
+def _values(profile: CustomerProfile, now: Any) -> dict[str, Any]:
+    """The parameters that write the whole profile: columns by their names, parts by their tables'."""
+    return {
+        **profile.__dict__,
+        "now": now,
+        "write_id": new_id(),
+        "channel_identities": _in_order(profile.channel_identities),
+        "profile_fields": _fields(profile.fields.values()),
+        "profile_assets": _in_order(profile.assets),
+        "profile_consents": _in_order(profile.consents),
+    }
+
+
+def _in_order(parts: Iterable[Model]) -> str:
+    rows = [{**part.__dict__, "position": position} for position, part in enumerate(parts)]
+    return to_json(rows).decode()
+
+
+def _fields(fields: Iterable[ProfileField]) -> str:
+    return to_json([{**field.__dict__, "id": new_id()} for field in fields]).decode()
+
+
+def _merged(source: Row, target: Row) -> dict[str, Any]:
+    """What the target takes over from the source's row."""
+    interactions = [row["last_interaction_at"] for row in (source, target) if row["last_interaction_at"]]
+    return {
+        "external_id": source["external_id"] if target["external_id"] is None else target["external_id"],
+        "last_interaction_at": max(interactions, default=None),
+    }

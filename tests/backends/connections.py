@@ -1,0 +1,46 @@
+"""Stores and connections of a test's own, and what no error of theirs may show."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from soldier_data.base.database import Database
+from soldier_data.base.engine import driver_url
+from soldier_data.config import PostgresConfigStore
+from soldier_data.errors import StoreError
+from tests.conftest import settings_for
+
+CANARY = "canary-8QX!"
+"""The password in URLs that do not work."""
+
+
+@asynccontextmanager
+async def opened(url: str, **values: Any) -> AsyncIterator[PostgresConfigStore]:
+    database = Database(settings_for(url, **values))
+    try:
+        yield PostgresConfigStore(database)
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def administrator(url: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(driver_url(url))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def assert_clean(error: BaseException) -> None:
+    """No exception of the driver is chained, and no secret shows."""
+    assert isinstance(error, StoreError)
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    assert CANARY not in "".join(traceback.format_exception(error))
+    assert CANARY not in repr(error)

@@ -1,0 +1,155 @@
+"""Settings: where they come from, and how a wrong one is reported."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError as PydanticValidationError
+
+from soldier_data.errors import ConfigurationError, StoreError
+from soldier_data.settings import Settings
+
+CANARY = "canary-8QX"
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither the variables nor the .env file of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith("SOLDIER_") or name in ("DATABASE_URL", "REDIS_URL"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    settings = Settings()
+    assert (settings.pool_size, settings.pool_overflow) == (20, 10)
+    assert settings.command_timeout == timedelta(seconds=60)
+    assert settings.embedding_dimensions == 1536
+    assert (settings.config_backend, settings.session_backend) == ("postgres", "redis")
+    assert settings.session_hot_ttl == timedelta(minutes=30)
+    assert settings.session_persist_ttl == settings.session_max_age == timedelta(days=7)
+
+
+def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOLDIER_POOL_SIZE", "7")
+    monkeypatch.setenv("SOLDIER_PGBOUNCER", "true")
+    monkeypatch.setenv("soldier_config_backend", "inmemory")
+    settings = Settings()
+    assert (settings.pool_size, settings.pgbouncer, settings.config_backend) == (7, True, "inmemory")
+
+
+@pytest.mark.parametrize(("name", "field"), [("DATABASE_URL", "database_url"), ("REDIS_URL", "redis_url")])
+def test_the_urls_have_a_second_variable_that_yields_to_the_first(
+    monkeypatch: pytest.MonkeyPatch, name: str, field: str
+) -> None:
+    scheme = "postgres" if name == "DATABASE_URL" else "rediss"
+    monkeypatch.setenv(name, f"{scheme}://second/1")
+    assert getattr(Settings(), field) == f"{scheme}://second/1"
+    monkeypatch.setenv(f"SOLDIER_{name}", f"{scheme}://first/1")
+    assert getattr(Settings(), field) == f"{scheme}://first/1"
+
+
+def test_settings_are_read_from_an_env_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SOLDIER_EMBEDDING_DIMENSIONS=4\nREDIS_URL=redis://file/0\nOTHER=x\n")
+    settings = Settings()
+    assert (settings.embedding_dimensions, settings.redis_url) == (4, "redis://file/0")
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("1800", timedelta(minutes=30)),
+        ("0.4", timedelta(seconds=0.4)),
+        ("PT30M", timedelta(minutes=30)),
+        ("P7D", timedelta(days=7)),
+        ("00:00:01.5", timedelta(seconds=1.5)),
+    ],
+)
+def test_durations_are_seconds_or_iso_8601(
+    monkeypatch: pytest.MonkeyPatch, text: str, duration: timedelta
+) -> None:
+    monkeypatch.setenv("SOLDIER_POOL_TIMEOUT", text)
+    assert Settings().pool_timeout == duration
+    assert Settings(pool_timeout=duration).pool_timeout == duration
+
+
+WRONG = {
+    "SOLDIER_DATABASE_URL": [
+        "",
+        CANARY,
+        f"mysql://u:{CANARY}@h/d",
+        f"postgresql+psycopg://{CANARY}",
+        "http://[",
+    ],
+    "DATABASE_URL": [f"sqlite:///{CANARY}"],
+    "SOLDIER_REDIS_URL": [f"http://{CANARY}", CANARY],
+    "REDIS_URL": [CANARY],
+    "SOLDIER_CONFIG_BACKEND": [CANARY, "redis"],
+    "SOLDIER_SESSION_BACKEND": [CANARY, "postgres"],
+    "SOLDIER_POOL_SIZE": ["0", "-1", CANARY, "1.5", ""],
+    "SOLDIER_POOL_OVERFLOW": ["-1"],
+    "SOLDIER_POOL_TIMEOUT": [CANARY, "0", "-1", "nan", "inf", "-inf", "1e300", "P99999999999D"],
+    "SOLDIER_CONNECT_TIMEOUT": ["0"],
+    "SOLDIER_COMMAND_TIMEOUT": ["0.0001"],
+    "SOLDIER_RETRY_BUDGET": [CANARY, "inf"],
+    "SOLDIER_PGBOUNCER": [CANARY],
+    "SOLDIER_ROW_LEVEL_SECURITY": ["2"],
+    "SOLDIER_EMBEDDING_DIMENSIONS": ["0", "16001", CANARY],
+    "SOLDIER_REDIS_MAX_CONNECTIONS": ["0"],
+    "SOLDIER_REDIS_TIMEOUT": ["0"],
+    "SOLDIER_SESSION_HOT_TTL": ["0", "8640000"],
+    "SOLDIER_SESSION_PERSIST_TTL": ["0", "1"],
+    "SOLDIER_SESSION_MAX_AGE": ["0"],
+    "SOLDIER_SESSION_KEY_PREFIX": ["", "a b", "a{b}"],
+    "SOLDIER_LOG_LEVEL": [CANARY],
+    "SOLDIER_LOG_FORMAT": [CANARY],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
+def test_a_wrong_setting_is_one_line_that_names_the_variable_and_not_the_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as refused:
+        Settings()
+    message = str(refused.value)
+    assert len(message.splitlines()) == 1
+    assert name in message
+    assert CANARY not in message
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None
+    assert refused.value.cause is None
+
+
+def test_each_wrong_setting_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SOLDIER_POOL_SIZE", "SOLDIER_LOG_LEVEL", "DATABASE_URL"):
+        monkeypatch.setenv(name, CANARY)
+    with pytest.raises(ConfigurationError) as refused:
+        Settings()
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 3
+    assert {line.split(":")[0] for line in lines} == {
+        "SOLDIER_POOL_SIZE",
+        "SOLDIER_LOG_LEVEL",
+        "SOLDIER_DATABASE_URL (or DATABASE_URL)",
+    }
+
+
+def test_a_wrong_argument_is_reported_alike() -> None:
+    with pytest.raises(StoreError, match="SOLDIER_POOL_SIZE"):
+        Settings(pool_size=0)
+
+
+def test_settings_are_frozen_and_do_not_show_the_urls() -> None:
+    settings = Settings(database_url=f"postgresql://u:{CANARY}@h/d", redis_url=f"redis://:{CANARY}@h/0")
+    assert CANARY not in repr(settings)
+    assert CANARY not in str(settings)
+    with pytest.raises(PydanticValidationError):
+        settings.pool_size = 3  # type: ignore[misc]
