@@ -12,21 +12,31 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from soldier_data.audit.inmemory import InMemoryAuditStore
+from soldier_data.audit.postgres import PostgresAuditStore
+from soldier_data.audit.store import AuditStore
 from soldier_data.base.database import Database
 from soldier_data.config.inmemory import InMemoryConfigStore
 from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
 from soldier_data.errors import StoreError
 from soldier_data.logging import configure_logging
+from soldier_data.memory.inmemory import InMemoryMemoryStore
+from soldier_data.memory.postgres import PostgresMemoryStore
+from soldier_data.memory.store import MemoryStore
 from soldier_data.migrations import SCHEMA_VERSION, head_revision, upgrade
+from soldier_data.profiles.inmemory import InMemoryProfileStore
+from soldier_data.profiles.postgres import PostgresProfileStore
+from soldier_data.profiles.store import ProfileStore
 from soldier_data.sessions.client import create_redis_client
 from soldier_data.sessions.inmemory import InMemorySessionStore
 from soldier_data.sessions.models import SessionTierConfig
 from soldier_data.sessions.redis import RedisSessionStore
 from soldier_data.sessions.store import SessionStore
-from soldier_data.settings import Settings
-from soldier_data.unit_of_work import UnitOfWork, begin_unit_of_work
+from soldier_data.settings import DatabaseBackend, Settings
+from soldier_data.unit_of_work import Stores, UnitOfWork, begin_unit_of_work
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _NO_TENANT = UUID(int=0)
@@ -65,20 +75,30 @@ class DataLayer:
     Attributes:
         settings: The settings in force, with the URLs of embedded servers.
         config: Agents and what belongs to them.
+        memory: Episodes, entities and relationships.
+        audit: Turn records and audit events.
+        profiles: Customers.
         sessions: Running conversations.
     """
 
-    config: ConfigStore
-    sessions: SessionStore
-
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._database: Database | None = None
-        if settings.config_backend == "postgres":
-            self._database = Database(settings)
-            self.config = PostgresConfigStore(self._database)
-        else:
-            self.config = InMemoryConfigStore(settings.embedding_dimensions)
+        self._database = Database(settings) if settings.uses_postgres else None
+        dimensions = settings.embedding_dimensions
+        self._stores = Stores(
+            config=self._chosen(
+                settings.config_backend, PostgresConfigStore, lambda: InMemoryConfigStore(dimensions)
+            ),
+            memory=self._chosen(
+                settings.memory_backend, PostgresMemoryStore, lambda: InMemoryMemoryStore(dimensions)
+            ),
+            audit=self._chosen(settings.audit_backend, PostgresAuditStore, InMemoryAuditStore),
+            profiles=self._chosen(settings.profile_backend, PostgresProfileStore, InMemoryProfileStore),
+        )
+        self.config: ConfigStore = self._stores.config
+        self.memory: MemoryStore = self._stores.memory
+        self.audit: AuditStore = self._stores.audit
+        self.profiles: ProfileStore = self._stores.profiles
         tiers = SessionTierConfig(
             hot_ttl=settings.session_hot_ttl,
             persist_ttl=settings.session_persist_ttl,
@@ -86,7 +106,7 @@ class DataLayer:
             key_prefix=settings.session_key_prefix,
         )
         if settings.session_backend == "redis":
-            self.sessions = RedisSessionStore(create_redis_client(settings), tiers)
+            self.sessions: SessionStore = RedisSessionStore(create_redis_client(settings), tiers)
         else:
             self.sessions = InMemorySessionStore(tiers)
 
@@ -110,7 +130,7 @@ class DataLayer:
         """
         settings = settings or Settings()
         configure_logging(settings)
-        if migrate and settings.config_backend == "postgres":
+        if migrate and settings.uses_postgres:
             await upgrade(settings)
         data = cls(settings)
         try:
@@ -153,8 +173,7 @@ class DataLayer:
     @asynccontextmanager
     async def in_memory(cls, settings: Settings | None = None) -> AsyncIterator[DataLayer]:
         """A data layer without servers that behaves alike: a fake for services' own tests."""
-        backends = {"config_backend": "inmemory", "session_backend": "inmemory"}
-        async with cls.open((settings or Settings()).model_copy(update=backends)) as data:
+        async with cls.open((settings or Settings()).in_memory()) as data:
             yield data
 
     async def close(self) -> None:
@@ -177,7 +196,7 @@ class DataLayer:
             tenant_id: The tenant whose rows the row-level-security policies show from the start; without it, the
                 tenant of each call.
         """
-        async with begin_unit_of_work(self._database, self.config, tenant_id) as unit:
+        async with begin_unit_of_work(self._database, self._stores, tenant_id) as unit:
             yield unit
         await unit.run_callbacks()
 
@@ -191,7 +210,7 @@ class DataLayer:
         """
 
         async def attempt() -> tuple[T, UnitOfWork]:
-            async with begin_unit_of_work(self._database, self.config, tenant_id) as unit:
+            async with begin_unit_of_work(self._database, self._stores, tenant_id) as unit:
                 return await work(unit), unit
 
         result, unit = await (attempt() if self._database is None else self._database.repeating(attempt))
@@ -202,6 +221,14 @@ class DataLayer:
         """Look at the database, its schema and Redis, without trying again; each answer within its time-out."""
         database, redis = await asyncio.gather(self._database_health(), _timed(self._redis_health))
         return HealthReport(database=database[0], schema_at_head=database[1], redis=redis)
+
+    def _chosen(
+        self, backend: DatabaseBackend, on_postgres: Callable[[Database], S], in_memory: Callable[[], S]
+    ) -> S:
+        if backend == "inmemory":
+            return in_memory()
+        assert self._database is not None, "some store uses PostgreSQL"
+        return on_postgres(self._database)
 
     async def _database_health(self) -> tuple[Check, Check]:
         if self._database is None:

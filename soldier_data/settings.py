@@ -62,6 +62,15 @@ class Settings(BaseSettings):
     config_backend: DatabaseBackend = Field(
         default="postgres", description="Where agents are kept: `postgres` or `inmemory`."
     )
+    memory_backend: DatabaseBackend = Field(
+        default="postgres", description="Where episodes and entities are kept: `postgres` or `inmemory`."
+    )
+    audit_backend: DatabaseBackend = Field(
+        default="postgres", description="Where turn records are kept: `postgres` or `inmemory`."
+    )
+    profile_backend: DatabaseBackend = Field(
+        default="postgres", description="Where customer profiles are kept: `postgres` or `inmemory`."
+    )
     session_backend: SessionBackend = Field(
         default="redis", description="Where sessions are kept: `redis` or `inmemory`."
     )
@@ -130,6 +139,21 @@ class Settings(BaseSettings):
             return
         # Raised outside the except block: the Pydantic error holds the refused values, secrets among them.
         raise ConfigurationError(message)
+
+    @property
+    def uses_postgres(self) -> bool:
+        """Whether any store keeps its data in PostgreSQL."""
+        return "postgres" in (
+            self.config_backend,
+            self.memory_backend,
+            self.audit_backend,
+            self.profile_backend,
+        )
+
+    def in_memory(self) -> Settings:
+        """These settings with every store in memory."""
+        backends = [name for name in type(self).model_fields if name.endswith("_backend")]
+        return self.model_copy(update=dict.fromkeys(backends, "inmemory"))
 
     @field_validator("database_url")
     @classmethod

@@ -5,13 +5,33 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from soldier_data.base.database import Database, Transaction
-from soldier_data.config.inmemory import InMemoryConfigStore
+from soldier_data.audit.postgres import PostgresAuditStore
+from soldier_data.audit.store import AuditStore
+from soldier_data.base.database import Database
+from soldier_data.base.memory import InMemoryStore
+from soldier_data.base.transaction import Transaction
 from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
+from soldier_data.memory.postgres import PostgresMemoryStore
+from soldier_data.memory.store import MemoryStore
+from soldier_data.profiles.postgres import PostgresProfileStore
+from soldier_data.profiles.store import ProfileStore
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores that take part in units of work."""
+
+    config: ConfigStore
+    memory: MemoryStore
+    audit: AuditStore
+    profiles: ProfileStore
 
 
 class UnitOfWork:
@@ -21,17 +41,14 @@ class UnitOfWork:
     entities that were passed: after a rollback, read those entities again.
     """
 
-    config: ConfigStore
-
-    def __init__(self, transaction: Transaction | None, config: ConfigStore) -> None:
+    def __init__(self, transaction: Transaction | None, stores: Stores) -> None:
         self._transaction = transaction
-        self._in_memory: list[InMemoryConfigStore] = []
+        self._in_memory: list[InMemoryStore] = []
         self._callbacks: list[Callable[[], Any]] = []
-        if isinstance(config, InMemoryConfigStore):
-            self.config = begun = config.begin()
-            self._in_memory.append(begun)
-        else:
-            self.config = PostgresConfigStore(_required(transaction))
+        self.config: ConfigStore = self._joined(stores.config, PostgresConfigStore)
+        self.memory: MemoryStore = self._joined(stores.memory, PostgresMemoryStore)
+        self.audit: AuditStore = self._joined(stores.audit, PostgresAuditStore)
+        self.profiles: ProfileStore = self._joined(stores.profiles, PostgresProfileStore)
 
     def after_commit(self, callback: Callable[[], Any]) -> None:
         """Call `callback`, and await what it returns, once everything is committed; in order of registration.
@@ -66,17 +83,26 @@ class UnitOfWork:
             if inspect.isawaitable(result):
                 await result
 
+    def _joined(self, store: S, on_transaction: Callable[[Transaction], S]) -> S:
+        """`store` within this unit: begun in memory, or on the transaction."""
+        if isinstance(store, InMemoryStore):
+            begun = store.begin()
+            self._in_memory.append(begun)
+            return cast("S", begun)
+        assert self._transaction is not None, "a store on PostgreSQL needs a database"
+        return on_transaction(self._transaction)
+
 
 @asynccontextmanager
 async def begin_unit_of_work(
-    database: Database | None, config: ConfigStore, tenant_id: UUID | None
+    database: Database | None, stores: Stores, tenant_id: UUID | None
 ) -> AsyncIterator[UnitOfWork]:
     """Begin a unit of work; commit on leaving, roll back on any exception. Callbacks are left to the caller."""
     async with AsyncExitStack() as stack:
         transaction = None if database is None else await stack.enter_async_context(database.transaction())
         if transaction is not None and tenant_id is not None:
             await transaction.use_tenant(tenant_id)
-        unit = UnitOfWork(transaction, config)
+        unit = UnitOfWork(transaction, stores)
         try:
             yield unit
             if transaction is not None:
@@ -84,8 +110,3 @@ async def begin_unit_of_work(
             unit.commit_in_memory()
         finally:
             unit.end_in_memory()
-
-
-def _required(transaction: Transaction | None) -> Transaction:
-    assert transaction is not None, "a store on PostgreSQL needs a database"
-    return transaction

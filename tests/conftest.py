@@ -8,13 +8,14 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import make_url
+
 from soldier_data.base.engine import driver_url
 from soldier_data.data_layer import DataLayer
 from soldier_data.embedded import EmbeddedServers
 from soldier_data.errors import ConfigurationError
 from soldier_data.migrations import upgrade
 from soldier_data.settings import Settings
-from sqlalchemy import make_url
 
 DIMENSIONS = 8
 """Length of embeddings in the tests: short, so that they can be read."""

@@ -9,12 +9,12 @@ from uuid import UUID
 from soldier_data.audit.checks import R, check_list, check_period, check_record, record_id, require_same
 from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.audit.store import AuditStore
-from soldier_data.base.memory import MemoryTable
+from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.values import check_text
 
 
-class InMemoryAuditStore(AuditStore):
+class InMemoryAuditStore(AuditStore, InMemoryStore):
     """`AuditStore` without a database."""
 
     def __init__(self) -> None:
@@ -22,19 +22,16 @@ class InMemoryAuditStore(AuditStore):
         self._events: MemoryTable[AuditEvent] = MemoryTable()
 
     def begin(self) -> InMemoryAuditStore:
-        """A store for one unit of work: it sees this one's records and keeps its own until `commit()`."""
         store = InMemoryAuditStore()
         store._turns = self._turns.begin()
         store._events = self._events.begin()
         return store
 
     def commit(self) -> None:
-        """Give the records of a unit of work to the store that it was begun on, and end it."""
         self._turns.commit()
         self._events.commit()
 
     def end(self) -> None:
-        """Forget the records of a unit of work, and refuse every further call."""
         self._turns.end()
         self._events.end()
 

@@ -13,8 +13,9 @@ from soldier_data.audit import statements as sql
 from soldier_data.audit.checks import R, check_list, check_period, check_record, record_id, require_same
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
 from soldier_data.audit.store import AuditStore
-from soldier_data.base.database import Executor, Row, Transaction, Values
+from soldier_data.base.database import Executor
 from soldier_data.base.paging import Cursor, check_page
+from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_text
 
 _TOOL_CALLS = TypeAdapter(list[ToolCall])

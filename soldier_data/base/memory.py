@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -14,6 +15,22 @@ V = TypeVar("V", bound=BaseModel)
 
 Key = tuple[Any, ...]
 """The primary key: the tenant_id first."""
+
+
+class InMemoryStore(ABC):
+    """A store in memory, which units of work can be begun on."""
+
+    @abstractmethod
+    def begin(self) -> Self:
+        """A store for one unit of work: it sees this one's entities and keeps its changes until `commit()`."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Give the changes of a unit of work to the store that it was begun on, and end it."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Forget the changes of a unit of work, and refuse every further call."""
 
 
 class MemoryTable(Generic[V]):

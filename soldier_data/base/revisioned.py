@@ -11,10 +11,11 @@ from sqlalchemy import ColumnClause, ColumnElement, Integer, Table, case, cast, 
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.types import TypeEngine
 
-from soldier_data.base.database import Executor, Transaction, Values
+from soldier_data.base.database import Executor
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.orm import EmbeddingVector, VectorOfAnyLength
 from soldier_data.base.statements import Statement, column_param, has_key, param
+from soldier_data.base.transaction import Transaction, Values
 from soldier_data.base.values import check_revision
 from soldier_data.errors import ConflictError, NotFoundError, StoreError
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_query, cosine_similarity, to_float32
-from soldier_data.base.memory import MemoryTable
+from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_integer, check_revision, check_text, moment_before
@@ -72,7 +72,7 @@ class _Tables:
         return (self.agents, *self.parts(), self.plans, self.archives)
 
 
-class InMemoryConfigStore(ConfigStore):
+class InMemoryConfigStore(ConfigStore, InMemoryStore):
     """`ConfigStore` without a database.
 
     Args:
@@ -84,18 +84,15 @@ class InMemoryConfigStore(ConfigStore):
         self._tables = _Tables()
 
     def begin(self) -> InMemoryConfigStore:
-        """A store for one unit of work: it sees this one's entities and keeps its changes until `commit()`."""
         store = InMemoryConfigStore(self._dimensions)
         store._tables = _Tables(self._tables)
         return store
 
     def commit(self) -> None:
-        """Give the changes of a unit of work to the store that it was begun on, and end it."""
         for table in self._tables.all():
             table.commit()
 
     def end(self) -> None:
-        """Forget the changes of a unit of work, and refuse every further call."""
         for table in self._tables.all():
             table.end()
 

@@ -9,12 +9,13 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from soldier_data.base.database import Executor, Row, Transaction, Values
+from soldier_data.base.database import Executor
 from soldier_data.base.embeddings import check_query
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.revisioned import RevisionedTable, delete_row
 from soldier_data.base.statements import Statement
+from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_integer, check_text, moment_before
 from soldier_data.config import statements as sql
 from soldier_data.config.checks import KINDS, check_entity, check_list, check_scenario_tenant, kind_of

@@ -139,7 +139,11 @@ async def learn_relationship(uow: UnitOfWork, session: Session, name: str, task:
         if await uow.memory.get_entity(entity.tenant_id, entity.id) is None:
             await _unless_known(uow.memory.add_entity(entity))
     edge = Relationship(
-        id=relationship_id, from_entity_id=customer_id, to_entity_id=task_id, relation_type="asked for", **scope
+        id=relationship_id,
+        from_entity_id=customer_id,
+        to_entity_id=task_id,
+        relation_type="asked for",
+        **scope,
     )
     await _unless_known(uow.memory.add_relationship(edge))
 

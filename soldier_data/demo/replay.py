@@ -16,6 +16,13 @@ from soldier_data.config.models import Rule, Template
 from soldier_data.data_layer import DataLayer
 from soldier_data.demo.agent import SupportDesk, build_support_desk, step_content_hash
 from soldier_data.demo.models import Conversation, Exchange, Guideline
+from soldier_data.demo.records import (
+    audit_events,
+    episodes,
+    learn_profile,
+    learn_relationship,
+    turn_record,
+)
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.sessions.models import Session, SessionStatus, StepVisit
 from soldier_data.unit_of_work import UnitOfWork
@@ -152,9 +159,19 @@ class _ConversationReplay:
         assert session is not None, "the session was saved by the exchange before"
         with self._stopwatch.measure("process a turn in a unit of work"):
             async with self._data.unit_of_work(session.tenant_id) as uow:
-                await self._fire_rules(uow, session, exchange)
+                started = perf_counter()
+                rule_ids = await self._fire_rules(uow, session, exchange)
                 self._move(session, exchange)
+                # Conversations at work side by side write the same rows: all of them in this order, so that they
+                # never wait for each other in a circle.
                 await self._keep_replies(uow, session, exchange)
+                if exchange.number == 1:
+                    await self._meet_customer(uow, session)
+                if exchange.task:
+                    customer = self._conversation.customer_name or "unknown"
+                    await learn_relationship(uow, session, customer, exchange.task)
+                await self._remember(uow, session, exchange)
+                await self._record(uow, session, exchange, rule_ids, perf_counter() - started)
                 session.turn_count += 1
                 if is_last and any(turn.action == "complete" for turn in exchange.turns):
                     session.status = SessionStatus.CLOSED
@@ -162,9 +179,9 @@ class _ConversationReplay:
                 uow.after_commit(lambda: self._save(session))
         self._result.turns += 1
 
-    async def _fire_rules(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
+    async def _fire_rules(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> list[UUID]:
         if not exchange.customer_text:
-            return
+            return []
         if exchange.task and len(exchange.customer_text.split()) > 5:
             self._result.sentences.setdefault(exchange.task, exchange.customer_text.replace("\n", " "))
         query = await self._provider.embed(exchange.customer_text)
@@ -176,6 +193,28 @@ class _ConversationReplay:
             key = str(rule.id)
             session.rule_fires[key] = session.rule_fires.get(key, 0) + 1
             session.rule_last_fire_turn[key] = session.turn_count
+        return [rule.id for rule, _score in found]
+
+    async def _meet_customer(self, uow: UnitOfWork, session: Session) -> None:
+        with self._stopwatch.measure("find or make a profile"):
+            profile = await uow.profiles.get_or_create(
+                session.tenant_id, session.channel, session.user_channel_id
+            )
+        session.customer_profile_id = profile.id
+        await learn_profile(uow, profile, self._conversation)
+
+    async def _remember(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
+        said = await episodes(session, self._conversation, exchange, self._provider)
+        with self._stopwatch.measure("add the episodes of a turn"):
+            await uow.memory.add_episodes(said)
+
+    async def _record(
+        self, uow: UnitOfWork, session: Session, exchange: Exchange, rule_ids: list[UUID], seconds: float
+    ) -> None:
+        record = turn_record(session, exchange, rule_ids, latency_ms=seconds * 1000)
+        with self._stopwatch.measure("save a turn record"):
+            await uow.audit.save_turn(record)
+        await uow.audit.save_events(audit_events(session, exchange, record))
 
     def _move(self, session: Session, exchange: Exchange) -> None:
         """Let the session stand where the agent's last turn stood in the guidelines."""
@@ -211,8 +250,7 @@ class _ConversationReplay:
             for turn in exchange.turns
             if turn.role == "agent" and turn.free_text and turn.text.strip()
         }
-        # Conversations that run at the same time save the same templates: a fixed order keeps them from waiting
-        # for each other in a circle.
+        # In a fixed order, as above.
         for words in sorted(typed):
             template = Template(
                 id=uuid5(session.agent_id, words),

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from soldier_data.base.memory import MemoryTable
+from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.shared import Channel
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
@@ -46,29 +46,25 @@ class _Tables:
         self.histories = histories or MemoryTable[_History]()
 
     def begin(self) -> _Tables:
-        """The tables of a unit of work on these."""
         return _Tables(self.profiles.begin(), self.histories.begin())
 
 
-class InMemoryProfileStore(ProfileStore):
+class InMemoryProfileStore(ProfileStore, InMemoryStore):
     """`ProfileStore` without a database."""
 
     def __init__(self) -> None:
         self._tables = _Tables()
 
     def begin(self) -> InMemoryProfileStore:
-        """A store for one unit of work: it sees this one's entities and keeps its changes until `commit()`."""
         store = InMemoryProfileStore()
         store._tables = self._tables.begin()
         return store
 
     def commit(self) -> None:
-        """Give the changes of a unit of work to the store that it was begun on, and end it."""
         self._tables.profiles.commit()
         self._tables.histories.commit()
 
     def end(self) -> None:
-        """Forget the changes of a unit of work, and refuse every further call."""
         self._tables.profiles.end()
         self._tables.histories.end()
 

@@ -9,10 +9,11 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from soldier_data.base.database import Executor, Row, Transaction, Values
+from soldier_data.base.database import Executor
 from soldier_data.base.models import Model, mark_saved, new_id, utcnow
 from soldier_data.base.shared import Channel
 from soldier_data.base.statements import Statement
+from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError, StoreError
 from soldier_data.profiles import merge_statements, statements, write_statements

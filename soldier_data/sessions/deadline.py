@@ -32,9 +32,9 @@ class Deadline:
     ) -> None:
         self._handle.cancel()
         # The cancellation was ours unless somebody else asked as well: theirs must not be swallowed.
-        if self._expired and self._task.uncancel() <= self._cancellations:
-            if isinstance(error, asyncio.CancelledError):
-                raise TimeoutError from error
+        ours = self._expired and self._task.uncancel() <= self._cancellations
+        if ours and isinstance(error, asyncio.CancelledError):
+            raise TimeoutError from error
 
     def _expire(self) -> None:
         self._expired = True

@@ -10,6 +10,7 @@ import pytest
 from soldier_data.audit import AuditStore, InMemoryAuditStore, PostgresAuditStore
 from soldier_data.base.database import Database
 from soldier_data.config import Agent, ConfigStore, InMemoryConfigStore, PostgresConfigStore
+from soldier_data.memory import InMemoryMemoryStore, MemoryStore, PostgresMemoryStore
 from soldier_data.profiles import InMemoryProfileStore, PostgresProfileStore, ProfileStore
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory
@@ -53,3 +54,11 @@ def profile_store(request: pytest.FixtureRequest) -> ProfileStore:
     if request.param == "inmemory":
         return InMemoryProfileStore()
     return PostgresProfileStore(request.getfixturevalue("shared_database"))
+
+
+@pytest.fixture(params=["inmemory", "postgres"])
+def memory_store(request: pytest.FixtureRequest) -> MemoryStore:
+    """Each memory store in turn."""
+    if request.param == "inmemory":
+        return InMemoryMemoryStore(DIMENSIONS)
+    return PostgresMemoryStore(request.getfixturevalue("shared_database"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 import factory
+
 from soldier_data.config import (
     Agent,
     AnchorTransformation,

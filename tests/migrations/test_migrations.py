@@ -188,7 +188,8 @@ async def test_the_tenant_leads_every_index_and_is_in_every_foreign_key(shared_d
         shared_database_url,
         "SELECT i.indexrelid::regclass::text AS name, a.attname FROM pg_index i JOIN pg_class c ON c.oid = indrelid "
         "LEFT JOIN pg_attribute a ON a.attrelid = indrelid AND a.attnum = i.indkey[0] "
-        "WHERE c.relnamespace = 'public'::regnamespace AND c.relname <> 'alembic_version'",
+        "JOIN pg_class x ON x.oid = indexrelid JOIN pg_am m ON m.oid = x.relam "
+        "WHERE c.relnamespace = 'public'::regnamespace AND c.relname <> 'alembic_version' AND m.amname = 'btree'",
     )
     assert len(indexes) >= 20
     assert {row["name"]: row["attname"] for row in indexes} == {row["name"]: "tenant_id" for row in indexes}

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from soldier_data.demo.models import Conversation, Exchange
 from soldier_data.demo.dataset import (
     SAMPLE_GUIDELINES,
     count_conversations,
     read_conversations,
     read_guidelines,
 )
+from soldier_data.demo.models import Conversation, Exchange
 from soldier_data.errors import ConfigurationError, ValidationError
 
 _SHARED = Path(__file__).parents[3] / "shared" / "data"

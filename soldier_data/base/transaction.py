@@ -1,0 +1,163 @@
+"""One transaction on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+from soldier_data.base.failures import as_store_error
+from soldier_data.base.statements import Statement
+from soldier_data.errors import StoreError
+from soldier_data.settings import Settings
+
+T = TypeVar("T")
+
+Values: TypeAlias = Mapping[str, Any]
+"""The parameters of a statement by name, a tenant_id always among them."""
+
+Row: TypeAlias = Mapping[str, Any]
+"""One row of a result: values by column name."""
+
+
+class Transaction:
+    """One open transaction: its statements commit or roll back together.
+
+    Calls made at the same time on one transaction take turns.
+    """
+
+    def __init__(self, connection: Any, settings: Settings) -> None:
+        self.settings = settings
+        self._connection = connection
+        self._tenant_id: UUID | None = None
+        self._turn = asyncio.Lock()
+        self._ended = False
+        self._interrupted = False
+
+    async def fetch_all(self, statement: Statement, values: Values) -> list[Row]:
+        """Run `statement` and return its rows."""
+        async with self._turn:
+            return await self._fetch(statement, values)
+
+    async def fetch_one(self, statement: Statement, values: Values) -> Row | None:
+        """Run `statement` and return its first row, if there is one."""
+        rows = await self.fetch_all(statement, values)
+        return rows[0] if rows else None
+
+    async def fetch_many(self, statement: Statement, rows: Sequence[Values]) -> list[Row]:
+        """Run `statement` once for each of `rows`, in one round trip, and return what all of them returned."""
+        async with self._turn:
+            await self.use_tenant(rows[0]["tenant_id"])
+            arguments = [statement.arguments(values) for values in rows]
+            returned: list[Row] = await self._guard(
+                self._connection.fetchmany(statement.sql, arguments), statement.doing
+            )
+            return returned
+
+    async def write_one(self, statement: Statement, values: Values) -> Row | None:
+        """As `fetch_one`, for a statement that a unique index may refuse: the transaction stays usable."""
+        return await self.atomically(lambda inner: inner.fetch_one(statement, values), statement.doing)
+
+    async def atomically(self, work: Callable[[Transaction], Awaitable[T]], doing: str) -> T:
+        """Run `work` so that all or nothing of it happens, without ending the transaction on failure."""
+        async with self._turn:
+            inner = Transaction(self._connection, self.settings)
+            inner._tenant_id = self._tenant_id
+            await self._command("SAVEPOINT inner_work", doing)
+            try:
+                result = await work(inner)
+            except Exception:
+                # The tenant goes back to what it was before the savepoint, as every SET LOCAL does.
+                await self._command("ROLLBACK TO SAVEPOINT inner_work", doing)
+                await self._command("RELEASE SAVEPOINT inner_work", doing)
+                raise
+            finally:
+                inner._ended = True
+                self._interrupted |= inner._interrupted
+            await self._command("RELEASE SAVEPOINT inner_work", doing)
+            self._tenant_id = inner._tenant_id
+            return result
+
+    async def copy_rows(
+        self, table: str, columns: list[str], rows: list[tuple[Any, ...]], doing: str
+    ) -> None:
+        """Write `rows` by binary COPY, the fastest way for many. The values are in the order of `columns`."""
+        async with self._turn:
+            await self._guard(
+                self._connection.copy_records_to_table(table, columns=columns, records=rows), doing
+            )
+
+    async def use_tenant(self, tenant_id: UUID) -> None:
+        """Let the row-level-security policies show this tenant's rows, where they are switched on."""
+        if self.settings.row_level_security and tenant_id != self._tenant_id:
+            # A UUID has no character that could end the quotes, and SET takes no parameters.
+            await self._command(f"SET LOCAL app.tenant_id = '{UUID(str(tenant_id))}'", "choosing the tenant")
+            self._tenant_id = tenant_id
+
+    async def begin(self) -> None:
+        """Open the transaction."""
+        await self._command("BEGIN", "beginning a transaction")
+
+    async def commit(self) -> None:
+        """Make everything durable.
+
+        Raises:
+            StoreError: An earlier statement failed for good or was cancelled, so that everything was undone.
+        """
+        async with self._turn:
+            if self._ended:
+                return
+            self._ended = True
+            end = "ROLLBACK" if self._interrupted else "COMMIT"
+            status = await self._command(end, "committing", ending=True)
+        if status != "COMMIT":
+            raise StoreError(
+                "committing: nothing was saved, because an earlier statement of this transaction failed or was "
+                "cancelled and its error was not passed on: let it leave the block, then repeat the whole"
+            )
+
+    async def rollback(self) -> None:
+        """Undo everything."""
+        async with self._turn:
+            if not self._ended:
+                self._ended = True
+                await self._command("ROLLBACK", "rolling back", ending=True)
+
+    async def _fetch(self, statement: Statement, values: Values) -> list[Row]:
+        await self.use_tenant(values["tenant_id"])
+        arguments = statement.arguments(values)
+        rows: list[Row] = await self._guard(
+            self._connection.fetch(statement.sql, *arguments), subject(statement, values)
+        )
+        return rows
+
+    async def _command(self, sql: str, doing: str, *, ending: bool = False) -> str:
+        status: str = await self._guard(self._connection.execute(sql), doing, ending=ending)
+        return status
+
+    async def _guard(self, call: Awaitable[Any], doing: str, *, ending: bool = False) -> Any:
+        if self._ended and not ending:
+            _discard(call)
+            raise StoreError(f"{doing}: the unit of work has ended: begin another one")
+        try:
+            return await call
+        except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
+            failure = as_store_error(error, doing)
+        except BaseException:
+            # A cancelled statement may have taken effect or not, so nothing of the transaction may be kept.
+            self._interrupted = True
+            raise
+        # Outside of the except block, so that the driver's error is not chained: its text may hold values.
+        raise failure
+
+
+def subject(statement: Statement, values: Values) -> str:
+    """What an error message says was being done, and to which entity."""
+    return f"{statement.doing} {values['id']}" if "id" in values else statement.doing
+
+
+def _discard(call: Awaitable[Any]) -> None:
+    close = getattr(call, "close", None)
+    if close is not None:
+        close()

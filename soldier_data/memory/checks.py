@@ -1,0 +1,103 @@
+"""What both memory stores check before they write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from soldier_data.base.embeddings import check_embedding
+from soldier_data.base.values import check_integer, check_storable, check_text
+from soldier_data.errors import ConflictError, NotFoundError, ValidationError
+from soldier_data.memory.models import Entity, Episode, Relationship
+
+MAX_GROUP_ID_BYTES = 2_000
+"""A B-tree index of PostgreSQL takes rows of 2,700 bytes."""
+
+
+def check_remembered(entity: Episode | Entity | Relationship, dimensions: int) -> None:
+    """Check that `entity` can be stored, its embedding having `dimensions` numbers.
+
+    Raises:
+        ValidationError: Names the field.
+    """
+    check_storable(entity)
+    if len(entity.group_id.encode()) > MAX_GROUP_ID_BYTES:
+        raise ValidationError(
+            f"group_id is longer than {MAX_GROUP_ID_BYTES} bytes, too long for an index: shorten it",
+            field="group_id",
+        )
+    if not isinstance(entity, Relationship) and entity.embedding is not None:
+        check_embedding(entity.embedding, dimensions, "embedding")
+
+
+def check_episodes(episodes: Sequence[Episode], dimensions: int) -> None:
+    """Check each episode, that all are of one tenant, and that none is in the list twice.
+
+    Raises:
+        ValidationError: Names the episode's place in the list and the field.
+        ConflictError: An id is in the list twice.
+    """
+    ids: set[UUID] = set()
+    for place, episode in enumerate(episodes):
+        _check_listed(place, episode, dimensions)
+        if episode.tenant_id != episodes[0].tenant_id:
+            raise ValidationError(
+                f"episodes[{place}].tenant_id differs from that of the first: add each tenant's in a call of its own",
+                field="tenant_id",
+            )
+        ids.add(episode.id)
+    if len(ids) < len(episodes):
+        raise ConflictError("adding episodes: an id is in the list twice: keep one of them")
+
+
+def _check_listed(place: int, episode: Episode, dimensions: int) -> None:
+    try:
+        check_remembered(episode, dimensions)
+    except ValidationError as error:
+        fault = error
+    else:
+        return
+    raise ValidationError(f"episodes[{place}]: {fault}", field=fault.field)
+
+
+def check_filters(**given: str | UUID | None) -> dict[str, str | UUID]:
+    """The filters that are not None, their texts checked.
+
+    Raises:
+        ValidationError: Names the filter.
+    """
+    filters = {name: value for name, value in given.items() if value is not None}
+    for name, value in filters.items():
+        if isinstance(value, str):
+            check_text(value, name)
+    return filters
+
+
+def check_traversal(group_id: str, depth: int, relation_types: Iterable[str] | None) -> list[str] | None:
+    """Check what a traversal is asked for; returns the types as a list.
+
+    Raises:
+        ValidationError: Names the parameter.
+    """
+    check_text(group_id, "group_id")
+    check_integer(depth, "depth")
+    if relation_types is None:
+        return None
+    types = list(relation_types)
+    for type_ in types:
+        check_text(type_, "relation_types")
+    return types
+
+
+def id_taken(doing: str) -> ConflictError:
+    """What adding raises when an id exists."""
+    return ConflictError(
+        f"{doing}: an id exists, perhaps of something deleted: nothing was added, use a new id"
+    )
+
+
+def missing_end(doing: str) -> NotFoundError:
+    """What writing a relationship raises when one of its entities is missing."""
+    return NotFoundError(
+        f"{doing}: its from_entity_id or to_entity_id names no entity of the tenant (any more): add the entity first"
+    )

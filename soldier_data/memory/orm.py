@@ -1,0 +1,123 @@
+"""The tables of the memory domain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Double, ForeignKeyConstraint, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from soldier_data.base.orm import LIVING, Base, SoftDeleted, TenantKey, purge_index
+
+
+class MemoryRow(TenantKey, SoftDeleted):
+    """Columns of everything remembered.
+
+    Attributes:
+        write_id: As in `base.orm.Revisioned`: how a repeated call knows its own row.
+    """
+
+    group_id: Mapped[str] = mapped_column(sort_order=1)
+    recorded_at: Mapped[datetime] = mapped_column(sort_order=100)
+    write_id: Mapped[UUID] = mapped_column(sort_order=104)
+
+
+def _page_index(table: str) -> Index:
+    return Index(f"ix_{table}_page", "tenant_id", "group_id", "recorded_at", "id", postgresql_where=LIVING)
+
+
+class EpisodeRow(MemoryRow, Base):
+    """`Episode`. Each index by time serves a search that is filtered by its column, newest first.
+
+    There is none by agent: a tenant has few of them, each with a large part of the episodes, which the index of
+    the whole tenant finds nearly as fast.
+
+    Attributes:
+        content_folded: What text search compares, by `memory.search.fold`.
+    """
+
+    __tablename__ = "episodes"
+    __table_args__ = (
+        Index("ix_episodes_page", "tenant_id", "group_id", "occurred_at", "id", postgresql_where=LIVING),
+        Index("ix_episodes_tenant", "tenant_id", "occurred_at", "id", postgresql_where=LIVING),
+        Index(
+            "ix_episodes_customer",
+            "tenant_id",
+            "customer_profile_id",
+            "occurred_at",
+            "id",
+            postgresql_where=LIVING,
+        ),
+        Index("ix_episodes_session", "tenant_id", "session_id", "occurred_at", "id", postgresql_where=LIVING),
+        # Without the tenant: leading with it takes the extension btree_gin and makes writing dearer, and gains
+        # nothing where PostgreSQL weighs this index against the tenant's own, as `text_search_episodes` lets it.
+        # Roles that row-level security binds search by time: LIKE is not leakproof, so their policy comes first.
+        Index(
+            "ix_episodes_words",
+            "content_folded",
+            postgresql_using="gin",
+            postgresql_ops={"content_folded": "gin_trgm_ops"},
+            postgresql_where=LIVING,
+        ),
+        purge_index("episodes"),
+    )
+
+    agent_id: Mapped[UUID | None]
+    customer_profile_id: Mapped[UUID | None]
+    session_id: Mapped[UUID | None]
+    content: Mapped[str]
+    content_folded: Mapped[str]
+    content_type: Mapped[str]
+    source: Mapped[str]
+    source_metadata: Mapped[dict[str, Any]]
+    importance: Mapped[float] = mapped_column(Double)
+    occurred_at: Mapped[datetime]
+    embedding: Mapped[list[float] | None]
+    embedding_model: Mapped[str | None]
+    entity_ids: Mapped[list[UUID]]
+
+
+class EntityRow(MemoryRow, Base):
+    """`Entity`."""
+
+    __tablename__ = "entities"
+    __table_args__ = (_page_index("entities"), purge_index("entities"))
+
+    name: Mapped[str]
+    entity_type: Mapped[str]
+    attributes: Mapped[dict[str, Any]]
+    valid_from: Mapped[datetime]
+    valid_to: Mapped[datetime | None]
+    embedding: Mapped[list[float] | None]
+
+
+class RelationshipRow(MemoryRow, Base):
+    """`Relationship`. The indexes of the ends hold deleted rows too, because the foreign keys look for those."""
+
+    __tablename__ = "relationships"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "from_entity_id"],
+            ["entities.tenant_id", "entities.id"],
+            name="fk_relationships_from_entity",
+        ),
+        ForeignKeyConstraint(
+            ["tenant_id", "to_entity_id"],
+            ["entities.tenant_id", "entities.id"],
+            name="fk_relationships_to_entity",
+        ),
+        _page_index("relationships"),
+        Index("ix_relationships_from", "tenant_id", "from_entity_id"),
+        Index("ix_relationships_to", "tenant_id", "to_entity_id"),
+        purge_index("relationships"),
+    )
+
+    from_entity_id: Mapped[UUID]
+    to_entity_id: Mapped[UUID]
+    relation_type: Mapped[str]
+    attributes: Mapped[dict[str, Any]]
+    confidence: Mapped[float] = mapped_column(Double)
+    valid_from: Mapped[datetime]
+    valid_to: Mapped[datetime | None]

@@ -1,0 +1,372 @@
+"""The memory store on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from soldier_data.base.database import Executor
+from soldier_data.base.embeddings import check_query
+from soldier_data.base.models import new_id, utcnow
+from soldier_data.base.paging import Cursor, check_page
+from soldier_data.base.revisioned import delete_row
+from soldier_data.base.statements import Statement
+from soldier_data.base.transaction import Row, Transaction, Values
+from soldier_data.base.values import check_moment, check_text, moment_before
+from soldier_data.errors import ConflictError
+from soldier_data.memory import graph
+from soldier_data.memory import statements as sql
+from soldier_data.memory.checks import (
+    check_episodes,
+    check_filters,
+    check_remembered,
+    check_traversal,
+    id_taken,
+    missing_end,
+)
+from soldier_data.memory.models import ContentType, Entity, Episode, Relationship
+from soldier_data.memory.search import EpisodeFilter, candidates, fold, words_of
+from soldier_data.memory.store import MemoryStore
+
+_COLUMNS = [column.name for column in sql.EPISODES.columns]
+
+# So many that COPY's own round trips do not count, and so few that each COPY ends well within the command timeout.
+_ROWS_AT_A_TIME = 5_000
+
+# What pg_trgm makes a trigram of.
+_INDEXED = re.compile(r"[^\W_]{3}")
+
+_LITERALLY = str.maketrans({character: f"\\{character}" for character in "\\%_"})
+
+
+class PostgresMemoryStore(MemoryStore):
+    """`MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
+
+    def __init__(self, database: Executor) -> None:
+        self._db = database
+
+    @property
+    def _dimensions(self) -> int:
+        return self._db.settings.embedding_dimensions
+
+    async def add_episode(self, episode: Episode) -> UUID:
+        check_remembered(episode, self._dimensions)
+        return await self._add(sql.add_episode, episode)
+
+    async def add_episodes(self, episodes: Iterable[Episode]) -> int:
+        listed = list(episodes)
+        check_episodes(listed, self._dimensions)
+        if not listed:
+            return 0
+        write_id = new_id()
+
+        async def work(transaction: Transaction) -> None:
+            for start in range(0, len(listed), _ROWS_AT_A_TIME):
+                rows = [_values(episode, write_id) for episode in listed[start : start + _ROWS_AT_A_TIME]]
+                await _write_episodes(transaction, rows)
+
+        try:
+            await self._db.atomically(work, "adding episodes")
+        except ConflictError:
+            taken = True
+        else:
+            taken = False
+        # COPY cannot tell the rows of an unanswered attempt of this very call, which are all there or none is.
+        if taken and await self._db.fetch_one(sql.own_episode, _values(listed[0], write_id)) is None:
+            raise id_taken("adding episodes")
+        return len(listed)
+
+    async def get_episode(self, tenant_id: UUID, episode_id: UUID) -> Episode | None:
+        row = await self._db.fetch_one(sql.get_episode, {"tenant_id": tenant_id, "id": episode_id})
+        return _episode(row) if row else None
+
+    async def get_episodes(
+        self, tenant_id: UUID, group_id: str, *, limit: int = 100, before: Cursor | None = None
+    ) -> list[Episode]:
+        check_text(group_id, "group_id")
+        check_page(limit)
+        values: dict[str, Any] = {"tenant_id": tenant_id, "group_id": group_id, "limit": limit}
+        if before is not None:
+            check_moment(before.at, "before")
+            values |= {"before_at": before.at, "before_id": before.id}
+        rows = await self._db.fetch_all(sql.get_episodes(before=before is not None), values)
+        return [_episode(row) for row in rows]
+
+    async def delete_episode(self, tenant_id: UUID, episode_id: UUID) -> bool:
+        return await delete_row(self._db, sql.delete_episode, {"tenant_id": tenant_id, "id": episode_id})
+
+    async def vector_search_episodes(
+        self,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        *,
+        group_id: str | None = None,
+        agent_id: UUID | None = None,
+        customer_profile_id: UUID | None = None,
+        session_id: UUID | None = None,
+        content_type: ContentType | None = None,
+        occurred_after: datetime | None = None,
+        occurred_before: datetime | None = None,
+        limit: int = 10,
+        min_score: float = 0.0,
+    ) -> list[tuple[Episode, float]]:
+        filters = EpisodeFilter(
+            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
+        ).checked()
+        check_page(limit)
+        check_query(query_embedding, self._dimensions, min_score)
+        values = {
+            **filters,
+            "tenant_id": tenant_id,
+            "query": query_embedding,
+            "max_distance": 1.0 - min_score,
+            "limit": limit,
+        }
+        rows = await self._db.fetch_all(sql.vector_search_episodes(frozenset(filters)), values)
+        return [(_episode(row), 1.0 - row["distance"]) for row in rows]
+
+    async def text_search_episodes(
+        self,
+        query: str,
+        tenant_id: UUID,
+        *,
+        group_id: str | None = None,
+        agent_id: UUID | None = None,
+        customer_profile_id: UUID | None = None,
+        session_id: UUID | None = None,
+        content_type: ContentType | None = None,
+        occurred_after: datetime | None = None,
+        occurred_before: datetime | None = None,
+        limit: int = 10,
+    ) -> list[Episode]:
+        filters = EpisodeFilter(
+            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
+        ).checked()
+        check_page(limit)
+        words = words_of(query)
+        if not words:
+            return []
+        values = {**filters, **_patterns(words), "tenant_id": tenant_id, "limit": limit}
+        statement = sql.text_search_episodes(frozenset(filters), indexed="pattern" in values)
+        return [_episode(row) for row in await self._db.fetch_all(statement, values)]
+
+    async def hybrid_search_episodes(
+        self,
+        query: str,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        *,
+        group_id: str | None = None,
+        agent_id: UUID | None = None,
+        customer_profile_id: UUID | None = None,
+        session_id: UUID | None = None,
+        content_type: ContentType | None = None,
+        occurred_after: datetime | None = None,
+        occurred_before: datetime | None = None,
+        limit: int = 10,
+    ) -> list[tuple[Episode, float]]:
+        filters = EpisodeFilter(
+            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
+        ).checked()
+        check_page(limit)
+        check_query(query_embedding, self._dimensions, min_score=0.0)
+        words = words_of(query)
+        values = {
+            **filters,
+            **_patterns(words),
+            "tenant_id": tenant_id,
+            "query": query_embedding,
+            # Every content contains all of no words, but such a query finds nothing.
+            "text_candidates": candidates(limit) if words else 0,
+            "vector_candidates": candidates(limit),
+            "limit": limit,
+        }
+        statement = sql.hybrid_search_episodes(frozenset(filters), indexed="pattern" in values)
+        return [(_episode(row), row["score"]) for row in await self._db.fetch_all(statement, values)]
+
+    async def add_entity(self, entity: Entity) -> UUID:
+        check_remembered(entity, self._dimensions)
+        return await self._add(sql.add_entity, entity)
+
+    async def get_entity(self, tenant_id: UUID, entity_id: UUID) -> Entity | None:
+        row = await self._db.fetch_one(sql.get_entity, {"tenant_id": tenant_id, "id": entity_id})
+        return _entity(row) if row else None
+
+    async def get_entities(
+        self, tenant_id: UUID, group_id: str, *, entity_type: str | None = None, limit: int = 100
+    ) -> list[Entity]:
+        filters = check_filters(group_id=group_id, entity_type=entity_type)
+        check_page(limit)
+        statement = sql.get_entities(frozenset(filters))
+        rows = await self._db.fetch_all(statement, {**filters, "tenant_id": tenant_id, "limit": limit})
+        return [_entity(row) for row in rows]
+
+    async def update_entity(self, entity: Entity) -> bool:
+        check_remembered(entity, self._dimensions)
+        return await self._db.fetch_one(sql.update_entity, _values(entity, new_id())) is not None
+
+    async def delete_entity(self, tenant_id: UUID, entity_id: UUID) -> bool:
+        return await delete_row(self._db, graph.delete_entity, {"tenant_id": tenant_id, "id": entity_id})
+
+    async def vector_search_entities(
+        self,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        *,
+        group_id: str | None = None,
+        entity_type: str | None = None,
+        limit: int = 10,
+        min_score: float = 0.0,
+    ) -> list[tuple[Entity, float]]:
+        filters = check_filters(group_id=group_id, entity_type=entity_type)
+        check_page(limit)
+        check_query(query_embedding, self._dimensions, min_score)
+        values = {
+            **filters,
+            "tenant_id": tenant_id,
+            "query": query_embedding,
+            "max_distance": 1.0 - min_score,
+            "limit": limit,
+        }
+        rows = await self._db.fetch_all(sql.vector_search_entities(frozenset(filters)), values)
+        return [(_entity(row), 1.0 - row["distance"]) for row in rows]
+
+    async def add_relationship(self, relationship: Relationship) -> UUID:
+        check_remembered(relationship, self._dimensions)
+        row = await self._db.fetch_one(graph.add_relationship, _values(relationship, new_id()))
+        assert row is not None
+        if not row["ends_live"]:
+            raise missing_end(f"adding the relationship {relationship.id}")
+        if not row["written"]:
+            raise id_taken(f"adding the relationship {relationship.id}")
+        return relationship.id
+
+    async def get_relationship(self, tenant_id: UUID, relationship_id: UUID) -> Relationship | None:
+        row = await self._db.fetch_one(sql.get_relationship, {"tenant_id": tenant_id, "id": relationship_id})
+        return _relationship(row) if row else None
+
+    async def get_relationships(
+        self,
+        tenant_id: UUID,
+        group_id: str,
+        *,
+        from_entity_id: UUID | None = None,
+        to_entity_id: UUID | None = None,
+        relation_type: str | None = None,
+    ) -> list[Relationship]:
+        filters = check_filters(
+            group_id=group_id,
+            from_entity_id=from_entity_id,
+            to_entity_id=to_entity_id,
+            relation_type=relation_type,
+        )
+        statement = sql.get_relationships(frozenset(filters))
+        rows = await self._db.fetch_all(statement, {**filters, "tenant_id": tenant_id})
+        return [_relationship(row) for row in rows]
+
+    async def update_relationship(self, relationship: Relationship) -> bool:
+        check_remembered(relationship, self._dimensions)
+        row = await self._db.fetch_one(graph.update_relationship, _values(relationship, new_id()))
+        assert row is not None
+        if row["stored"] and not row["ends_live"]:
+            raise missing_end(f"updating the relationship {relationship.id}")
+        written: bool = row["written"]
+        return written
+
+    async def delete_relationship(self, tenant_id: UUID, relationship_id: UUID) -> bool:
+        key = {"tenant_id": tenant_id, "id": relationship_id}
+        return await delete_row(self._db, sql.delete_relationship, key)
+
+    async def traverse_from_entities(
+        self,
+        entity_ids: Iterable[UUID],
+        tenant_id: UUID,
+        group_id: str,
+        *,
+        depth: int = 2,
+        relation_types: Iterable[str] | None = None,
+    ) -> list[Entity]:
+        types = check_traversal(group_id, depth, relation_types)
+        starts = list(entity_ids)
+        if depth < 1 or not starts:
+            return []
+        values = {
+            "tenant_id": tenant_id,
+            "group_id": group_id,
+            "ids": starts,
+            "depth": depth,
+            "relation_types": types,
+        }
+        rows = await self._db.fetch_all(graph.traverse(relation_types=types is not None), values)
+        return [_entity(row) for row in rows]
+
+    async def delete_by_group(self, tenant_id: UUID, group_id: str) -> int:
+        check_text(group_id, "group_id")
+        values = {"tenant_id": tenant_id, "group_id": group_id, "now": utcnow(), "write_id": new_id()}
+        return await self._count(graph.delete_by_group, values)
+
+    async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
+        values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
+        return await self._count(graph.purge_deleted, values)
+
+    async def _add(self, statement: Statement, entity: Episode | Entity) -> UUID:
+        if await self._db.fetch_one(statement, _values(entity, new_id())) is None:
+            raise id_taken(f"{statement.doing} {entity.id}")
+        return entity.id
+
+    async def _count(self, statement: Statement, values: Values) -> int:
+        row = await self._db.fetch_one(statement, values)
+        assert row is not None
+        how_many: int = row["how_many"]
+        return how_many
+
+
+async def _write_episodes(transaction: Transaction, rows: list[Values]) -> None:
+    if not transaction.settings.row_level_security:
+        records = [tuple(row[name] for name in _COLUMNS) for row in rows]
+        await transaction.copy_rows("episodes", _COLUMNS, records, "adding episodes")
+        return
+    # PostgreSQL refuses COPY to a table whose policies bind the role.
+    added = await transaction.fetch_many(sql.add_episode, rows)
+    if len(added) < len(rows):
+        raise id_taken("adding episodes")
+
+
+def _patterns(words: list[str]) -> dict[str, Any]:
+    """The words as the parameters of a text search: one that the trigram index can find apart from the others."""
+    indexed = max((word for word in words if _INDEXED.search(word)), key=len, default=None)
+    patterns: dict[str, Any] = {"patterns": [_pattern(word) for word in words if word != indexed]}
+    if indexed is not None:
+        patterns |= {"pattern": _pattern(indexed), "planned_anew": True}
+    return patterns
+
+
+def _pattern(word: str) -> str:
+    return f"%{word.translate(_LITERALLY)}%"
+
+
+def _values(entity: Episode | Entity | Relationship, write_id: UUID) -> Values:
+    """The columns of the entity's row. Fields are columns of the same name, documents are JSON text."""
+    values = dict(entity.__dict__, write_id=write_id)
+    if isinstance(entity, Episode):
+        values["source_metadata"] = json.dumps(entity.source_metadata)
+        values["content_folded"] = fold(entity.content)
+    else:
+        values["attributes"] = json.dumps(entity.attributes)
+    return values
+
+
+def _episode(row: Row) -> Episode:
+    return Episode.model_validate({**row, "source_metadata": json.loads(row["source_metadata"])})
+
+
+def _entity(row: Row) -> Entity:
+    return Entity.model_validate({**row, "attributes": json.loads(row["attributes"])})
+
+
+def _relationship(row: Row) -> Relationship:
+    return Relationship.model_validate({**row, "attributes": json.loads(row["attributes"])})

@@ -1,0 +1,134 @@
+"""What a search means: filters, words, rankings and their fusion, and the way through a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from soldier_data.base.embeddings import cosine_similarity, to_float32
+from soldier_data.base.values import check_moment, check_text
+from soldier_data.memory.models import Entity, Episode
+
+Embedded = TypeVar("Embedded", Episode, Entity)
+
+FUSION_CONSTANT = 60
+"""The k of reciprocal-rank fusion, as in Cormack, Clarke and Büttcher (SIGIR 2009): it keeps the first few places
+of one ranking from outweighing everything in the other."""
+
+_FEWEST_CANDIDATES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeFilter:
+    """Which episodes a search looks at. None means any."""
+
+    group_id: str | None
+    agent_id: UUID | None
+    customer_profile_id: UUID | None
+    session_id: UUID | None
+    content_type: str | None
+    occurred_after: datetime | None
+    occurred_before: datetime | None
+
+    def checked(self) -> dict[str, Any]:
+        """The conditions that are set, by name.
+
+        Raises:
+            ValidationError: A text or a moment is none that could be stored. Names the parameter.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {name: value for name, value in values.items() if value is not None}
+        for name, value in given.items():
+            if isinstance(value, str):
+                check_text(value, name)
+            elif isinstance(value, datetime):
+                check_moment(value, name)
+        return given
+
+    def matches(self, episode: Episode) -> bool:
+        """Whether the search looks at `episode`."""
+        return (
+            self.group_id in (None, episode.group_id)
+            and self.agent_id in (None, episode.agent_id)
+            and self.customer_profile_id in (None, episode.customer_profile_id)
+            and self.session_id in (None, episode.session_id)
+            and self.content_type in (None, episode.content_type)
+            and (self.occurred_after is None or episode.occurred_at >= self.occurred_after)
+            and (self.occurred_before is None or episode.occurred_at < self.occurred_before)
+        )
+
+
+def fold(text: str) -> str:
+    """`text` without the difference between upper and lower case, by Unicode's rules for caseless matching.
+
+    Done here and not by the database, whose answer depends on the locale that it was created with.
+    """
+    return text.casefold()
+
+
+def words_of(query: str) -> list[str]:
+    """The words that an episode must contain: what stands between white space, folded, each once.
+
+    Raises:
+        ValidationError: `query` holds NUL or half of a surrogate pair.
+    """
+    check_text(query, "query")
+    return list(dict.fromkeys(fold(query).split()))
+
+
+def containing(episodes: Iterable[Episode], query: str) -> list[Episode]:
+    """The episodes that contain every word of `query`, newest first."""
+    words = words_of(query)
+    if not words:
+        return []
+    found = []
+    for episode in episodes:
+        content = fold(episode.content)
+        if all(word in content for word in words):
+            found.append(episode)
+    return sorted(found, key=Episode.position, reverse=True)
+
+
+def by_similarity(
+    entities: Iterable[Embedded], query: Sequence[float], min_score: float = -1.0
+) -> list[tuple[float, Embedded]]:
+    """Those that have an embedding, with their cosine similarity to `query`, best first."""
+    wanted = to_float32(query)
+    scored = [
+        (cosine_similarity(wanted, entity.embedding), entity)
+        for entity in entities
+        if entity.embedding is not None
+    ]
+    found = [(score, entity) for score, entity in scored if score >= min_score]
+    return sorted(found, key=lambda item: (-item[0], item[1].id))
+
+
+def candidates(limit: int) -> int:
+    """How many episodes of each ranking are fused when `limit` are wanted."""
+    return max(limit, _FEWEST_CANDIDATES)
+
+
+def fuse(rankings: Iterable[Sequence[Episode]], limit: int) -> list[tuple[Episode, float]]:
+    """The episodes that rank best in all rankings together, by reciprocal-rank fusion."""
+    fused: dict[UUID, tuple[Episode, float]] = {}
+    for ranking in rankings:
+        for rank, episode in enumerate(ranking[: candidates(limit)], start=1):
+            _, score = fused.get(episode.id, (episode, 0.0))
+            fused[episode.id] = (episode, score + 1.0 / (FUSION_CONSTANT + rank))
+    return sorted(fused.values(), key=lambda item: (-item[1], item[0].id))[:limit]
+
+
+def walk(starts: set[UUID], edges: Sequence[tuple[UUID, UUID]], nodes: set[UUID], depth: int) -> list[UUID]:
+    """The nodes that up to `depth` edges lead to, breadth first, inside a distance by id."""
+    frontier = starts & nodes if depth >= 1 else set()
+    reached = sorted(frontier)
+    while frontier and depth >= 1:
+        ahead = {to for from_, to in edges if from_ in frontier}
+        behind = {from_ for from_, to in edges if to in frontier}
+        frontier = (ahead | behind) & nodes - set(reached)
+        reached += sorted(frontier)
+        depth -= 1
+    return reached
