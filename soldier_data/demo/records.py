@@ -84,7 +84,7 @@ async def episodes(
     source_of: dict[str, EpisodeSource] = {"customer": "user", "agent": "agent"}
     said = [turn for turn in exchange.turns if turn.role in source_of and turn.text.strip()]
     vectors = await provider.embed_batch([turn.text for turn in said])
-    mentioned = [_customer_id(session)]
+    mentioned = [customer_entity_id(session)]
     if exchange.task:
         mentioned.append(_task_id(session, exchange.task))
     return [
@@ -126,7 +126,7 @@ async def learn_profile(uow: UnitOfWork, profile: CustomerProfile, conversation:
 
 async def learn_relationship(uow: UnitOfWork, session: Session, name: str, task: str) -> None:
     """Remember that the customer asked for a task."""
-    customer_id, task_id = _customer_id(session), _task_id(session, task)
+    customer_id, task_id = customer_entity_id(session), _task_id(session, task)
     relationship_id = uuid5(customer_id, task)
     if await uow.memory.get_relationship(session.tenant_id, relationship_id) is not None:
         return
@@ -155,7 +155,8 @@ async def _unless_known(adding: Awaitable[UUID]) -> None:
         await adding
 
 
-def _customer_id(session: Session) -> UUID:
+def customer_entity_id(session: Session) -> UUID:
+    """The id of the entity that stands for the customer of a session."""
     return uuid5(session.agent_id, f"customer {session.user_channel_id}")
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from soldier_data.base.engine import open_connection
 from soldier_data.data_layer import DataLayer
+from soldier_data.demo.recall import neighbourhood, profile, what_was_said
 from soldier_data.demo.replay import Replay, Stopwatch
+from soldier_data.demo.tables import Column, make_table, one_line
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.schema import metadata
 from soldier_data.sessions.models import Session
@@ -31,6 +32,10 @@ async def show(console: Console, data: DataLayer, replay: Replay, provider: Embe
         replay.desk.agent.tenant_id, replay.desk.agent.id, limit=_SESSIONS_READ
     )
     console.print(active_sessions(sessions, replay))
+    console.print(await what_was_said(data, replay, provider))
+    customer = most_frequent_customer(sessions)
+    console.print(await profile(data, customer, replay.stopwatch))
+    console.print(await neighbourhood(data, customer, replay.stopwatch))
     if isinstance(data.sessions, RedisSessionStore):
         console.print(await tiers(data.sessions, sessions[0], replay.stopwatch))
     console.print(await rows_per_table(data, replay))
@@ -40,12 +45,12 @@ async def show(console: Console, data: DataLayer, replay: Replay, provider: Embe
 async def found_rules(data: DataLayer, replay: Replay, provider: EmbeddingProvider) -> Table:
     """For some customer sentences, the rules that are most like them."""
     agent = replay.desk.agent
-    table = _table(
+    table = make_table(
         "Rules found by vector search",
-        _Column("What a customer said", share=5),
-        _Column("Score", right=True),
-        _Column("Rule", share=3),
-        _Column("What to do", share=4),
+        Column("What a customer said", share=5),
+        Column("Score", right=True),
+        Column("Rule", share=3),
+        Column("What to do", share=4),
     )
     for sentence in list(replay.sentences.values())[:_SENTENCES_SHOWN]:
         with replay.stopwatch.measure("find rules by vector search"):
@@ -54,23 +59,29 @@ async def found_rules(data: DataLayer, replay: Replay, provider: EmbeddingProvid
             )
         for place, (rule, score) in enumerate(found):
             said = sentence if place == 0 else ""
-            table.add_row(_one_line(said), f"{score:.2f}", rule.name, _one_line(rule.action_text))
+            table.add_row(one_line(said), f"{score:.2f}", rule.name, one_line(rule.action_text))
         table.add_section()
     return table
+
+
+def most_frequent_customer(sessions: Sequence[Session]) -> Session:
+    """A session of the customer who has the most of them."""
+    counts = Counter(session.user_channel_id for session in sessions)
+    return max(sessions, key=lambda session: (counts[session.user_channel_id], session.user_channel_id))
 
 
 def active_sessions(sessions: Sequence[Session], replay: Replay) -> Table:
     """The sessions with the most turns."""
     names = {scenario.id: scenario.name for scenario in replay.desk.scenarios.values()}
-    table = _table(
+    table = make_table(
         f"The most active of {len(sessions):,} sessions",
-        _Column("Conversation"),
-        _Column("Customer", share=3),
-        _Column("Turns", right=True),
-        _Column("Steps", right=True),
-        _Column("Stands in", share=3),
-        _Column("At", share=4),
-        _Column("Status"),
+        Column("Conversation"),
+        Column("Customer", share=3),
+        Column("Turns", right=True),
+        Column("Steps", right=True),
+        Column("Stands in", share=3),
+        Column("At", share=4),
+        Column("Status"),
     )
     for session in sorted(sessions, key=lambda session: -session.turn_count)[:_SESSIONS_SHOWN]:
         visit = session.last_visit
@@ -88,12 +99,12 @@ def active_sessions(sessions: Sequence[Session], replay: Replay) -> Table:
 
 async def tiers(store: RedisSessionStore, session: Session, stopwatch: Stopwatch) -> Table:
     """One session on its way from the hot tier to the persistent one and back."""
-    table = _table(
+    table = make_table(
         "A session demoted and promoted again",
-        _Column("What is done"),
-        _Column("Tier before"),
-        _Column("Tier after"),
-        _Column("Took", right=True),
+        Column("What is done"),
+        Column("Tier before"),
+        Column("Tier after"),
+        Column("Took", right=True),
     )
 
     async def row(what: str, before: Tier | None, started: float) -> Tier | None:
@@ -116,7 +127,7 @@ async def tiers(store: RedisSessionStore, session: Session, stopwatch: Stopwatch
 
 async def rows_per_table(data: DataLayer, replay: Replay) -> Table:
     """How many rows of the tenant each table holds."""
-    table = _table("What is stored now", _Column("Table"), _Column("Rows", right=True))
+    table = make_table("What is stored now", Column("Table"), Column("Rows", right=True))
     connection = await open_connection(data.settings)
     try:
         for name in sorted(metadata.tables):
@@ -135,10 +146,10 @@ async def rows_per_table(data: DataLayer, replay: Replay) -> Table:
 
 def operations(stopwatch: Stopwatch) -> Table:
     """How often each operation was done, and how long it took."""
-    table = _table(
+    table = make_table(
         "Time per operation",
-        _Column("Operation", share=1),
-        *(_Column(header, right=True) for header in ("Times", "Median", "95 % within", "Slowest")),
+        Column("Operation", share=1),
+        *(Column(header, right=True) for header in ("Times", "Median", "95 % within", "Slowest")),
     )
     for operation, seconds in stopwatch.seconds.items():
         within = quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
@@ -148,36 +159,3 @@ def operations(stopwatch: Stopwatch) -> Table:
             *(f"{value * 1000:,.2f} ms" for value in (median(seconds), within, max(seconds))),
         )
     return table
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column of a table: as wide as what is in it, or, with a share, what the others leave."""
-
-    header: str
-    share: int | None = None
-    right: bool = False
-
-
-def _table(title: str, *columns: _Column) -> Table:
-    table = Table(
-        title=title,
-        title_style="bold",
-        title_justify="left",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        expand=any(column.share for column in columns),
-    )
-    for column in columns:
-        table.add_column(
-            column.header,
-            justify="right" if column.right else "left",
-            ratio=column.share,
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-    return table
-
-
-def _one_line(words: str) -> str:
-    return " ".join(words.split())

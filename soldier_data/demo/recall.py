@@ -1,0 +1,95 @@
+"""What the demonstration shows of what was remembered: searches, a customer, and who asks for what."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from soldier_data.data_layer import DataLayer
+from soldier_data.demo.records import GRAPH, customer_entity_id
+from soldier_data.demo.replay import Replay, Stopwatch
+from soldier_data.demo.tables import Column, make_table, one_line
+from soldier_data.providers.embeddings import EmbeddingProvider
+from soldier_data.sessions.models import Session
+
+_FOUND_SHOWN = 3
+_NAMES_SHOWN = 6
+
+
+async def what_was_said(data: DataLayer, replay: Replay, provider: EmbeddingProvider) -> Table:
+    """One sentence, looked for by its vector, by its longest word, and by both."""
+    tenant_id = replay.desk.agent.tenant_id
+    sentence = max(replay.sentences.values(), key=len)
+    word = max((word for word in sentence.split() if word.isalpha()), key=len, default=sentence)
+    vector = await provider.embed(sentence)
+    table = make_table(
+        f"What was said before, like: {one_line(sentence)[:50]}…",
+        Column("Search"),
+        Column("Score", right=True),
+        Column("Who"),
+        Column("What", share=1),
+    )
+    measure = replay.stopwatch.measure
+    with measure("search episodes by vector"):
+        by_vector = await data.memory.vector_search_episodes(vector, tenant_id, limit=_FOUND_SHOWN)
+    with measure("search episodes by text"):
+        by_text = await data.memory.text_search_episodes(word, tenant_id, limit=_FOUND_SHOWN)
+    with measure("search episodes by both"):
+        by_both = await data.memory.hybrid_search_episodes(word, vector, tenant_id, limit=_FOUND_SHOWN)
+    searches = {
+        "by vector": [(episode, f"{score:.2f}") for episode, score in by_vector],
+        f"by text: {word}": [(episode, "") for episode in by_text],
+        "by both": [(episode, f"{score:.4f}") for episode, score in by_both],
+    }
+    for search, found in searches.items():
+        for place, (episode, score) in enumerate(found):
+            table.add_row(search if place == 0 else "", score, episode.source, one_line(episode.content))
+        table.add_section()
+    return table
+
+
+async def profile(data: DataLayer, session: Session, stopwatch: Stopwatch) -> Table:
+    """The profile of the customer of `session`, and what its fields held before."""
+    assert session.customer_profile_id is not None, "every replayed session has a profile"
+    with stopwatch.measure("read a whole profile"):
+        found = await data.profiles.get_by_id(session.tenant_id, session.customer_profile_id)
+    assert found is not None
+    identity = found.channel_identities[0]
+    table = make_table(
+        f"The profile of {identity.channel_user_id} on {identity.channel}",
+        Column("Field"),
+        Column("Value", share=2),
+        Column("Source"),
+        Column("Learned on"),
+        Column("Held before", share=2),
+    )
+    for name, field in sorted(found.fields.items()):
+        history = await data.profiles.get_field_history(session.tenant_id, found.id, name)
+        earlier = [str(entry.value) for entry in history if entry.replaced_at is not None]
+        table.add_row(
+            name,
+            str(field.value),
+            field.source.value,
+            f"{field.updated_at:%Y-%m-%d}",
+            ", ".join(dict.fromkeys(earlier)),
+        )
+    return table
+
+
+async def neighbourhood(data: DataLayer, session: Session, stopwatch: Stopwatch) -> Table:
+    """What the customer of `session` asked for, and who else did."""
+    table = make_table(
+        "Who asks for what: the neighbourhood of this customer",
+        Column("Steps away"),
+        Column("Found", right=True),
+        Column("Names", share=1),
+    )
+    start = customer_entity_id(session)
+    known = {start}
+    for depth, what in ((1, "1: tasks asked for"), (2, "2: customers who asked for them too")):
+        with stopwatch.measure(f"walk the graph to depth {depth}"):
+            reached = await data.memory.traverse_from_entities([start], session.tenant_id, GRAPH, depth=depth)
+        new = [entity for entity in reached if entity.id not in known]
+        known.update(entity.id for entity in new)
+        names = ", ".join(entity.name for entity in new[:_NAMES_SHOWN])
+        table.add_row(what, f"{len(new):,}", names)
+    return table
