@@ -9,6 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from soldier_data.audit import AuditEvent as AuditEvent
+    from soldier_data.audit import AuditStore as AuditStore
+    from soldier_data.audit import TurnRecord as TurnRecord
+    from soldier_data.base.paging import Cursor as Cursor
     from soldier_data.config import Agent as Agent
     from soldier_data.config import AgentSettings as AgentSettings
     from soldier_data.config import ConfigStore as ConfigStore
@@ -27,6 +31,13 @@ if TYPE_CHECKING:
     from soldier_data.errors import StoreConnectionError as StoreConnectionError
     from soldier_data.errors import StoreError as StoreError
     from soldier_data.errors import ValidationError as ValidationError
+    from soldier_data.memory import Entity as Entity
+    from soldier_data.memory import Episode as Episode
+    from soldier_data.memory import MemoryStore as MemoryStore
+    from soldier_data.memory import Relationship as Relationship
+    from soldier_data.profiles import CustomerProfile as CustomerProfile
+    from soldier_data.profiles import ProfileField as ProfileField
+    from soldier_data.profiles import ProfileStore as ProfileStore
     from soldier_data.sessions import Channel as Channel
     from soldier_data.sessions import Session as Session
     from soldier_data.sessions import SessionStatus as SessionStatus
@@ -36,6 +47,8 @@ if TYPE_CHECKING:
     from soldier_data.unit_of_work import UnitOfWork as UnitOfWork
 
 _HOMES = {
+    "soldier_data.audit": ("AuditEvent", "AuditStore", "TurnRecord"),
+    "soldier_data.base.paging": ("Cursor",),
     "soldier_data.config": (
         "Agent",
         "AgentSettings",
@@ -57,6 +70,8 @@ _HOMES = {
         "StoreError",
         "ValidationError",
     ),
+    "soldier_data.memory": ("Entity", "Episode", "MemoryStore", "Relationship"),
+    "soldier_data.profiles": ("CustomerProfile", "ProfileField", "ProfileStore"),
     "soldier_data.sessions": ("Channel", "Session", "SessionStatus", "SessionStore", "StepVisit"),
     "soldier_data.settings": ("Settings",),
     "soldier_data.unit_of_work": ("UnitOfWork",),

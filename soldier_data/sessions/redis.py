@@ -14,7 +14,7 @@ from soldier_data.base.values import check_text
 from soldier_data.errors import StoreError
 from soldier_data.logging import get_logger
 from soldier_data.sessions.client import RedisClient, RedisRunner, load_script
-from soldier_data.sessions.codec import compress, decode, encode, unreadable
+from soldier_data.sessions.codec import decode, encode, hot_value, persistent_value, unreadable
 from soldier_data.sessions.keys import SessionKeys
 from soldier_data.sessions.models import MILLISECOND, Session, SessionStatus, SessionTierConfig
 from soldier_data.sessions.semantics import (
@@ -88,7 +88,7 @@ class RedisSessionStore(SessionStore):
         now = utcnow()
         persist_ttl = milliseconds_to_live(session, self.config, now)
         body = encode(session, now)
-        session_id = str(session.session_id)
+        session_id, tenant_id = str(session.session_id), str(session.tenant_id)
         keys = self._keys.session(session_id)
         indexes = self._keys.indexes(session)
         score = (now - _EPOCH) // _MICROSECOND
@@ -99,11 +99,10 @@ class RedisSessionStore(SessionStore):
             f"saving session {session_id}",
             _SAVE,
             keys if self._redis.is_cluster else (*keys, *indexes),
-            f"{'-' if if_revision is None else if_revision} {os.urandom(6).hex()} {session.tenant_id}"
-            f" {created_at} {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score}"
-            f" {dead_score} {self._index_ttl}",
-            compress(body),
-            body,
+            f"{'-' if if_revision is None else if_revision} {os.urandom(6).hex()} {tenant_id}"
+            f" {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score} {dead_score} {self._index_ttl}",
+            persistent_value(tenant_id, created_at, body),
+            hot_value(tenant_id, body),
         )
         if isinstance(reply, list):
             raise _refusal(session, if_revision, *reply, key=keys[1])

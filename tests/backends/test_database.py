@@ -70,9 +70,9 @@ async def test_cancellations_leak_no_connection_and_leave_nothing_half_done(sett
     for rule in await store.get_rules(agent.tenant_id, agent.id):
         pairs[rule.description] = pairs.get(rule.description, 0) + 1
     assert set(pairs.values()) == {2}
-    await asyncio.gather(*database._abandoning)
-    assert database._in_use == set()
-    assert database._engine.pool.checkedout() == len(database._free)  # type: ignore[attr-defined]
+    await asyncio.gather(*database._pool._abandoning)
+    assert database._pool._in_use == set()
+    assert database._pool._engine.pool.checkedout() == len(database._pool._free)  # type: ignore[attr-defined]
     async with administrator(settings.database_url) as connection:
         assert await connection.fetchval(f"SELECT count(*) {OTHERS} AND state <> 'idle'") == 0
         await database.close()

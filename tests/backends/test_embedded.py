@@ -140,7 +140,7 @@ async def test_stopping_leaves_nothing_behind_and_others_alone(servers: Embedded
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_servers_end_with_the_process_that_started_them(end: signal.Signals) -> None:
-    starter = subprocess.Popen(  # noqa: S603 - the script above.
+    starter = subprocess.Popen(
         [sys.executable, "-c", STARTER],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,

@@ -260,7 +260,7 @@ class TestIndexes:
         assert await store.list_by_agent(tenant_id, agent_id, limit=3) == sessions[4:1:-1]
         # Reading for a list does not promote.
         assert await store.tier(sessions[9].session_id) is None
-        assert await client.zcard(f"{prefix}:agent:{tenant_id}:{agent_id}") == 5
+        assert await client.zcard(f"{prefix}:agent:{tenant_id.hex}:{agent_id.hex}") == 5
         by_channel = (tenant_id, sessions[9].channel, sessions[9].user_channel_id)
         assert await store.get_by_channel(*by_channel) is None
         assert await client.keys(f"{prefix}:channel:*{sessions[9].user_channel_id}") == []
@@ -270,7 +270,7 @@ class TestIndexes:
     ) -> None:
         session = SessionFactory()
         await store.save(session)
-        index = f"{prefix}:agent:{session.tenant_id}:{session.agent_id}"
+        index = f"{prefix}:agent:{session.tenant_id.hex}:{session.agent_id.hex}"
         [seen] = await store._entries(index, 0, 0)
         await store.save(session)
         assert await store._repair(index, [seen]) == 0
@@ -282,7 +282,7 @@ class TestIndexes:
             client, SessionTierConfig(key_prefix=prefix, hot_ttl=ttl, persist_ttl=ttl, max_session_age=age)
         )
         tenant_id, agent_id = uuid4(), uuid4()
-        index = f"{prefix}:agent:{tenant_id}:{agent_id}"
+        index = f"{prefix}:agent:{tenant_id.hex}:{agent_id.hex}"
         busy = SessionFactory(tenant_id=tenant_id, agent_id=agent_id)
         await store.save(SessionFactory(tenant_id=tenant_id, agent_id=agent_id))
         for _ in range(4):
@@ -575,5 +575,5 @@ class TestLostReply:
         await store.save(session)
         session.status = SessionStatus.CLOSED
         await store.save(session)
-        assert await script(*arguments[0]) == [b"saved", 1]
+        assert await script(*arguments[0]) == 1
         assert await store.get(session.session_id) == session

@@ -10,7 +10,7 @@ import factory
 from soldier_data.audit import AuditEvent, ToolCall, TurnRecord
 
 
-class ToolCallFactory(factory.Factory[ToolCall]):  # type: ignore[misc] # factory-boy ships no types.
+class ToolCallFactory(factory.Factory[ToolCall]):  # factory-boy ships no types.
     class Meta:
         model = ToolCall
 
@@ -22,7 +22,7 @@ class ToolCallFactory(factory.Factory[ToolCall]):  # type: ignore[misc] # factor
     latency_ms: float = 12.5
 
 
-class TurnRecordFactory(factory.Factory[TurnRecord]):  # type: ignore[misc] # As above.
+class TurnRecordFactory(factory.Factory[TurnRecord]):  # As above.
     class Meta:
         model = TurnRecord
 
@@ -37,7 +37,7 @@ class TurnRecordFactory(factory.Factory[TurnRecord]):  # type: ignore[misc] # As
     tokens_used: int = 420
 
 
-class AuditEventFactory(factory.Factory[AuditEvent]):  # type: ignore[misc] # As above.
+class AuditEventFactory(factory.Factory[AuditEvent]):  # As above.
     class Meta:
         model = AuditEvent
 

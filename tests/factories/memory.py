@@ -11,7 +11,7 @@ from soldier_data.base.models import utcnow
 from soldier_data.memory import Entity, Episode, Relationship
 
 
-class EpisodeFactory(factory.Factory[Episode]):  # type: ignore[misc] # factory-boy ships no types.
+class EpisodeFactory(factory.Factory[Episode]):  # factory-boy ships no types.
     class Meta:
         model = Episode
 
@@ -22,7 +22,7 @@ class EpisodeFactory(factory.Factory[Episode]):  # type: ignore[misc] # factory-
     occurred_at: datetime = factory.LazyFunction(utcnow)
 
 
-class EntityFactory(factory.Factory[Entity]):  # type: ignore[misc] # As above.
+class EntityFactory(factory.Factory[Entity]):  # As above.
     class Meta:
         model = Entity
 
@@ -32,7 +32,7 @@ class EntityFactory(factory.Factory[Entity]):  # type: ignore[misc] # As above.
     entity_type: str = "person"
 
 
-class RelationshipFactory(factory.Factory[Relationship]):  # type: ignore[misc] # As above.
+class RelationshipFactory(factory.Factory[Relationship]):  # As above.
     class Meta:
         model = Relationship
 

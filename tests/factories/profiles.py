@@ -18,7 +18,7 @@ from soldier_data.profiles import (
 )
 
 
-class ChannelIdentityFactory(factory.Factory[ChannelIdentity]):  # type: ignore[misc] # factory-boy ships no types.
+class ChannelIdentityFactory(factory.Factory[ChannelIdentity]):  # factory-boy ships no types.
     class Meta:
         model = ChannelIdentity
 
@@ -26,7 +26,7 @@ class ChannelIdentityFactory(factory.Factory[ChannelIdentity]):  # type: ignore[
     channel_user_id: str = factory.Sequence(lambda number: f"+49 30 {number:06}")
 
 
-class ProfileFieldFactory(factory.Factory[ProfileField]):  # type: ignore[misc] # As above.
+class ProfileFieldFactory(factory.Factory[ProfileField]):  # As above.
     class Meta:
         model = ProfileField
 
@@ -36,7 +36,7 @@ class ProfileFieldFactory(factory.Factory[ProfileField]):  # type: ignore[misc] 
     source: ProfileFieldSource = ProfileFieldSource.USER_PROVIDED
 
 
-class ProfileAssetFactory(factory.Factory[ProfileAsset]):  # type: ignore[misc] # As above.
+class ProfileAssetFactory(factory.Factory[ProfileAsset]):  # As above.
     class Meta:
         model = ProfileAsset
 
@@ -49,7 +49,7 @@ class ProfileAssetFactory(factory.Factory[ProfileAsset]):  # type: ignore[misc] 
     checksum: str = "sha256:00ff"
 
 
-class ConsentFactory(factory.Factory[Consent]):  # type: ignore[misc] # As above.
+class ConsentFactory(factory.Factory[Consent]):  # As above.
     class Meta:
         model = Consent
 
@@ -58,7 +58,7 @@ class ConsentFactory(factory.Factory[Consent]):  # type: ignore[misc] # As above
     granted_at: datetime = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
 
-class CustomerProfileFactory(factory.Factory[CustomerProfile]):  # type: ignore[misc] # As above.
+class CustomerProfileFactory(factory.Factory[CustomerProfile]):  # As above.
     """A customer of whom nothing is known but the name of their city."""
 
     class Meta:

@@ -7,7 +7,7 @@ import factory
 from soldier_data.sessions import Channel, Session, StepVisit
 
 
-class StepVisitFactory(factory.Factory):  # type: ignore[misc] # factory-boy ships no types.
+class StepVisitFactory(factory.Factory):  # factory-boy ships no types.
     class Meta:
         model = StepVisit
 
@@ -17,7 +17,7 @@ class StepVisitFactory(factory.Factory):  # type: ignore[misc] # factory-boy shi
     step_content_hash = factory.LazyFunction(lambda: uuid4().hex)
 
 
-class SessionFactory(factory.Factory):  # type: ignore[misc] # As above.
+class SessionFactory(factory.Factory):  # As above.
     """A session in the middle of a scenario, so that every look-up finds it."""
 
     class Meta:

@@ -28,7 +28,7 @@ SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder for temporary files that the account of the servers may enter, when root runs the tests."""
-    with tempfile.TemporaryDirectory(prefix="sd-", dir="/tmp") as name:  # noqa: S108 - socket paths are short.
+    with tempfile.TemporaryDirectory(prefix="sd-", dir="/tmp") as name:
         path = Path(name)
         path.chmod(0o755)
         yield path
@@ -45,7 +45,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def servers_below(folder: Path) -> list[str]:
-    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout  # noqa: S607
+    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if str(folder) in line and "from soldier_data" not in line]
 
 

@@ -50,7 +50,7 @@ def test_no_file_names_a_package_index() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=False,  # noqa: S607
+        check=False,
     ).stdout.split()
     hosts = re.compile(r"(index-url|find-links|pypi\.org|pythonhosted)", re.IGNORECASE)
     named = [

@@ -4,14 +4,14 @@
 -- first bytes of either form; nil if it is not a session of layout 1.
 local function read_head(value)
   local revision, writes, tenant =
-    string.match(value, '^{"v":1,"revision":(%d+),"writes":"([%x,]*)","tenant_id":"([%x-]+)",')
+    string.match(value, '^{"v":1,"revision": *(%d+),"writes":"([%x,]+) *","tenant_id":"([%x-]+)",')
   if not revision then
-    revision, writes, tenant = string.match(value, '^1 (%d+) ([%x,]*) ([%x-]+) %-?%d+\n')
+    revision, writes, tenant = string.match(value, '^1 +(%d+) ([%x,]+) +([%x-]+) %-?%d+\n')
   end
   return tonumber(revision), writes, tenant
 end
 
--- The head is at most about 150 bytes long; the rest of the value need not be copied to read it.
+-- The head is less than 200 bytes long; the rest of the value need not be copied to read it.
 local HEAD_BYTES = 255
 
 local function stored_head()

@@ -1,16 +1,19 @@
 -- KEYS: hot, persistent, then the sorted sets that the session belongs in. On Redis Cluster these live in other
 -- slots: there the script gets the first two keys alone, and the store writes the sets after it.
 -- ARGV: 1 the short arguments in one, separated by spaces, because redis-py takes longer over many: expected
---       revision or '-', write id, tenant, created_at in ms, hot TTL, persistent TTL, score in the sets; and, as
---       few saves need them, in one: score below which entries are dead, TTL of the sets.
---       2 body compressed. 3 body as JSON without the opening brace.
+--       revision or '-', write id, tenant, hot TTL, persistent TTL, score in the sets; and, as few saves need
+--       them, in one: score below which entries are dead, TTL of the sets.
+--       2 persistent value. 3 hot value. Both have blanks for revision and write ids (see codec.py).
 -- Returns the revision that is stored now; or what is wrong, and the revision that is stored. redis-py takes
 -- much longer to read a list than a number.
-local expected, write_id, tenant_id, created_at, hot_ttl, persistent_ttl, score, for_sets =
-  string.match(ARGV[1], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.+)$')
+local expected, write_id, tenant_id, hot_ttl, persistent_ttl, score, for_sets =
+  string.match(ARGV[1], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.+)$')
 -- Every write id has 12 digits; the latest four are kept, with commas between them.
 local WRITE_STEP = 13
 local WRITES_LENGTH = 4 * WRITE_STEP - 1
+-- Where the blanks begin.
+local HOT_BLANKS = string.len('{"v":1,"revision":')
+local PERSISTENT_BLANKS = string.len('1 ')
 
 local revision, writes = 0, ''
 local head = stored_head()
@@ -40,17 +43,10 @@ if writes == '' then
 else
   writes = string.sub(write_id .. ',' .. writes, 1, WRITES_LENGTH)
 end
-local number = string.format('%d', revision)
-redis.call(
-  'SET', KEYS[1],
-  '{"v":1,"revision":' .. number .. ',"writes":"' .. writes .. '","tenant_id":"' .. tenant_id .. '",' .. ARGV[3],
-  'PX', hot_ttl
-)
-redis.call(
-  'SET', KEYS[2],
-  '1 ' .. number .. ' ' .. writes .. ' ' .. tenant_id .. ' ' .. created_at .. '\n' .. ARGV[2],
-  'PX', persistent_ttl
-)
+redis.call('SET', KEYS[1], ARGV[3], 'PX', hot_ttl)
+redis.call('SETRANGE', KEYS[1], HOT_BLANKS, string.format('%19d,"writes":"%-51s', revision, writes))
+redis.call('SET', KEYS[2], ARGV[2], 'PX', persistent_ttl)
+redis.call('SETRANGE', KEYS[2], PERSISTENT_BLANKS, string.format('%19d %-51s', revision, writes))
 -- The id stands in braces at the end of the key.
 local session_id = string.sub(KEYS[1], -37, -2)
 for i = 3, #KEYS do
