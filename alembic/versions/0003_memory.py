@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from soldier_data.base.orm import EmbeddingVector
+from soldier_data.base.orm import EmbeddingVector, vector_storage
 
 revision: str = "0003"
 down_revision: str | None = "0002"
@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_entities")),
         if_not_exists=True,
     )
+    op.execute(vector_storage("entities", "embedding"))
     op.execute("ALTER TABLE entities ENABLE ROW LEVEL SECURITY")
     op.execute("ALTER TABLE entities FORCE ROW LEVEL SECURITY")
     op.execute("DROP POLICY IF EXISTS tenant_isolation ON entities")
@@ -84,6 +85,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_episodes")),
         if_not_exists=True,
     )
+    op.execute(vector_storage("episodes", "embedding"))
     op.execute("ALTER TABLE episodes ENABLE ROW LEVEL SECURITY")
     op.execute("ALTER TABLE episodes FORCE ROW LEVEL SECURITY")
     op.execute("DROP POLICY IF EXISTS tenant_isolation ON episodes")

@@ -223,8 +223,9 @@ def _condition(name: str) -> ColumnElement[bool]:
 
 def _nearest(table: Table, statement: Select[Any], limit: ColumnElement[int]) -> Any:
     distance: ColumnElement[float] = table.c.embedding.cosine_distance(QUERY).label("distance")
+    # Only ids are sorted, and the few rows that are wanted are read afterwards.
     return (
-        statement.add_columns(distance)
+        statement.with_only_columns(table.c.id, distance, maintain_column_froms=True)
         .where(table.c.embedding.is_not(None))
         .order_by(distance, table.c.id)
         .limit(limit)
@@ -237,9 +238,10 @@ def _vector_search(table: Table, statement: Select[Any]) -> Statement:
     nearest = _nearest(table, statement, LIMIT)
     return Statement(
         f"searching the {table.name}",
-        select(nearest)
+        select(*columns_of(table), nearest.c.distance)
+        .join(nearest, and_(of_tenant(table), table.c.id == nearest.c.id))
         .where(nearest.c.distance <= param("max_distance", Float(53)))
-        .order_by(nearest.c.distance, nearest.c.id),
+        .order_by(nearest.c.distance, table.c.id),
     )
 
 
