@@ -159,12 +159,15 @@ class RedisRunner:
             cause = error
         # Raised outside the except block: the driver's message may hold what was being stored, and must not
         # be chained to ours.
-        translated = _translate(action, cause, self._timeout)
+        raise self.failure(action, cause)
+
+    def failure(self, action: str, cause: Exception) -> StoreError:
+        """Log an error of redis-py and translate it."""
         self._log.error("redis_failed", action=action, error=type(cause).__name__)
-        raise translated
+        return _translate(action, cause, self._timeout)
 
     async def script(
-        self, action: str, script: Script, keys: Sequence[str], *arguments: str | bytes | int
+        self, action: str, script: Script, keys: Sequence[str | bytes], *arguments: str | bytes | int
     ) -> Any:
         """Run a script, in one round trip unless the server has forgotten it; errors as in `run`."""
         execute = self.client.execute_command
@@ -174,6 +177,25 @@ class RedisRunner:
             pass
         # Outside the except block, so that no error of the second call has the first one for its context.
         return await self.run(action, execute, "EVAL", script.text, len(keys), *keys, *arguments)
+
+    async def scripts(
+        self,
+        action: str,
+        script: Script,
+        calls: Sequence[tuple[Sequence[str | bytes], Sequence[str | bytes | int]]],
+    ) -> list[Any]:
+        """Run a script once for each pair of keys and arguments; errors as in `run`.
+
+        All in one round trip; on Cluster one each, at once, since it refuses EVALSHA in pipelines.
+        """
+        if self.is_cluster:
+            return await asyncio.gather(
+                *(self.script(action, script, keys, *arguments) for keys, arguments in calls)
+            )
+        # Loading it each time spares a second way to go for a server that has forgotten it.
+        commands: list[tuple[Any, ...]] = [("SCRIPT LOAD", script.text)]
+        commands += [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
+        return (await self.pipeline(action, commands))[1:]
 
     async def pipeline(
         self, action: str, commands: Sequence[tuple[str | bytes | int | float, ...]]
@@ -189,19 +211,30 @@ class RedisRunner:
 
         return await self.run(action, call)
 
-    async def scan(self, action: str, pattern: str) -> AsyncIterator[list[bytes]]:
+    async def primaries(self, action: str) -> list[Any]:
+        """The primary nodes of a cluster; errors as in `run`."""
+        assert isinstance(self.client, RedisCluster)
+        # A client that was not used yet knows no nodes, and does not say so.
+        await self.run(action, self.client.initialize)
+        return self.client.get_primaries()
+
+    async def scan(self, action: str, pattern: str, kind: str | None = None) -> AsyncIterator[list[bytes]]:
         """Pages of the keys that match `pattern`, from every node; errors as in `run`.
+
+        With `kind`, only keys whose values are of that type.
 
         A key can come more than once.
         """
-        nodes = self.client.get_primaries() if isinstance(self.client, RedisCluster) else [None]
+        nodes = await self.primaries(action) if self.is_cluster else [None]
         for node in nodes:
             target = {} if node is None else {"target_nodes": node}
             cursor = 0
             while True:
 
                 async def call(cursor: int = cursor, target: dict[str, Any] = target) -> Any:
-                    return await self.client.scan(cursor=cursor, match=pattern, count=_SCAN_COUNT, **target)
+                    return await self.client.scan(
+                        cursor=cursor, match=pattern, count=_SCAN_COUNT, _type=kind, **target
+                    )
 
                 position, keys = await self.run(action, call)
                 yield keys

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 from soldier_data.base.models import utcnow
 from soldier_data.base.shared import Channel, ScopeFilter
-from soldier_data.base.values import check_text
+from soldier_data.base.values import check_storable, check_text
 from soldier_data.logging import get_logger
 from soldier_data.sessions.codec import encode, join
-from soldier_data.sessions.models import Session, SessionStatus, SessionTierConfig
+from soldier_data.sessions.models import PendingMigration, Session, SessionStatus, SessionTierConfig
 from soldier_data.sessions.semantics import (
     check_limit,
     conflict,
@@ -135,6 +135,20 @@ class InMemorySessionStore(SessionStore):
                 and (scope_filter is None or in_scope(session, scope_filter, now))
             ),
         )
+
+    async def mark_pending_migration(
+        self, tenant_id: UUID, session_ids: Sequence[UUID], pending: PendingMigration
+    ) -> int:
+        check_storable(pending)
+        marked = 0
+        for session_id in set(session_ids):
+            session = self._find(session_id)
+            if session is not None and session.tenant_id == tenant_id:
+                session.pending_migration = pending.model_copy()
+                session.revision += 1
+                marked += 1
+        self._log.debug("sessions_marked", tenant_id=str(tenant_id), marked=marked)
+        return marked
 
     async def health_check(self) -> bool:
         return True

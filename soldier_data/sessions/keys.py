@@ -8,6 +8,8 @@ from soldier_data.base.shared import Channel
 from soldier_data.sessions.models import Session, SessionStatus
 from soldier_data.sessions.semantics import StepPlace, step_place
 
+_INDEXES = (b"channel", b"agent", b"customer", b"step")
+
 
 class SessionKeys:
     """Makes key names.
@@ -24,10 +26,21 @@ class SessionKeys:
         """The hot and the persistent key."""
         return f"{self._prefix}:hot:{{{session_id}}}", f"{self._prefix}:persist:{{{session_id}}}"
 
-    def pattern(self, tier: str) -> str:
-        """Matches every session key of the tier, "hot" or "persist"; for SCAN."""
+    def pattern(self, kind: str) -> str:
+        """Matches every key of the kind; for SCAN. Kinds are "hot" and "persist", or "*" for all."""
         prefix = "".join(f"\\{letter}" if letter in "*?[]\\^-" else letter for letter in self._prefix)
-        return f"{prefix}:{tier}:{{*}}"
+        return f"{prefix}:{kind}:*"
+
+    def is_index(self, key: bytes) -> bool:
+        """Whether this is the key of an index, and not one that somebody else made under our prefix."""
+        return key.removeprefix(self._prefix.encode() + b":").partition(b":")[0] in _INDEXES
+
+    def session_id(self, key: bytes) -> UUID | None:
+        """The id in a session's key, or None if it is none: somebody else's key can match the pattern."""
+        try:
+            return UUID(key.rpartition(b":{")[2].removesuffix(b"}").decode())
+        except ValueError:
+            return None
 
     def channel(self, tenant_id: UUID, channel: Channel, user_channel_id: str) -> str:
         """Index of a customer's address on a channel."""

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from soldier_data.base.models import utcnow
 from soldier_data.base.shared import Channel, ScopeFilter
-from soldier_data.base.values import check_text
-from soldier_data.errors import StoreError
+from soldier_data.base.values import check_storable, check_text
+from soldier_data.errors import ConflictError, StoreError
 from soldier_data.logging import get_logger
+from soldier_data.sessions.cleanup import remove_dead_entries, remove_old_sessions
 from soldier_data.sessions.client import RedisClient, RedisRunner, load_script
 from soldier_data.sessions.codec import decode, encode, hot_value, persistent_value, unreadable
 from soldier_data.sessions.keys import SessionKeys
-from soldier_data.sessions.models import MILLISECOND, Session, SessionStatus, SessionTierConfig
+from soldier_data.sessions.lookup import LOADED_AT_ONCE, SessionLookup
+from soldier_data.sessions.models import (
+    MILLISECOND,
+    PendingMigration,
+    Session,
+    SessionStatus,
+    SessionTierConfig,
+)
 from soldier_data.sessions.semantics import (
     check_limit,
     conflict,
@@ -27,6 +36,7 @@ from soldier_data.sessions.semantics import (
     taken,
 )
 from soldier_data.sessions.store import SessionStore
+from soldier_data.sessions.watch import watch_removed_keys
 
 _GET = load_script("get", common=True)
 _SAVE = load_script("save", common=True)
@@ -34,14 +44,14 @@ _DELETE = load_script("delete", common=True)
 _PROMOTE = load_script("promote", common=True)
 _DEMOTE = load_script("demote")
 _TIER = load_script("tier")
-_REPAIR = load_script("repair")
+_MARK = load_script("mark", common=True)
 
-_LOADED_AT_ONCE = 1000
+# Each one fails only if somebody saves the session within a millisecond or so.
+_MARK_ATTEMPTS = 20
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MICROSECOND = timedelta(microseconds=1)
 
 Tier = Literal["hot", "persistent"]
-_Entry = tuple[bytes, float]
 
 
 class RedisSessionStore(SessionStore):
@@ -69,10 +79,11 @@ class RedisSessionStore(SessionStore):
         self._redis = RedisRunner(client)
         self._log = get_logger(__name__)
         self._keys = SessionKeys(self.config.key_prefix)
+        self._lookup = SessionLookup(self._redis, self._keys, self.config)
         self._hot_ttl = self.config.hot_ttl // MILLISECOND
         self._persist_ttl = self.config.persist_ttl // MILLISECOND
-        # No session lives longer after its entry was made.
-        self._index_ttl = self.config.max_session_age // MILLISECOND
+        # Also how long an index lives: no session lives longer after its entry was made.
+        self._max_age = self.config.max_session_age // MILLISECOND
 
     @property
     def client(self) -> RedisClient:
@@ -92,15 +103,15 @@ class RedisSessionStore(SessionStore):
         keys = self._keys.session(session_id)
         indexes = self._keys.indexes(session)
         score = (now - _EPOCH) // _MICROSECOND
-        created_at = (session.created_at - _EPOCH) // MILLISECOND
+        created_at = _milliseconds(session.created_at)
         # An entry that old was last saved a whole persist_ttl ago.
         dead_score = score - self._persist_ttl * 1000
         reply = await self._redis.script(
             f"saving session {session_id}",
             _SAVE,
             keys if self._redis.is_cluster else (*keys, *indexes),
-            f"{'-' if if_revision is None else if_revision} {os.urandom(6).hex()} {tenant_id}"
-            f" {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score} {dead_score} {self._index_ttl}",
+            f"{'-' if if_revision is None else if_revision} {_write_id()} {tenant_id}"
+            f" {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score} {dead_score} {self._max_age}",
             persistent_value(tenant_id, created_at, body),
             hot_value(tenant_id, body),
         )
@@ -116,7 +127,7 @@ class RedisSessionStore(SessionStore):
                     for command in (
                         ("ZADD", index, score, session_id),
                         ("ZREMRANGEBYSCORE", index, "-inf", dead_score),
-                        ("PEXPIRE", index, self._index_ttl),
+                        ("PEXPIRE", index, self._max_age),
                     )
                 ],
             )
@@ -140,29 +151,31 @@ class RedisSessionStore(SessionStore):
         start = 0
         found: Session | None = None
         while found is None:
-            entries = await self._entries(index, start, start)
+            entries = await self._lookup.entries(index, start, start)
             if not entries:
                 break
             session = await self._read(UUID(entries[0][0].decode()), tenant_id)
-            if self._belongs(session, index):
+            if self._lookup.belongs(session, index):
                 found = session
             else:
-                start += 1 - await self._repair(index, entries)
+                start += 1 - await self._lookup.repair(index, entries)
         self._log.debug("session_get_by_channel", tenant_id=str(tenant_id), found=found is not None)
         return found
 
     async def list_by_agent(
         self, tenant_id: UUID, agent_id: UUID, *, status: SessionStatus | None = None, limit: int = 100
     ) -> list[Session]:
+        check_limit(limit)
         index = self._keys.agent(tenant_id, agent_id, None if status is None else SessionStatus(status))
-        found = await self._list(index, limit)
+        found = await self._lookup.first(index, limit)
         self._log.debug("session_list_by_agent", agent_id=str(agent_id), found=len(found))
         return found
 
     async def list_by_customer(
         self, tenant_id: UUID, customer_profile_id: UUID, *, limit: int = 100
     ) -> list[Session]:
-        found = await self._list(self._keys.customer(tenant_id, customer_profile_id), limit)
+        check_limit(limit)
+        found = await self._lookup.first(self._keys.customer(tenant_id, customer_profile_id), limit)
         self._log.debug(
             "session_list_by_customer", customer_profile_id=str(customer_profile_id), found=len(found)
         )
@@ -178,12 +191,68 @@ class RedisSessionStore(SessionStore):
     ) -> list[Session]:
         check_text(step_content_hash, "step_content_hash")
         index = self._keys.step(tenant_id, (scenario_id, scenario_version, step_content_hash))
-        found, _ = await self._resolve(index, await self._entries(index, 0, -1))
+        found = await self._lookup.all(index)
         if scope_filter is not None:
             now = utcnow()
             found = [session for session in found if in_scope(session, scope_filter, now)]
         self._log.debug("session_find_by_step", scenario_id=str(scenario_id), found=len(found))
         return found
+
+    async def mark_pending_migration(
+        self, tenant_id: UUID, session_ids: Sequence[UUID], pending: PendingMigration
+    ) -> int:
+        check_storable(pending)
+        left = list(dict.fromkeys(session_ids))
+        marked = 0
+        for _ in range(_MARK_ATTEMPTS):
+            changed: list[UUID] = []
+            for start in range(0, len(left), LOADED_AT_ONCE):
+                batch = left[start : start + LOADED_AT_ONCE]
+                replies = await self._mark(tenant_id, batch, pending)
+                marked += sum(reply == 1 for reply in replies.values())
+                changed += [session_id for session_id, reply in replies.items() if reply < 0]
+            left = changed
+            if not left:
+                break
+        self._log.debug("sessions_marked", tenant_id=str(tenant_id), marked=marked)
+        if left:
+            raise ConflictError(
+                f"{len(left)} sessions changed while they were to be marked, session {left[0]} among them; "
+                f"{marked} were marked: try again"
+            )
+        return marked
+
+    async def _mark(
+        self, tenant_id: UUID, session_ids: Sequence[UUID], pending: PendingMigration
+    ) -> dict[UUID, int]:
+        """What became of each that is there: 1 marked, 0 gone, -1 changed since it was read."""
+        keys = [self._keys.session(session_id) for session_id in session_ids]
+        values = await self._lookup.values([persistent for _, persistent in keys])
+        calls = {}
+        tenant = str(tenant_id)
+        for session_id, pair, value in zip(session_ids, keys, values, strict=True):
+            session = self._lookup.decoded(value, pair[1])
+            if (
+                session is None
+                or session.tenant_id != tenant_id
+                or past_max_age(session, self.config, utcnow())
+            ):
+                continue
+            session.pending_migration = pending
+            # Lua cannot look into the compressed form, so the values are made here, for that revision alone.
+            body = encode(session, session.last_activity_at)
+            calls[session_id] = (
+                pair,
+                (
+                    f"{session.revision} {_write_id()} {tenant}",
+                    persistent_value(tenant, _milliseconds(session.created_at), body),
+                    hot_value(tenant, body),
+                ),
+            )
+        if not calls:
+            return {}
+        replies = await self._redis.scripts("marking sessions", _MARK, list(calls.values()))
+        return dict(zip(calls, replies, strict=True))
 
     async def ping(self) -> None:
         """Have Redis answer.
@@ -245,9 +314,44 @@ class RedisSessionStore(SessionStore):
         self._log.debug("session_stats", **counts)
         return counts
 
-    async def _stored_ids(self, tier: str) -> set[bytes]:
+    async def cleanup_expired(self) -> int:
+        """Remove what reads leave aside: sessions past `max_session_age`, and index entries that lead nowhere.
+
+        Both go away by themselves in time; this is for after `max_session_age` was lowered, and for indexes
+        that nobody reads. Scans the whole key space in small steps, between which Redis serves others.
+
+        Returns:
+            How many sessions and entries were removed.
+        """
+        sessions = await remove_old_sessions(self._redis, self._keys, _milliseconds(utcnow()) - self._max_age)
+        entries = await remove_dead_entries(self._redis, self._keys)
+        self._log.debug("session_cleanup", sessions=sessions, entries=entries)
+        return sessions + entries
+
+    async def watch_demotions(self) -> AsyncIterator[UUID]:
+        """Ids of sessions as they leave the hot tier, for observers: nothing depends on it.
+
+        Best effort. Redis has to emit the events (`notify-keyspace-events` with at least `Egx`; this does not
+        set it), tells of an expiry when it notices it, and tells nobody who is not connected just then. What
+        happens from the first step of the iteration on is seen.
+
+        Raises:
+            StoreConnectionError: The connection broke, and could not be made anew.
+        """
+        hot = self._keys.session("")[0].removesuffix("}").encode()
+        # Closed with this one, and with it its connections.
+        async with aclosing(watch_removed_keys(self._redis)) as removed:
+            async for key in removed:
+                session_id = self._keys.session_id(key) if key.startswith(hot) else None
+                # A deleted session, or one that is over, has left its hot key too.
+                if session_id is not None and await self.tier(session_id) == "persistent":
+                    self._log.debug("session_demotion_seen", session_id=str(session_id))
+                    yield session_id
+
+    async def _stored_ids(self, tier: str) -> set[UUID]:
         pages = self._redis.scan("counting sessions", self._keys.pattern(tier))
-        return {key.rpartition(b":")[2] async for page in pages for key in page}
+        ids = {self._keys.session_id(key) async for page in pages for key in page}
+        return {session_id for session_id in ids if session_id is not None}
 
     async def _read(self, session_id: UUID, tenant_id: UUID | None) -> Session | None:
         """The session, promoted if it was not hot."""
@@ -264,83 +368,6 @@ class RedisSessionStore(SessionStore):
             return None
         return session
 
-    async def _list(self, index: str, limit: int) -> list[Session]:
-        check_limit(limit)
-        found: dict[UUID, Session] = {}
-        start = 0
-        # Once around, unless stale entries took the place of sessions further down.
-        while (wanted := limit - len(found)) > 0:
-            entries = await self._entries(index, start, start + wanted - 1)
-            sessions, removed = await self._resolve(index, entries)
-            found.update((session.session_id, session) for session in sessions)
-            if len(entries) < wanted:
-                break
-            start += len(entries) - removed
-        return list(found.values())
-
-    async def _entries(self, index: str, start: int, stop: int) -> list[_Entry]:
-        """Entries of an index with their scores, last activity first."""
-
-        def call() -> Awaitable[Any]:
-            return self.client.zrevrange(index, start, stop, withscores=True)
-
-        entries: list[_Entry] = await self._redis.run("reading an index of sessions", call)
-        return entries
-
-    async def _resolve(self, index: str, entries: Sequence[_Entry]) -> tuple[list[Session], int]:
-        """The sessions that `entries` rightly lead to, and how many stale entries were removed.
-
-        Does not promote: looking at a list is no activity of the sessions in it.
-        """
-        found: list[Session] = []
-        stale: list[_Entry] = []
-        for start in range(0, len(entries), _LOADED_AT_ONCE):
-            chunk = entries[start : start + _LOADED_AT_ONCE]
-            keys = [self._keys.session(UUID(member.decode()))[1] for member, _ in chunk]
-            for entry, key, value in zip(chunk, keys, await self._values(keys), strict=True):
-                try:
-                    session = None if value is None else decode(value, key)
-                except StoreError as error:
-                    # One bad value must not make the others unreachable; reading it by id tells the caller.
-                    self._log.error("session_unreadable", key=key, error=str(error))
-                    continue
-                if session is not None and self._belongs(session, index):
-                    found.append(session)
-                else:
-                    stale.append(entry)
-        return found, await self._repair(index, stale) if stale else 0
-
-    async def _values(self, keys: Sequence[str]) -> list[bytes | None]:
-        action = "reading sessions"
-        if self._redis.is_cluster:
-            return await self._redis.pipeline(action, [("GET", key) for key in keys])
-
-        def call() -> Awaitable[Any]:
-            return self.client.mget(keys)
-
-        values: list[bytes | None] = await self._redis.run(action, call)
-        return values
-
-    def _belongs(self, session: Session | None, index: str) -> bool:
-        return (
-            session is not None
-            and index in self._keys.indexes(session)
-            and not past_max_age(session, self.config, utcnow())
-        )
-
-    async def _repair(self, index: str, stale: Sequence[_Entry]) -> int:
-        """Remove stale entries, unless a save has renewed them meanwhile; returns how many went."""
-        pairs = [part for member, score in stale for part in (member, repr(score))]
-        try:
-            removed: int = await self._redis.script(
-                "removing stale entries from an index of sessions", _REPAIR, (index,), *pairs
-            )
-        except StoreError:
-            # The answer is right without it, and the next reader tries again.
-            return 0
-        self._log.debug("session_index_repaired", removed=removed)
-        return removed
-
 
 def _refusal(
     session: Session, if_revision: int | None, outcome: bytes, stored: int, *, key: str
@@ -348,6 +375,14 @@ def _refusal(
     if outcome == b"conflict" and if_revision is not None:
         return conflict(session, if_revision, stored)
     return taken(session) if outcome == b"taken" else unreadable(key)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // MILLISECOND
+
+
+def _write_id() -> str:
+    return os.urandom(6).hex()
 
 
 def _or_empty(tenant_id: UUID | None) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from uuid import UUID
 
 from soldier_data.base.shared import Channel, ScopeFilter
-from soldier_data.sessions.models import Session, SessionStatus
+from soldier_data.sessions.models import PendingMigration, Session, SessionStatus
 
 
 class SessionStore(ABC):
@@ -93,6 +94,24 @@ class SessionStore(ABC):
         These are sessions with status `active`, on that version of that scenario, whose last step visit has
         that content hash. Ages in `scope_filter` count from `created_at`; both limits are inclusive.
         `include_current_nodes` and `exclude_current_nodes` compare with the last visit's step name.
+        """
+
+    @abstractmethod
+    async def mark_pending_migration(
+        self, tenant_id: UUID, session_ids: Sequence[UUID], pending: PendingMigration
+    ) -> int:
+        """Mark sessions, such as those that `find_sessions_by_step_hash` found, for a scenario migration.
+
+        Only `pending_migration` changes, and `revision` goes up by one: a mark is no activity and prolongs
+        nothing. What others save meanwhile is kept and marked; a session that was read before the mark and is
+        saved after it without `if_revision` loses it. Ids of no session, or of another tenant's, are skipped.
+        Takes few round trips, however many sessions there are.
+
+        Returns:
+            How many sessions were marked.
+
+        Raises:
+            ConflictError: Sessions changed too often to be marked; the others are.
         """
 
     @abstractmethod

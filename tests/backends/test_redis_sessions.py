@@ -271,9 +271,9 @@ class TestIndexes:
         session = SessionFactory()
         await store.save(session)
         index = f"{prefix}:agent:{session.tenant_id.hex}:{session.agent_id.hex}"
-        [seen] = await store._entries(index, 0, 0)
+        [seen] = await store._lookup.entries(index, 0, 0)
         await store.save(session)
-        assert await store._repair(index, [seen]) == 0
+        assert await store._lookup.repair(index, [seen]) == 0
         assert await client.zcard(index) == 1
 
     async def test_dead_entries_are_trimmed_and_dead_indexes_expire(self, client: Redis, prefix: str) -> None:

@@ -33,3 +33,24 @@ local function promote(value, hot_ttl)
     redis.call('SET', KEYS[1], value, 'PX', ttl)
   end
 end
+
+-- Every write id has 12 digits; the latest four are kept, with commas between them.
+local WRITE_STEP = 13
+local WRITES_LENGTH = 4 * WRITE_STEP - 1
+
+local function with_write(writes, write_id)
+  if writes == '' then
+    return write_id
+  end
+  return string.sub(write_id .. ',' .. writes, 1, WRITES_LENGTH)
+end
+
+-- Both write over the blanks that the client left in the values (see codec.py).
+local function fill_hot(revision, writes)
+  local blanks = string.len('{"v":1,"revision":')
+  redis.call('SETRANGE', KEYS[1], blanks, string.format('%19d,"writes":"%-51s', revision, writes))
+end
+
+local function fill_persistent(revision, writes)
+  redis.call('SETRANGE', KEYS[2], string.len('1 '), string.format('%19d %-51s', revision, writes))
+end

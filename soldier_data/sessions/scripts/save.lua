@@ -8,13 +8,6 @@
 -- much longer to read a list than a number.
 local expected, write_id, tenant_id, hot_ttl, persistent_ttl, score, for_sets =
   string.match(ARGV[1], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.+)$')
--- Every write id has 12 digits; the latest four are kept, with commas between them.
-local WRITE_STEP = 13
-local WRITES_LENGTH = 4 * WRITE_STEP - 1
--- Where the blanks begin.
-local HOT_BLANKS = string.len('{"v":1,"revision":')
-local PERSISTENT_BLANKS = string.len('1 ')
-
 local revision, writes = 0, ''
 local head = stored_head()
 if head ~= '' then
@@ -38,15 +31,11 @@ if expected ~= '-' and tonumber(expected) ~= revision then
 end
 
 revision = revision + 1
-if writes == '' then
-  writes = write_id
-else
-  writes = string.sub(write_id .. ',' .. writes, 1, WRITES_LENGTH)
-end
+writes = with_write(writes, write_id)
 redis.call('SET', KEYS[1], ARGV[3], 'PX', hot_ttl)
-redis.call('SETRANGE', KEYS[1], HOT_BLANKS, string.format('%19d,"writes":"%-51s', revision, writes))
+fill_hot(revision, writes)
 redis.call('SET', KEYS[2], ARGV[2], 'PX', persistent_ttl)
-redis.call('SETRANGE', KEYS[2], PERSISTENT_BLANKS, string.format('%19d %-51s', revision, writes))
+fill_persistent(revision, writes)
 -- The id stands in braces at the end of the key.
 local session_id = string.sub(KEYS[1], -37, -2)
 for i = 3, #KEYS do
