@@ -249,7 +249,7 @@ class DataLayer:
         if found == expected:
             return answering, _check(f"revision {found}", started)
         return answering, _check(
-            f"revision {found or 'none'} is not this package's {expected}: run `alembic upgrade head`",
+            f"revision {found or 'none'} is not this package's {expected}: run `soldier-data db upgrade`",
             started,
             ok=False,
         )

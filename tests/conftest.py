@@ -73,6 +73,13 @@ async def shared_database_url(server_url: str, template: str) -> AsyncIterator[s
         yield url
 
 
+@pytest.fixture(scope="module")
+async def module_database_url(server_url: str, template: str) -> AsyncIterator[str]:
+    """A database for the tests of one module alone, each with tenants of its own."""
+    async for url in _clone(server_url, template):
+        yield url
+
+
 @pytest.fixture
 async def database_url(server_url: str, template: str) -> AsyncIterator[str]:
     """A database for one test alone."""

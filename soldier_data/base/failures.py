@@ -87,7 +87,7 @@ def _from_sqlstate(state: str, error: BaseException, doing: str) -> StoreError:
         return StoreConnectionError(f"{doing}: {_REFUSED[state]}", cause=error)
     if state in _NOT_MIGRATED:
         return ConfigurationError(
-            f"{doing}: the database is not migrated to this version of soldier_data: run `alembic upgrade head`",
+            f"{doing}: the database is not migrated to this version of soldier_data: run `soldier-data db upgrade`",
             cause=error,
         )
     if state.startswith(("22", "23")) or state == "54000":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from soldier_data.cli.db import app as db
 from soldier_data.cli.demo import demo
 
 app = typer.Typer(
@@ -13,6 +14,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(demo)
+app.add_typer(db, name="db")
 
 
 @app.callback()

@@ -148,6 +148,10 @@ class RedisRunner:
                 try:
                     while True:
                         try:
+                            if self.is_cluster:
+                                # A client that does not know its nodes yet sends the first commands anywhere,
+                                # and after some wrong guesses cuts the connections of all that are under way.
+                                await self.client.initialize()
                             return await call(*arguments)
                         except MaxConnectionsError:
                             await asyncio.sleep(0.005)

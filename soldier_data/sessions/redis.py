@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Literal
@@ -328,7 +328,7 @@ class RedisSessionStore(SessionStore):
         self._log.debug("session_cleanup", sessions=sessions, entries=entries)
         return sessions + entries
 
-    async def watch_demotions(self) -> AsyncIterator[UUID]:
+    async def watch_demotions(self) -> AsyncGenerator[UUID, None]:
         """Ids of sessions as they leave the hot tier, for observers: nothing depends on it.
 
         Best effort. Redis has to emit the events (`notify-keyspace-events` with at least `Egx`; this does not

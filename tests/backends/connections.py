@@ -6,8 +6,10 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
+from sqlalchemy import make_url
 
 from soldier_data.base.database import Database
 from soldier_data.base.engine import driver_url
@@ -26,6 +28,24 @@ async def opened(url: str, **values: Any) -> AsyncIterator[PostgresConfigStore]:
         yield PostgresConfigStore(database)
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def bound_role(url: str) -> AsyncIterator[str]:
+    """The database by way of a role that may do everything that the row-level-security policies let it.
+
+    It owns nothing and has no BYPASSRLS.
+    """
+    role = f"bound_{uuid4().hex}"
+    async with administrator(url) as connection:
+        await connection.execute(f"CREATE ROLE {role} LOGIN NOBYPASSRLS PASSWORD 'bound'")
+        await connection.execute(
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+        )
+        by_role = make_url(url).set(username=role, password="bound")  # noqa: S106 - of a test role.
+        yield by_role.render_as_string(hide_password=False)
+        await connection.execute(f"DROP OWNED BY {role}")
+        await connection.execute(f"DROP ROLE {role}")
 
 
 @asynccontextmanager

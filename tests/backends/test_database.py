@@ -218,7 +218,7 @@ async def test_a_server_that_never_answers_is_a_connection_error_of_every_method
 
 async def test_a_database_that_is_not_migrated_says_how_to_migrate(empty_database_url: str) -> None:
     async with opened(empty_database_url) as store:
-        await _assert_every_call_fails(store, ConfigurationError, "alembic upgrade head", within=10)
+        await _assert_every_call_fails(store, ConfigurationError, "soldier-data db upgrade", within=10)
 
 
 async def test_an_unknown_database_is_named_as_the_fault(server_url: str) -> None:

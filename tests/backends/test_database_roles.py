@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import make_url
 
 from soldier_data.base.database import Database
 from soldier_data.config import Agent, PostgresConfigStore, Rule
 from soldier_data.errors import ConfigurationError, ValidationError
-from tests.backends.connections import administrator, assert_clean, opened
+from tests.backends.connections import administrator, assert_clean, bound_role, opened
 from tests.backends.round_trips import transaction_pooler
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory, RuleFactory
@@ -22,16 +20,8 @@ from tests.factories.config import AgentFactory, RuleFactory
 @pytest.fixture
 async def bound_url(database_url: str) -> AsyncIterator[str]:
     """The database by way of a role that the row-level-security policies bind."""
-    role = f"bound_{uuid4().hex}"
-    async with administrator(database_url) as connection:
-        await connection.execute(f"CREATE ROLE {role} LOGIN NOBYPASSRLS PASSWORD 'bound'")
-        await connection.execute(
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
-        )
-        url = make_url(database_url).set(username=role, password="bound")  # noqa: S106 - of a test role.
-        yield url.render_as_string(hide_password=False)
-        await connection.execute(f"DROP OWNED BY {role}")
-        await connection.execute(f"DROP ROLE {role}")
+    async with bound_role(database_url) as url:
+        yield url
 
 
 async def test_a_bound_role_works_with_row_level_security_and_sees_no_other_tenant(bound_url: str) -> None:

@@ -10,17 +10,16 @@ from itertools import chain, combinations
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
-from sqlalchemy import make_url
 
 from soldier_data.base.database import Database
-from soldier_data.base.engine import driver_url, open_connection
+from soldier_data.base.engine import open_connection
 from soldier_data.base.paging import Cursor
 from soldier_data.base.statements import Statement
 from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.memory import Entity, Episode, MemoryStore, PostgresMemoryStore, Relationship, graph
 from soldier_data.memory import statements as sql
+from tests.backends.connections import bound_role
 from tests.backends.round_trips import Proxy, proxy
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
@@ -466,18 +465,8 @@ async def test_a_list_whose_commit_goes_unanswered_is_added_once(
 @pytest.fixture
 async def bound_url(database_url: str) -> AsyncIterator[str]:
     """The database by way of a role that the row-level-security policies bind."""
-    role = f"bound_{uuid4().hex}"
-    owner = await asyncpg.connect(driver_url(database_url))
-    try:
-        await owner.execute(f"CREATE ROLE {role} LOGIN NOBYPASSRLS PASSWORD 'bound'")
-        tables = "episodes, entities, relationships"
-        await owner.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}")
-        url = make_url(database_url).set(username=role, password="bound")  # noqa: S106 - the role of one test.
-        yield url.render_as_string(hide_password=False)
-        await owner.execute(f"DROP OWNED BY {role}")
-        await owner.execute(f"DROP ROLE {role}")
-    finally:
-        await owner.close()
+    async with bound_role(database_url) as url:
+        yield url
 
 
 async def test_a_bound_role_can_do_everything(bound_url: str, tenant_id: UUID) -> None:

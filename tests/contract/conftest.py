@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from uuid import UUID
+from collections.abc import AsyncIterator, Iterator
+from uuid import UUID, uuid4
 
 import pytest
+from redis.asyncio import Redis, RedisCluster
 
 from soldier_data.audit import AuditStore, InMemoryAuditStore, PostgresAuditStore
 from soldier_data.base.database import Database
 from soldier_data.config import Agent, ConfigStore, InMemoryConfigStore, PostgresConfigStore
 from soldier_data.memory import InMemoryMemoryStore, MemoryStore, PostgresMemoryStore
 from soldier_data.profiles import InMemoryProfileStore, PostgresProfileStore, ProfileStore
+from soldier_data.sessions import (
+    InMemorySessionStore,
+    RedisSessionStore,
+    SessionStore,
+    SessionTierConfig,
+    create_redis_client,
+)
+from soldier_data.settings import Settings
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory
+from tests.redis_servers import program, program_on_path, redis_cluster, redis_server
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +72,34 @@ def memory_store(request: pytest.FixtureRequest) -> MemoryStore:
     if request.param == "inmemory":
         return InMemoryMemoryStore(DIMENSIONS)
     return PostgresMemoryStore(request.getfixturevalue("shared_database"))
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis Cluster of three nodes."""
+    with redis_cluster(program(), tmp_path_factory.mktemp("cluster")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_on_path_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Redis that the machine has installed: Debian's is 7.0."""
+    with redis_server(program_on_path(), tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture(params=["inmemory", "redis", "redis-cluster", "redis-on-path"])
+async def session_store(request: pytest.FixtureRequest) -> AsyncIterator[SessionStore]:
+    """Each session store in turn."""
+    config = SessionTierConfig(key_prefix=f"t{uuid4().hex}")
+    if request.param == "inmemory":
+        yield InMemorySessionStore(config)
+        return
+    client: Redis | RedisCluster
+    if request.param == "redis-cluster":
+        client = RedisCluster.from_url(request.getfixturevalue("redis_cluster_url"))
+    else:
+        fixture = "redis_url" if request.param == "redis" else "redis_on_path_url"
+        client = create_redis_client(Settings(redis_url=request.getfixturevalue(fixture)))
+    yield RedisSessionStore(client, config)
+    await client.aclose()

@@ -112,7 +112,7 @@ async def test_a_database_without_migrations_is_reported(empty_database_url: str
         report = await data.health()
     assert _states(report) == (True, False, True)
     assert "revision none" in report.schema_at_head.detail
-    assert "alembic upgrade head" in report.schema_at_head.detail
+    assert "soldier-data db upgrade" in report.schema_at_head.detail
 
 
 async def test_a_database_at_an_older_revision_is_reported(data: DataLayer) -> None:

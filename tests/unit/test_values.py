@@ -17,6 +17,7 @@ from soldier_data.base.values import (
     MAX_INTEGER,
     MAX_JSON_DEPTH,
     check_integer,
+    check_json,
     check_revision,
     check_storable,
     check_text,
@@ -176,3 +177,10 @@ def test_an_age_is_subtracted_from_now() -> None:
     for age in (timedelta.max, timedelta.min):
         with pytest.raises(ValidationError, match="older_than"):
             moment_before(age)
+
+
+def test_a_json_value_is_refused_by_the_name_of_its_field() -> None:
+    check_json({"a": [1, 2.5, None, True, "x"]}, "variables")
+    with pytest.raises(ValidationError, match="variables is not a finite number") as caught:
+        check_json({"a": [math.nan]}, "variables")
+    assert caught.value.field == "variables"

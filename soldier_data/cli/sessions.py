@@ -1,0 +1,84 @@
+"""`soldier-data sessions`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from soldier_data.errors import StoreError
+from soldier_data.logging import configure_logging
+from soldier_data.sessions.client import create_redis_client
+from soldier_data.sessions.models import SessionTierConfig
+from soldier_data.sessions.redis import RedisSessionStore
+from soldier_data.settings import Settings
+
+T = TypeVar("T")
+
+app = typer.Typer(help="Look at the sessions in Redis (SOLDIER_REDIS_URL).", no_args_is_help=True)
+
+
+@app.command()
+def stats() -> None:
+    """Count the sessions of each tier. Reads every key in small steps, so it takes a while on a large Redis."""
+    counts = _run(lambda store: store.stats())
+    table = Table("Tier", "Sessions")
+    table.columns[1].justify = "right"
+    for tier, count in counts.items():
+        table.add_row(tier, f"{count:,}")
+    Console().print(table)
+
+
+@app.command()
+def sweep() -> None:
+    """Remove sessions past their greatest age, and index entries that lead nowhere, in small steps."""
+    removed = _run(lambda store: store.cleanup_expired())
+    Console().print(f"Removed {removed:,} expired sessions and index entries.", highlight=False)
+
+
+@app.command()
+def show(session_id: Annotated[UUID, typer.Argument(help="The id of the session.")]) -> None:
+    """Print one session as JSON, personal data included, without moving it between the tiers."""
+
+    async def find(store: RedisSessionStore) -> tuple[str | None, str]:
+        tier = await store.tier(session_id)
+        session = await store.peek(session_id)
+        return tier, "" if session is None else session.model_dump_json(indent=2)
+
+    tier, text = _run(find)
+    if not text:
+        Console(stderr=True).print(f"There is no session {session_id} (any more).", highlight=False)
+        raise typer.Exit(1)
+    Console(stderr=True).print(f"Tier: {tier}", highlight=False)
+    Console().print_json(text)
+
+
+def _run(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:
+    try:
+        return asyncio.run(_with_store(work))
+    except StoreError as error:
+        message = f"[bold red]Not done:[/] {escape(str(error))}"
+    Console(stderr=True).print(message, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+async def _with_store(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:
+    settings = Settings()
+    configure_logging(settings)
+    tiers = SessionTierConfig(
+        hot_ttl=settings.session_hot_ttl,
+        persist_ttl=settings.session_persist_ttl,
+        max_session_age=settings.session_max_age,
+        key_prefix=settings.session_key_prefix,
+    )
+    client = create_redis_client(settings)
+    try:
+        return await work(RedisSessionStore(client, tiers))
+    finally:
+        await client.aclose()

@@ -1,0 +1,178 @@
+"""What Alembic does not compare by itself: index options, checks, primary keys, vector storage and policies.
+
+Importing this module changes how Alembic compares in the whole process, so only alembic/env.py does.
+
+PostgreSQL spells expressions its own way. What the models say is therefore made in an empty temporary copy of the
+table, inside a savepoint that is rolled back, and PostgreSQL's spelling of the two is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pgvector.sqlalchemy
+from alembic.autogenerate import comparators
+from alembic.autogenerate.api import AutogenContext
+from alembic.ddl._autogen import ComparisonResult
+from alembic.ddl.postgresql import PostgresqlImpl
+from alembic.operations import ops
+from alembic.runtime.migration import MigrationContext
+from alembic.util import PriorityDispatchResult
+from sqlalchemy import Connection, Index, Row, Table, text
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.types import TypeEngine
+
+from soldier_data.base.orm import EmbeddingVector, vector_storage
+from soldier_data.migrations.policies import POLICY
+from soldier_data.migrations.source import changed_constraint, policies_of, storage_of, without_policy
+
+_SCRATCH = {"schema_translate_map": {None: "pg_temp"}}
+
+_INDEX = text(
+    "SELECT regexp_replace(pg_get_indexdef(i.indexrelid), '^.*? USING ', '') AS definition, i.indisvalid "
+    "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+    "WHERE c.relname = :index AND i.indrelid = CAST(:table AS regclass)"
+)
+_CONSTRAINTS = text(
+    "SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint "
+    "WHERE conrelid = CAST(:table AS regclass) AND contype IN ('c', 'p')"
+)
+_STORAGE = text(
+    "SELECT attname, CAST(attstorage AS text) AS storage FROM pg_attribute "
+    "WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped"
+)
+_STORAGE_LETTERS = {"PLAIN": "p", "EXTERNAL": "e"}
+_SECURITY = text(
+    "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHERE oid = CAST(:table AS regclass)"
+)
+_POLICIES = text(
+    "SELECT polname, polcmd = '*' AND polpermissive AND polroles = '{0}' AS for_all, "
+    "pg_get_expr(polqual, polrelid) AS using, pg_get_expr(polwithcheck, polrelid) AS checked "
+    "FROM pg_policy WHERE polrelid = CAST(:table AS regclass)"
+)
+# As PostgreSQL spells the expression of `policy_statements`.
+_TENANT = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
+
+
+class StrictPostgresqlImpl(PostgresqlImpl):
+    """Alembic's PostgreSQL, with every option of an index compared."""
+
+    __dialect__ = "postgresql"
+
+    def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
+        """As Alembic does, and then method, operator classes, WITH, INCLUDE and WHERE."""
+        result = super().compare_indexes(metadata_index, reflected_index)
+        if not result.is_equal:
+            return result
+        assert self.connection is not None
+        table, name = metadata_index.table, str(metadata_index.name)
+        assert table is not None
+        present = self.connection.execute(
+            _INDEX, {"index": name, "table": _quoted(self.connection, table)}
+        ).one()
+        if not present.indisvalid:
+            return ComparisonResult.Different("an interrupted build left it invalid")
+        with _scratch(self.connection, table) as scratch:
+            self.connection.execute(CreateIndex(metadata_index), execution_options=_SCRATCH)
+            wanted = self.connection.execute(_INDEX, {"index": name, "table": scratch}).one()
+        if present.definition != wanted.definition:
+            return ComparisonResult.Different(f"{present.definition} to {wanted.definition}")
+        return result
+
+
+def compare_type(
+    _context: MigrationContext,
+    _inspected_column: Any,
+    _metadata_column: Any,
+    inspected_type: TypeEngine[Any],
+    metadata_type: TypeEngine[Any],
+) -> bool | None:
+    """Whether the type of an embedding column differs, its length included; None leaves it to Alembic."""
+    if not isinstance(metadata_type, EmbeddingVector):
+        return None
+    if not isinstance(inspected_type, pgvector.sqlalchemy.VECTOR):
+        return True
+    return inspected_type.dim != metadata_type.dimensions
+
+
+@comparators.dispatch_for("table")
+def _compare_table(
+    autogen_context: AutogenContext,
+    modify_table_ops: ops.ModifyTableOps,
+    _schema: str | None,
+    _name: str,
+    present: Table | None,
+    wanted: Table | None,
+) -> PriorityDispatchResult:
+    if present is not None and wanted is not None:
+        connection = autogen_context.connection
+        assert connection is not None
+        modify_table_ops.ops += [
+            *_constraint_differences(connection, wanted),
+            *_storage_differences(connection, wanted, present),
+            *_policy_differences(connection, wanted),
+        ]
+    return PriorityDispatchResult.CONTINUE
+
+
+def _constraint_differences(connection: Connection, table: Table) -> Iterator[ops.MigrateOperation]:
+    present = _definitions(connection, _quoted(connection, table))
+    with _scratch(connection, table) as scratch:
+        wanted = _definitions(connection, scratch)
+    changed = {name for name in present.keys() & wanted.keys() if present[name] != wanted[name]}
+    for name in sorted(changed | (present.keys() ^ wanted.keys())):
+        yield changed_constraint(table.name, name, present.get(name), wanted.get(name))
+
+
+def _storage_differences(
+    connection: Connection, table: Table, present: Table
+) -> Iterator[ops.MigrateOperation]:
+    storage = {row.attname: row.storage for row in _rows(connection, _STORAGE, table)}
+    for column in table.columns:
+        # A column of another type, or none yet, is given its storage where it is made.
+        if not isinstance(column.type, EmbeddingVector) or column.name not in present.columns:
+            continue
+        wanted = vector_storage(table.name, column.name).rpartition(" ")[2]
+        if storage[column.name] != _STORAGE_LETTERS[wanted]:
+            yield storage_of(table.name, column.name)
+
+
+def _policy_differences(connection: Connection, table: Table) -> Iterator[ops.MigrateOperation]:
+    secured = _rows(connection, _SECURITY, table)[0][0]
+    policies = {row.polname: row for row in _rows(connection, _POLICIES, table)}
+    for name in sorted(policies.keys() - {POLICY}):
+        yield without_policy(table.name, name)
+    policy = policies.get(POLICY)
+    if (
+        not secured
+        or policy is None
+        or not policy.for_all
+        or (policy.using, policy.checked) != (_TENANT, _TENANT)
+    ):
+        yield policies_of(table.name, says=f"row-level security of {table.name}")
+
+
+@contextmanager
+def _scratch(connection: Connection, table: Table) -> Iterator[str]:
+    """An empty temporary table as the models say, without foreign keys; gone on leaving."""
+    savepoint = connection.begin_nested()
+    try:
+        connection.execute(CreateTable(table, include_foreign_key_constraints=[]), execution_options=_SCRATCH)
+        yield f"pg_temp.{connection.dialect.identifier_preparer.format_table(table)}"
+    finally:
+        savepoint.rollback()
+
+
+def _definitions(connection: Connection, table: str) -> dict[str, str]:
+    rows = connection.execute(_CONSTRAINTS, {"table": table})
+    return {row.conname: row.definition for row in rows}
+
+
+def _rows(connection: Connection, statement: Any, table: Table) -> list[Row[Any]]:
+    return list(connection.execute(statement, {"table": _quoted(connection, table)}))
+
+
+def _quoted(connection: Connection, table: Table) -> str:
+    return connection.dialect.identifier_preparer.format_table(table)

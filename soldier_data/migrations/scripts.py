@@ -1,0 +1,34 @@
+"""Where the migrations are, and which one is the newest."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from soldier_data.base.statements import Statement
+
+_PACKAGE = Path(__file__).parents[1]
+
+SCHEMA_VERSION = Statement("reading the schema version", text("SELECT version_num FROM alembic_version"))
+
+
+def script_location() -> Path:
+    """The folder of the migrations: alembic/ of the checkout, or the copy inside the installed package."""
+    checkout = _PACKAGE.parent / "alembic"
+    return checkout if (checkout / "env.py").is_file() else _PACKAGE / "_alembic"
+
+
+def script_directory() -> ScriptDirectory:
+    """The migrations as Alembic reads them."""
+    return ScriptDirectory(str(script_location()))
+
+
+@cache
+def head_revision() -> str:
+    """The newest revision that this package knows."""
+    head = script_directory().get_current_head()
+    assert head is not None
+    return head

@@ -1,0 +1,92 @@
+"""An operation of generated migrations that is more than one of Alembic's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alembic.autogenerate import render_op_text, renderers
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations import ops
+
+from soldier_data.migrations.policies import policy_statements
+
+
+class SourceOp(ops.MigrateOperation):
+    """Lines of Python in a generated migration.
+
+    Attributes:
+        says: What differs, for `alembic check`.
+        up: The lines.
+        down: The lines that undo them.
+        imports: What the lines need.
+    """
+
+    def __init__(self, says: str, up: list[str], down: list[str], imports: tuple[str, ...] = ()) -> None:
+        self.says = says
+        self.up = up
+        self.down = down
+        self.imports = imports
+
+    def reverse(self) -> SourceOp:
+        """The same backwards."""
+        return SourceOp(self.says, self.down, self.up, self.imports)
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        """How `alembic check` reports it."""
+        return ("differs", self.says)
+
+
+class ConcurrentIndexOp(ops.CreateIndexOp):
+    """An index on a table that is in use."""
+
+
+def policies_of(table: str, *, says: str) -> SourceOp:
+    """The tenant policy of `table`. Undoing it is left to dropping the table: no revision went without it."""
+    return SourceOp(says, [_execute(statement) for statement in policy_statements(table)], [])
+
+
+def storage_of(table: str, column: str) -> SourceOp:
+    """The storage of a vector column. Undoing it is left to dropping the column."""
+    return SourceOp(
+        f"storage of {table}.{column}",
+        [f"op.execute(vector_storage({table!r}, {column!r}))"],
+        [],
+        ("from soldier_data.base.orm import vector_storage",),
+    )
+
+
+def changed_constraint(table: str, name: str, old: str | None, new: str | None) -> SourceOp:
+    """A check or primary key becomes the definition `new`, or goes."""
+    drop = _execute(f'ALTER TABLE {table} DROP CONSTRAINT IF EXISTS "{name}"')
+    up, down = (
+        [drop]
+        if wanted is None
+        else [drop, _execute(f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {wanted}')]
+        for wanted in (new, old)
+    )
+    return SourceOp(f"constraint {name} of {table}", up, down)
+
+
+def without_policy(table: str, policy: str) -> SourceOp:
+    """A policy that the models do not know is dropped."""
+    return SourceOp(
+        f"policy {policy} of {table}", [_execute(f'DROP POLICY IF EXISTS "{policy}" ON {table}')], []
+    )
+
+
+def _execute(statement: str) -> str:
+    return f"op.execute({statement!r})"
+
+
+@renderers.dispatch_for(SourceOp)
+def _render_source(autogen_context: AutogenContext, operation: SourceOp) -> list[str]:
+    if operation.up:
+        autogen_context.imports.update(operation.imports)
+    return operation.up
+
+
+@renderers.dispatch_for(ConcurrentIndexOp)
+def _render_concurrent_index(autogen_context: AutogenContext, operation: ConcurrentIndexOp) -> str:
+    autogen_context.imports.add("from soldier_data.migrations import create_index_concurrently")
+    plain = render_op_text(autogen_context, ops.CreateIndexOp.from_index(operation.to_index()))
+    return plain.replace("op.create_index(", "create_index_concurrently(", 1)

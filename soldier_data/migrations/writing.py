@@ -1,0 +1,85 @@
+"""How autogenerate writes migrations: safe to run again, policies included, indexes built in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations import ops
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Column, MetaData
+
+from soldier_data.base.orm import EmbeddingVector
+from soldier_data.migrations.comparison import compare_type
+from soldier_data.migrations.source import ConcurrentIndexOp, policies_of, storage_of
+
+
+def configure_comparison(metadata: MetaData) -> dict[str, Any]:
+    """The arguments of `context.configure` that decide what autogenerate sees and writes."""
+    return {
+        "target_metadata": metadata,
+        "compare_type": compare_type,
+        "compare_server_default": True,
+        "render_item": render_item,
+        "process_revision_directives": _write,
+    }
+
+
+def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
+    """How types are written that Alembic does not know; False leaves it to Alembic."""
+    if kind == "type" and isinstance(item, EmbeddingVector):
+        autogen_context.imports.add("from soldier_data.base.orm import EmbeddingVector")
+        return "EmbeddingVector()"
+    if kind == "type" and type(item).__module__.startswith("pgvector."):
+        autogen_context.imports.add("import pgvector.sqlalchemy")
+    return False
+
+
+def _write(_context: MigrationContext, _revision: Any, directives: list[ops.MigrationScript]) -> None:
+    for script in directives:
+        for container in (script.upgrade_ops, script.downgrade_ops):
+            assert container is not None
+            new_tables = {item.table_name for item in container.ops if isinstance(item, ops.CreateTableOp)}
+            written = list(_rewritten(container.ops, new_tables))
+            # Building an index in the background commits what came before: the transaction holds all the rest.
+            written.sort(key=lambda item: isinstance(item, ConcurrentIndexOp))
+            container.ops = written
+
+
+def _rewritten(
+    operations: Iterable[ops.MigrateOperation], new_tables: set[str]
+) -> Iterator[ops.MigrateOperation]:
+    for item in operations:
+        match item:
+            case ops.ModifyTableOps():
+                yield from _rewritten(item.ops, new_tables)
+            case ops.CreateTableOp():
+                item.if_not_exists = True
+                yield item
+                for column in item.columns:
+                    if isinstance(column, Column) and isinstance(column.type, EmbeddingVector):
+                        yield storage_of(item.table_name, column.name)
+                yield policies_of(item.table_name, says=f"row-level security of {item.table_name}")
+            case ops.AddColumnOp():
+                item.if_not_exists = True
+                yield item
+                if isinstance(item.column.type, EmbeddingVector):
+                    yield storage_of(item.table_name, item.column.name)
+            case ops.CreateIndexOp() if item.table_name not in new_tables:
+                yield ConcurrentIndexOp.from_index(item.to_index())
+            case ops.CreateIndexOp():
+                item.if_not_exists = True
+                yield item
+            case ops.AddConstraintOp():
+                dropped = item.reverse()
+                assert isinstance(dropped, ops.DropConstraintOp)
+                # PostgreSQL has no IF NOT EXISTS for constraints.
+                dropped.if_exists = True
+                yield dropped
+                yield item
+            case ops.DropTableOp() | ops.DropIndexOp() | ops.DropColumnOp() | ops.DropConstraintOp():
+                item.if_exists = True
+                yield item
+            case _:
+                yield item

@@ -1,0 +1,32 @@
+"""The Redis session store that the tests of this folder look into."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
+from soldier_data.settings import Settings
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of the tests' Redis."""
+    client = create_redis_client(Settings(redis_url=redis_url))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A key prefix that no other test uses."""
+    return f"t{uuid4().hex}"
+
+
+@pytest.fixture
+def store(client: Redis, prefix: str) -> RedisSessionStore:
+    """A session store of the test's own."""
+    return RedisSessionStore(client, SessionTierConfig(key_prefix=prefix))

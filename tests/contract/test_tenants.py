@@ -1,0 +1,97 @@
+"""No store shows or changes anything of a tenant to a caller who has all its ids but not its tenant_id.
+
+The cases are in tests/tenants, one module a store. A store joins by a line in `tests.tenants.stores.DOMAINS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from inspect import signature
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from soldier_data.base.memory import InMemoryStore
+from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
+from soldier_data.settings import Settings
+from tests.conftest import DIMENSIONS
+from tests.tenants.case import Case, Domain, public_methods
+from tests.tenants.rows import dump
+from tests.tenants.stores import DOMAINS, outcome
+
+EVERY_CASE = [
+    pytest.param(case, domain, backend, id=f"{backend}-{domain.contract.__name__}.{case.method}-{number}")
+    for domain in DOMAINS
+    for number, case in enumerate(domain.cases)
+    for backend in domain.backends
+]
+
+OPERATORS_METHODS = {
+    # These take no tenant and are not of the contract: they serve whoever runs Redis for all tenants.
+    "RedisSessionStore": {
+        "cleanup_expired",
+        "demote_to_persistent",
+        "ping",
+        "promote_to_hot",
+        "stats",
+        "tier",
+        "watch_demotions",
+    },
+}
+
+
+@pytest.fixture
+async def redis_store(redis_url: str) -> AsyncIterator[RedisSessionStore]:
+    client = create_redis_client(Settings(redis_url=redis_url))
+    yield RedisSessionStore(client, SessionTierConfig(key_prefix=f"t{uuid4().hex}"))
+    await client.aclose()
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, domain: Domain[Any, Any], backend: str) -> Any:
+    class_ = domain.backends[backend]
+    if backend == "redis":
+        return request.getfixturevalue("redis_store")
+    if backend == "postgres":
+        return class_(request.getfixturevalue("shared_database"))
+    return class_(DIMENSIONS) if "embedding_dimensions" in signature(class_).parameters else class_()
+
+
+@pytest.mark.parametrize(("case", "domain", "backend"), EVERY_CASE)
+async def test_another_tenants_ids_show_nothing_and_change_nothing(
+    store: Any, case: Case[Any, Any], domain: Domain[Any, Any], tenant_id: UUID
+) -> None:
+    own = await domain.seed(store, tenant_id)
+    before = await dump(store, tenant_id)
+    assert before
+    assert await outcome(case, store, own, uuid4()) == case.expected
+    assert await dump(store, tenant_id) == before
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.contract.__name__)
+def test_every_public_method_has_a_case(domain: Domain[Any, Any]) -> None:
+    missing = public_methods(domain.contract) - {case.method for case in domain.cases}
+    module = domain.seed.__module__.replace(".", "/")
+    assert not missing, (
+        f"{domain.contract.__name__} has methods that no test calls with another tenant's ids: add a Case for "
+        f"{', '.join(sorted(missing))} to {module}.py"
+    )
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.contract.__name__)
+def test_no_case_calls_another_method_than_it_says(domain: Domain[Any, Any]) -> None:
+    assert {case.method for case in domain.cases} <= public_methods(domain.contract)
+
+
+@pytest.mark.parametrize(
+    "class_", [class_ for domain in DOMAINS for class_ in domain.backends.values()], ids=lambda c: c.__name__
+)
+def test_no_backend_has_a_method_for_tenants_that_its_contract_lacks(class_: type[Any]) -> None:
+    contract = next(domain.contract for domain in DOMAINS if class_ in domain.backends.values())
+    known = public_methods(contract) | public_methods(InMemoryStore)
+    extra = public_methods(class_) - known - OPERATORS_METHODS.get(class_.__name__, set())
+    assert not extra, (
+        f"{class_.__name__} has methods that its contract lacks, so that no tenant's case covers them: add "
+        f"{', '.join(sorted(extra))} to {contract.__name__}, or to OPERATORS_METHODS if no tenant calls it"
+    )

@@ -1,0 +1,134 @@
+"""Autogenerate: a changed model comes out as a migration that runs unedited, up and down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from soldier_data.migrations import head_revision, upgrade
+from tests.conftest import DIMENSIONS, settings_for
+from tests.migrations.tools import alembic, edit, fetch, schema
+
+
+async def test_new_columns_and_tables_come_out_of_autogenerate_as_a_migration_that_runs(
+    empty_database_url: str, checkout: Path
+) -> None:
+    edit(
+        checkout / "soldier_data" / "config" / "orm.py",
+        "    resolver_tool_id: Mapped[str]\n",
+        "    resolver_tool_id: Mapped[str]\n"
+        "    color: Mapped[str | None]\n"
+        "    meaning: Mapped[list[float] | None]\n",
+    )
+    with (checkout / "soldier_data" / "config" / "orm.py").open("a") as orm:
+        orm.write(
+            "\n\nclass NoteRow(TenantKey, Base):\n"
+            '    """A note."""\n\n'
+            '    __tablename__ = "notes"\n'
+            '    __table_args__ = (Index("ix_notes_page", "tenant_id", "written_at"),)\n\n'
+            "    written_at: Mapped[datetime]\n"
+            "    meaning: Mapped[list[float] | None]\n"
+            "    document: Mapped[dict[str, Any]]\n"
+        )
+    await upgrade(settings_for(empty_database_url))
+    before = await schema(empty_database_url)
+    with (checkout / ".env").open("w") as file:
+        file.write(f"SOLDIER_EMBEDDING_DIMENSIONS={DIMENSIONS}\n")
+    output = await alembic(
+        empty_database_url,
+        "revision --autogenerate -m 'Add color and notes'",
+        "upgrade head",
+        "check",
+        folder=checkout,
+    )
+    assert "No new upgrade operations detected" in output
+
+    columns = await fetch(
+        empty_database_url,
+        "SELECT attrelid::regclass::text || '.' || attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attname IN ('color', 'meaning') AND attnum > 0 ORDER BY 1",
+    )
+    assert [tuple(column) for column in columns] == [
+        ("notes.meaning", f"vector({DIMENSIONS})"),
+        ("variables.color", "text"),
+        ("variables.meaning", f"vector({DIMENSIONS})"),
+    ]
+    secured = "SELECT relforcerowsecurity AS it FROM pg_class WHERE oid = 'notes'::regclass"
+    assert (await fetch(empty_database_url, secured))[0]["it"] is True
+    assert len(await fetch(empty_database_url, "SELECT FROM pg_policies WHERE tablename = 'notes'")) == 1
+
+    await alembic(empty_database_url, "downgrade -1", folder=checkout)
+    assert await schema(empty_database_url) == before
+
+
+async def test_a_vector_index_comes_out_of_autogenerate_and_is_built_beside_live_traffic(
+    database_url: str, checkout: Path
+) -> None:
+    edit(
+        checkout / "soldier_data" / "config" / "orm.py",
+        '        purge_index("rules"),\n',
+        '        purge_index("rules"),\n'
+        "        Index(\n"
+        '            "ix_rules_meaning",\n'
+        '            "embedding",\n'
+        '            postgresql_using="hnsw",\n'
+        '            postgresql_with={"m": 12, "ef_construction": 40},\n'
+        '            postgresql_ops={"embedding": "vector_cosine_ops"},\n'
+        "            postgresql_where=LIVING,\n"
+        "        ),\n",
+    )
+    (checkout / ".env").write_text(f"SOLDIER_EMBEDDING_DIMENSIONS={DIMENSIONS}\n")
+    before = await schema(database_url)
+    output = await alembic(
+        database_url,
+        "revision --autogenerate -m 'Index the meaning of rules'",
+        "upgrade head",
+        "check",
+        folder=checkout,
+    )
+    assert "No new upgrade operations detected" in output
+    definition = "SELECT pg_get_indexdef('ix_rules_meaning'::regclass) AS it"
+    built = (await fetch(database_url, definition))[0]["it"]
+    assert built.endswith(
+        "USING hnsw (embedding vector_cosine_ops) WITH (m='12', ef_construction='40') WHERE (deleted_at IS NULL)"
+    )
+    [written] = (checkout / "alembic" / "versions").glob("20*_index_the_meaning_of_rules.py")
+    assert "create_index_concurrently(" in written.read_text()
+    after = await schema(database_url)
+
+    # As a build leaves it that was killed.
+    invalid = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_rules_meaning'::regclass"
+    await fetch(database_url, invalid)
+    await alembic(database_url, f"stamp {head_revision()}", "upgrade head", "check", folder=checkout)
+    assert await schema(database_url) == after
+    valid = "SELECT indisvalid AS it FROM pg_index WHERE indexrelid = 'ix_rules_meaning'::regclass"
+    assert (await fetch(database_url, valid))[0]["it"] is True
+
+    await alembic(database_url, "downgrade -1", folder=checkout)
+    assert await schema(database_url) == before
+
+
+async def test_a_constraint_and_a_type_come_out_of_autogenerate(database_url: str, checkout: Path) -> None:
+    path = checkout / "soldier_data" / "config" / "orm.py"
+    edit(
+        path,
+        "    cache_ttl_seconds: Mapped[int]\n",
+        "    cache_ttl_seconds: Mapped[float] = mapped_column(Double)\n",
+    )
+    edit(
+        path,
+        '        purge_index("variables"),\n',
+        '        purge_index("variables"),\n        CheckConstraint("cache_ttl_seconds >= 0", name="ttl"),\n',
+    )
+    edit(path, "from sqlalchemy import ", "from sqlalchemy import CheckConstraint, Double, ")
+    (checkout / ".env").write_text(f"SOLDIER_EMBEDDING_DIMENSIONS={DIMENSIONS}\n")
+    before = await schema(database_url)
+    output = await alembic(
+        database_url,
+        "revision --autogenerate -m 'Fractions of seconds'",
+        "upgrade head",
+        "check",
+        "downgrade -1",
+        folder=checkout,
+    )
+    assert "No new upgrade operations detected" in output
+    assert await schema(database_url) == before

@@ -1,0 +1,246 @@
+"""Upgrading as operators do it: beside live traffic, interrupted, by many processes, on what cannot be upgraded."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import event, make_url
+from sqlalchemy.engine import Engine
+
+from soldier_data import migrations
+from soldier_data.data_layer import DataLayer
+from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
+from soldier_data.migrations import connection as migrating
+from soldier_data.migrations import head_revision
+from tests.backends.connections import administrator
+from tests.conftest import DIMENSIONS, settings_for
+from tests.factories.audit import TurnRecordFactory
+from tests.factories.config import AgentFactory
+from tests.migrations.tools import alembic, alembic_here, fetch, revision, schema
+
+_SIZE = str(DIMENSIONS)
+
+
+async def test_eight_processes_upgrade_one_empty_database(empty_database_url: str) -> None:
+    await asyncio.gather(
+        *(alembic(empty_database_url, "upgrade head", SOLDIER_EMBEDDING_DIMENSIONS=_SIZE) for _ in range(8))
+    )
+    assert await revision(empty_database_url) == [head_revision()]
+
+
+async def test_readers_of_a_busy_table_never_stall_behind_an_upgrade(database_url: str) -> None:
+    await alembic_here(database_url, "stamp", "base")
+    stop = asyncio.Event()
+
+    async def read_all_the_time() -> int:
+        reads = 0
+        async with administrator(database_url) as reader:
+            # PostgreSQL itself refuses a read that waits for a lock longer than the bar.
+            await reader.execute("SET lock_timeout = '250ms'")
+            while not stop.is_set():
+                await reader.fetch("SELECT id FROM agents LIMIT 1")
+                reads += 1
+                await asyncio.sleep(0.002)
+        return reads
+
+    async with administrator(database_url) as holder:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.fetch("SELECT id FROM agents LIMIT 1")
+        reading = asyncio.create_task(read_all_the_time())
+        upgrading = asyncio.create_task(migrations.upgrade(settings_for(database_url)))
+        await asyncio.sleep(1.5)
+        assert not upgrading.done()
+        await transaction.rollback()
+        await upgrading
+    stop.set()
+    assert await reading > 50
+    assert await revision(database_url) == [head_revision()]
+
+
+async def test_a_table_that_stays_locked_is_told_at_last(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await alembic_here(database_url, "stamp", "base")
+    monkeypatch.setattr(migrating, "_PATIENCE", timedelta(seconds=0.3))
+    async with administrator(database_url) as holder, holder.transaction():
+        await holder.fetch("SELECT id FROM agents LIMIT 1")
+        with pytest.raises(StoreConnectionError, match="pg_stat_activity"):
+            await migrations.upgrade(settings_for(database_url))
+    await migrations.upgrade(settings_for(database_url))
+    assert await revision(database_url) == [head_revision()]
+
+
+async def test_an_upgrade_that_was_killed_at_any_statement_can_be_run_again(
+    empty_database_url: str, database_url: str
+) -> None:
+    settings = settings_for(empty_database_url)
+    left = 0
+    kills = 0
+
+    def kill(connection: object, cursor: object, statement: str, *_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")  # type: ignore[attr-defined]
+
+    event.listen(Engine, "before_cursor_execute", kill)
+    try:
+        for at in (3, 8, 20, 45, 70, 95, 120):
+            left = at
+            with pytest.raises(StoreError):
+                await migrations.upgrade(settings)
+            kills += 1
+            assert left == 0
+    finally:
+        event.remove(Engine, "before_cursor_execute", kill)
+    assert kills == 7
+    await migrations.upgrade(settings)
+    assert await schema(empty_database_url) == await schema(database_url)
+
+
+async def test_each_step_down_and_up_again_keeps_the_rows_of_other_tables(
+    data: DataLayer, database_url: str
+) -> None:
+    agent = AgentFactory()
+    await data.config.save_agent(agent)
+    first = await schema(database_url)
+    for step in reversed(migrations.history()):
+        if step.id <= "0002":
+            break
+        await migrations.downgrade(data.settings, "-1")
+        assert await data.config.get_agent(agent.tenant_id, agent.id) == agent
+    assert await revision(database_url) == ["0002"]
+    while (await migrations.current(data.settings)).pending:
+        await migrations.upgrade(data.settings, "+1")
+    assert await schema(database_url) == first
+    assert await data.config.get_agent(agent.tenant_id, agent.id) == agent
+
+
+async def test_the_state_of_a_database_says_what_is_pending(empty_database_url: str) -> None:
+    settings = settings_for(empty_database_url)
+    state = await migrations.current(settings)
+    assert (state.revision, state.pending) == (None, migrations.history())
+    await migrations.upgrade(settings, "0002")
+    state = await migrations.current(settings)
+    assert (state.revision, state.pending) == ("0002", migrations.history()[2:])
+    await migrations.upgrade(settings)
+    assert await migrations.current(settings) == migrations.SchemaState(head_revision(), [])
+
+
+async def test_sql_written_offline_makes_the_same_schema(empty_database_url: str, database_url: str) -> None:
+    settings = settings_for(empty_database_url)
+    script = await migrations.sql(settings)
+    async with administrator(empty_database_url) as connection:
+        await connection.execute(script)
+    assert await schema(empty_database_url) == await schema(database_url)
+    assert (await migrations.current(settings)).pending == []
+    assert await migrations.check(settings) is None
+    async with administrator(empty_database_url) as connection:
+        await connection.execute(await migrations.sql(settings, f"{head_revision()}:base", down=True))
+    rows = await fetch(empty_database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert {row["tablename"] for row in rows} <= {"alembic_version"}
+
+
+# -- what goes wrong -------------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_revision_is_told(database_url: str) -> None:
+    settings = settings_for(database_url)
+    with pytest.raises(ConfigurationError, match="db history") as failed:
+        await migrations.upgrade(settings, "nonsense")
+    assert failed.value.__context__ is None
+    with pytest.raises(ConfigurationError, match="db history"):
+        await migrations.downgrade(settings, "nonsense")
+    with pytest.raises(ConfigurationError, match="db history"):
+        await migrations.sql(settings, "base:nonsense")
+
+
+async def test_a_database_that_is_newer_than_the_package_is_told(database_url: str) -> None:
+    await fetch(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    settings = settings_for(database_url)
+    for attempt in (
+        migrations.upgrade(settings),
+        migrations.downgrade(settings, "base"),
+        migrations.check(settings),
+    ):
+        with pytest.raises(ConfigurationError, match="newer soldier-data"):
+            await attempt
+    with pytest.raises(ConfigurationError, match="newer soldier-data"):
+        await migrations.current(settings)
+
+
+async def test_comparing_needs_the_newest_revision(empty_database_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="db upgrade"):
+        await migrations.check(settings_for(empty_database_url))
+
+
+async def test_an_old_pgvector_is_told(database_url: str) -> None:
+    # What the catalogue says is what counts, and saying so is easier than an old installation.
+    await fetch(database_url, "UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
+    with pytest.raises(ConfigurationError, match=r"0\.7\.4 is too old.*ALTER EXTENSION vector UPDATE"):
+        await migrations.upgrade(settings_for(database_url))
+
+
+async def test_a_server_without_pgvector_is_told(empty_database_url: str) -> None:
+    # A view that stands before PostgreSQL's own hides what is installed.
+    await fetch(
+        empty_database_url,
+        "CREATE VIEW pg_available_extensions AS "
+        "SELECT * FROM pg_catalog.pg_available_extensions WHERE name <> 'vector'",
+    )
+    name = make_url(empty_database_url).database
+    await fetch(empty_database_url, f"ALTER DATABASE {name} SET search_path = public, pg_catalog")
+    with pytest.raises(ConfigurationError, match="extension vector is not installed"):
+        await migrations.upgrade(settings_for(empty_database_url))
+
+
+# -- the application's role ------------------------------------------------------------------------------------
+
+
+async def test_the_granted_role_works_and_may_not_change_the_audit(database_url: str) -> None:
+    role = f"services_{uuid4().hex}"
+    settings = settings_for(database_url)
+    async with administrator(database_url) as owner:
+        await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+        try:
+            await migrations.run_grants(settings, role)
+            await migrations.run_grants(settings, role)
+            other = make_url(database_url).set(username=role, password="x")  # noqa: S106 - of a test role.
+            url = other.render_as_string(hide_password=False)
+            async with DataLayer.open(settings_for(url, row_level_security=True)) as data:
+                agent = AgentFactory()
+                await data.config.save_agent(agent)
+                assert await data.config.delete_agent(agent.tenant_id, agent.id) is True
+                turn = TurnRecordFactory()
+                await data.audit.save_turn(turn)
+                assert await data.audit.get_turn(turn.tenant_id, turn.turn_id) == turn
+            async with administrator(url) as services:
+                for statement in (
+                    "UPDATE turn_records SET latency_ms = 0",
+                    "DELETE FROM audit_events",
+                    "TRUNCATE agents",
+                    "UPDATE alembic_version SET version_num = ''",
+                    "DROP TABLE agents",
+                ):
+                    with pytest.raises(Exception, match=r"permission denied|must be owner"):
+                        await services.execute(statement)
+        finally:
+            await owner.execute(f"DROP OWNED BY {role}")
+            await owner.execute(f"DROP ROLE {role}")
+
+
+async def test_a_role_that_the_policies_do_not_bind_is_refused(database_url: str) -> None:
+    settings = settings_for(database_url)
+    with pytest.raises(ConfigurationError, match="no such role"):
+        await migrations.run_grants(settings, f"nobody_{uuid4().hex}")
+    async with administrator(database_url) as owner:
+        with pytest.raises(ConfigurationError, match="do not bind"):
+            await migrations.run_grants(settings, await owner.fetchval("SELECT current_user"))
+
+
+def test_names_of_roles_are_quoted() -> None:
+    assert all('"Robert""; --"' in statement for statement in migrations.grant_statements('Robert"; --'))

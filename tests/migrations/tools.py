@@ -1,0 +1,100 @@
+"""What the tests of migrations share: running Alembic as a developer does, and looking at a schema."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.config import Config
+
+from soldier_data.base.engine import driver_url
+from tests.conftest import DIMENSIONS
+
+CHECKOUT = Path(__file__).parents[2]
+
+# One process for several commands, because starting Python and importing Alembic takes longer than they do.
+_COMMANDS = (
+    "import shlex, sys; from alembic.config import main; [main(shlex.split(line)) for line in sys.argv[1:]]"
+)
+
+
+async def alembic(url: str, *commands: str, folder: Path = CHECKOUT, **variables: str) -> str:
+    """Run the command `alembic` as a developer does."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLDIER_")}
+    environment |= {"DATABASE_URL": url, "PYTHONPATH": str(folder), **variables}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", _COMMANDS, *commands),
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output = (await process.communicate())[0].decode()
+    assert process.returncode == 0, output
+    return output
+
+
+async def alembic_here(
+    url: str, name: str, *arguments: Any, dimensions: int = DIMENSIONS, **options: Any
+) -> str:
+    """The same without a process of its own; returns what it writes."""
+    written = StringIO()
+    config = Config(stdout=written, output_buffer=written)
+    config.set_main_option("script_location", str(CHECKOUT / "alembic"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOLDIER_DATABASE_URL", url)
+        patch.setenv("SOLDIER_EMBEDDING_DIMENSIONS", str(dimensions))
+        # In a thread, because Alembic's environment runs an event loop of its own.
+        await asyncio.to_thread(getattr(command, name), config, *arguments, **options)
+    return written.getvalue()
+
+
+async def fetch(url: str, sql: str) -> list[Any]:
+    connection = await asyncpg.connect(driver_url(url))
+    try:
+        rows: list[Any] = await connection.fetch(sql)
+        return rows
+    finally:
+        await connection.close()
+
+
+_SCHEMA = """
+SELECT c.relname, c.relkind::text, c.relrowsecurity, c.relforcerowsecurity, a.attname, a.attnotnull,
+       format_type(a.atttypid, a.atttypmod), pg_get_indexdef(c.oid), a.attnum
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'i')
+UNION ALL
+SELECT conrelid::regclass::text, 'constraint', NULL, NULL, conname, NULL, pg_get_constraintdef(oid), NULL, NULL
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+UNION ALL
+SELECT attrelid::regclass::text, 'storage', NULL, NULL, attname, NULL, attstorage::text, NULL, NULL
+FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND attnum > 0 AND NOT attisdropped
+UNION ALL
+SELECT tablename, 'policy', NULL, NULL, policyname, NULL, qual || ' / ' || with_check, NULL, NULL
+FROM pg_policies
+ORDER BY 1, 2, 5, 7
+"""
+
+
+async def schema(url: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await fetch(url, _SCHEMA)]
+
+
+async def revision(url: str) -> list[str]:
+    return [row["version_num"] for row in await fetch(url, "SELECT version_num FROM alembic_version")]
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))

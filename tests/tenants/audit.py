@@ -1,0 +1,91 @@
+"""The audit store with another tenant's ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from soldier_data.audit import AuditEvent, AuditStore, InMemoryAuditStore, PostgresAuditStore, TurnRecord
+from soldier_data.base.paging import Cursor
+from tests.factories.audit import AuditEventFactory, TurnRecordFactory
+from tests.tenants.case import Case, Domain, as_of
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the owner has stored."""
+
+    turn: TurnRecord
+    later_turn: TurnRecord
+    event: AuditEvent
+
+
+async def seed(store: AuditStore, tenant_id: UUID) -> Stored:
+    turn = TurnRecordFactory(tenant_id=tenant_id)
+    later_turn = TurnRecordFactory(tenant_id=tenant_id, session_id=turn.session_id)
+    event = AuditEventFactory(tenant_id=tenant_id, session_id=turn.session_id)
+    await store.save_turns([turn, later_turn])
+    await store.save_event(event)
+    return Stored(turn, later_turn, event)
+
+
+async def save_turn(store: AuditStore, own: Stored, other: UUID) -> object:
+    turn = as_of(own.turn, other, agent_response="Not what was said.")
+    await store.save_turn(turn)
+    return await store.get_turn(other, own.turn.turn_id) == turn
+
+
+async def save_event(store: AuditStore, own: Stored, other: UUID) -> object:
+    event = as_of(own.event, other, event_type="forged")
+    await store.save_event(event)
+    return await store.get_event(other, own.event.id) == event
+
+
+async def list_turns_of_a_period(store: AuditStore, own: Stored, other: UUID) -> object:
+    return await store.list_turns_by_tenant(
+        other, start_time=own.turn.timestamp, before=Cursor.after(own.later_turn)
+    )
+
+
+DOMAIN: Domain[AuditStore, Stored] = Domain(
+    contract=AuditStore,
+    backends={"inmemory": InMemoryAuditStore, "postgres": PostgresAuditStore},
+    seed=seed,
+    cases=[
+        Case("get_turn", lambda store, own, other: store.get_turn(other, own.turn.turn_id), None),
+        Case("get_event", lambda store, own, other: store.get_event(other, own.event.id), None),
+        Case("save_turn", save_turn, expected=True, reaches=False),
+        Case("save_event", save_event, expected=True, reaches=False),
+        Case(
+            "save_turns",
+            lambda store, own, other: store.save_turns([as_of(own.turn, other, tokens_used=0)]),
+            1,
+            reaches=False,
+        ),
+        Case(
+            "save_events",
+            lambda store, own, other: store.save_events([as_of(own.event, other, event_data={})]),
+            1,
+            reaches=False,
+        ),
+        Case(
+            "list_turns_by_session",
+            lambda store, own, other: store.list_turns_by_session(other, own.turn.session_id),
+            [],
+        ),
+        Case("list_turns_by_tenant", lambda store, _own, other: store.list_turns_by_tenant(other), []),
+        Case("list_turns_by_tenant", list_turns_of_a_period, []),
+        Case(
+            "list_events_by_session",
+            lambda store, own, other: store.list_events_by_session(other, own.turn.session_id),
+            [],
+        ),
+        Case(
+            "list_events_by_session",
+            lambda store, own, other: store.list_events_by_session(
+                other, own.turn.session_id, event_type=own.event.event_type
+            ),
+            [],
+        ),
+    ],
+)

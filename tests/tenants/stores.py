@@ -1,0 +1,26 @@
+"""The stores of all domains."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from soldier_data.errors import StoreError
+from tests.tenants import audit, config, memory, profiles, sessions
+from tests.tenants.case import Case, Domain
+
+DOMAINS: tuple[Domain[Any, Any], ...] = (
+    config.DOMAIN,
+    memory.DOMAIN,
+    audit.DOMAIN,
+    profiles.DOMAIN,
+    sessions.DOMAIN,
+)
+
+
+async def outcome(case: Case[Any, Any], store: Any, own: Any, other: UUID) -> object:
+    """What came back, or the class of the error."""
+    try:
+        return await case.call(store, own, other)
+    except StoreError as error:
+        return type(error)
