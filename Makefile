@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Two test processes at a time: each starts a PostgreSQL and a Redis of its own.
 WORKERS ?= 2
+# Building an index on a filled table may rightly take long.
+SQUAWK_IGNORES := require-statement-timeout
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench format clean
@@ -18,11 +20,13 @@ demo: $(VENV)/ready ## Replay a support desk's conversations and show what came 
 test: lint ## Run everything that CI checks
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-lint: $(VENV)/ready ## Check style, types and the direction of imports
+lint: $(VENV)/ready ## Check style, types, the direction of imports and the SQL of the migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/soldier-data db sql 0001:head > $(VENV)/migrations.sql
+	$(BIN)/squawk --pg-version 15 --exclude $(SQUAWK_IGNORES) $(VENV)/migrations.sql
 
 bench: $(VENV)/ready ## Measure against the hand-written limit, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks --write

@@ -8,7 +8,7 @@ from logging.config import fileConfig
 from alembic import context
 
 from soldier_data.base.orm import embedding_dimensions
-from soldier_data.migrations.connection import open_for_migration, run_migrations
+from soldier_data.migrations.connection import LIMIT_LOCK_WAITS, open_for_migration, run_migrations
 from soldier_data.migrations.writing import configure_comparison, render_item
 from soldier_data.schema import metadata
 from soldier_data.settings import Settings
@@ -24,6 +24,7 @@ def run_offline(settings: Settings) -> None:
         context.configure(
             dialect_name="postgresql", literal_binds=True, transaction_per_migration=True, **options
         )
+        context.execute(LIMIT_LOCK_WAITS)
         with context.begin_transaction():
             context.run_migrations()
     finally:

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 
-from benchmarks import config, lookups, report, sessions, startup
+from benchmarks import audit, config, lookups, memory, profiles, report, sessions, startup
 from benchmarks.harness import Bench
 from soldier_data import DataLayer
 
 SUBJECTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "config": config.measure,
+    "memory": memory.measure,
+    "audit": audit.measure,
+    "profiles": profiles.measure,
     "sessions": sessions.measure,
     "lookups": lookups.measure,
     "startup": startup.measure,

@@ -105,6 +105,12 @@ def upsert(table: str, fields: list[str]) -> str:
     )
 
 
+def insert(table: str, columns: list[str]) -> str:
+    """Insert one row, as anybody would write it."""
+    parameters = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({parameters}) RETURNING id"  # noqa: S608 - constants.
+
+
 def agent_arguments(agent: Agent) -> list[Any]:
     """The parameters of `upsert` for an agent."""
     values = {**agent.__dict__, "updated_at": utcnow(), "settings": agent.settings.model_dump_json()}

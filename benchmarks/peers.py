@@ -201,7 +201,7 @@ async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
 
     async with store_class.from_conn_string(settings.database_url, index=index) as store:
         await store.setup()
-        await _drop_vector_index(settings.database_url)
+        await without_vector_index(settings.database_url)
         for agent in sample.agents:
             await store.aput((tenant, "agents"), *document(agent), index=False)
         for rule in sample.plain_rules:
@@ -236,7 +236,7 @@ async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
         }
 
 
-async def _drop_vector_index(url: str) -> None:
+async def without_vector_index(url: str) -> None:
     """Let langgraph search exactly, as we do; its own way to say so ("flat") fails in its `setup`."""
     connection = await by_hand.connect(url)
     for name in await connection.fetch(

@@ -22,6 +22,8 @@ SAVE_SESSION = "session save"
 _ITEMS = [{"role": ("user", "assistant")[n % 2], "content": samples.sentence(48)} for n in range(10)]
 _TURN = _ITEMS[:2]
 
+_ON_SQLALCHEMY = "openai-agents' SQLAlchemySession"
+
 
 @asynccontextmanager
 async def opened(bench: Bench, client: Redis) -> AsyncIterator[dict[str, Cases]]:
@@ -34,18 +36,39 @@ async def opened(bench: Bench, client: Redis) -> AsyncIterator[dict[str, Cases]]
 
     @asynccontextmanager
     async def on_sqlalchemy(bench: Bench, _sample: Any) -> AsyncIterator[Cases]:
-        session_class = import_module("agents.extensions.memory.sqlalchemy_session").SQLAlchemySession
-        url = bench.data.settings.database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
-        engine = create_async_engine(url)
-        yield await _cases(session_class(str(new_id()), engine=engine, create_tables=True))
-        await engine.dispose()
+        async with _sqlalchemy_session(bench) as session:
+            yield await _cases(session)
 
     openers: dict[str, Opener] = {
         "openai-agents' RedisSession": on_redis,
-        "openai-agents' SQLAlchemySession": on_sqlalchemy,
+        _ON_SQLALCHEMY: on_sqlalchemy,
     }
     async with AsyncExitStack() as stack:
         yield await open_peers(stack, bench, None, openers)
+
+
+@asynccontextmanager
+async def as_turns(bench: Bench, read: str, add: str, *, turns: int) -> AsyncIterator[dict[str, Cases]]:
+    """The peer of the audit store: reading the items of so many turns, and adding those of one."""
+
+    @asynccontextmanager
+    async def on_sqlalchemy(bench: Bench, _sample: Any) -> AsyncIterator[Cases]:
+        async with _sqlalchemy_session(bench) as kept, _sqlalchemy_session(bench) as growing:
+            await kept.add_items(_TURN * turns)
+            yield {read: Case(kept.get_items), add: Case(lambda: growing.add_items(_TURN))}
+
+    async with AsyncExitStack() as stack:
+        yield await open_peers(stack, bench, None, {_ON_SQLALCHEMY: on_sqlalchemy})
+
+
+@asynccontextmanager
+async def _sqlalchemy_session(bench: Bench) -> AsyncIterator[Any]:
+    session_class = import_module("agents.extensions.memory.sqlalchemy_session").SQLAlchemySession
+    engine = create_async_engine(
+        bench.data.settings.database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    )
+    yield session_class(str(new_id()), engine=engine, create_tables=True)
+    await engine.dispose()
 
 
 async def _cases(session: Any) -> Cases:

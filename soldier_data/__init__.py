@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from soldier_data.profiles import CustomerProfile as CustomerProfile
     from soldier_data.profiles import ProfileField as ProfileField
     from soldier_data.profiles import ProfileStore as ProfileStore
+    from soldier_data.runs import Artifact as Artifact
+    from soldier_data.runs import LLMCall as LLMCall
+    from soldier_data.runs import Run as Run
+    from soldier_data.runs import RunStatus as RunStatus
+    from soldier_data.runs import RunStore as RunStore
+    from soldier_data.runs import Step as Step
     from soldier_data.sessions import Channel as Channel
     from soldier_data.sessions import Session as Session
     from soldier_data.sessions import SessionStatus as SessionStatus
@@ -45,6 +51,8 @@ if TYPE_CHECKING:
     from soldier_data.sessions import StepVisit as StepVisit
     from soldier_data.settings import Settings as Settings
     from soldier_data.unit_of_work import UnitOfWork as UnitOfWork
+    from soldier_data.vectors import Embedding as Embedding
+    from soldier_data.vectors import VectorStore as VectorStore
 
 _HOMES = {
     "soldier_data.audit": ("AuditEvent", "AuditStore", "TurnRecord"),
@@ -72,9 +80,11 @@ _HOMES = {
     ),
     "soldier_data.memory": ("Entity", "Episode", "MemoryStore", "Relationship"),
     "soldier_data.profiles": ("CustomerProfile", "ProfileField", "ProfileStore"),
+    "soldier_data.runs": ("Artifact", "LLMCall", "Run", "RunStatus", "RunStore", "Step"),
     "soldier_data.sessions": ("Channel", "Session", "SessionStatus", "SessionStore", "StepVisit"),
     "soldier_data.settings": ("Settings",),
     "soldier_data.unit_of_work": ("UnitOfWork",),
+    "soldier_data.vectors": ("Embedding", "VectorStore"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -28,6 +28,9 @@ from soldier_data.migrations import SCHEMA_VERSION, head_revision, upgrade
 from soldier_data.profiles.inmemory import InMemoryProfileStore
 from soldier_data.profiles.postgres import PostgresProfileStore
 from soldier_data.profiles.store import ProfileStore
+from soldier_data.runs.inmemory import InMemoryRunStore
+from soldier_data.runs.postgres import PostgresRunStore
+from soldier_data.runs.store import RunStore
 from soldier_data.sessions.client import create_redis_client
 from soldier_data.sessions.inmemory import InMemorySessionStore
 from soldier_data.sessions.models import SessionTierConfig
@@ -35,6 +38,9 @@ from soldier_data.sessions.redis import RedisSessionStore
 from soldier_data.sessions.store import SessionStore
 from soldier_data.settings import DatabaseBackend, Settings
 from soldier_data.unit_of_work import Stores, UnitOfWork, begin_unit_of_work
+from soldier_data.vectors.inmemory import InMemoryVectorStore
+from soldier_data.vectors.postgres import PostgresVectorStore
+from soldier_data.vectors.store import VectorStore
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -78,6 +84,8 @@ class DataLayer:
         memory: Episodes, entities and relationships.
         audit: Turn records and audit events.
         profiles: Customers.
+        runs: What agent executors did.
+        vectors: Free-standing embeddings.
         sessions: Running conversations.
     """
 
@@ -94,11 +102,17 @@ class DataLayer:
             ),
             audit=self._chosen(settings.audit_backend, PostgresAuditStore, InMemoryAuditStore),
             profiles=self._chosen(settings.profile_backend, PostgresProfileStore, InMemoryProfileStore),
+            runs=self._chosen(settings.run_backend, PostgresRunStore, InMemoryRunStore),
+            vectors=self._chosen(
+                settings.vector_backend, PostgresVectorStore, lambda: InMemoryVectorStore(dimensions)
+            ),
         )
         self.config: ConfigStore = self._stores.config
         self.memory: MemoryStore = self._stores.memory
         self.audit: AuditStore = self._stores.audit
         self.profiles: ProfileStore = self._stores.profiles
+        self.runs: RunStore = self._stores.runs
+        self.vectors: VectorStore = self._stores.vectors
         tiers = SessionTierConfig(
             hot_ttl=settings.session_hot_ttl,
             persist_ttl=settings.session_persist_ttl,

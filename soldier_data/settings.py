@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     profile_backend: DatabaseBackend = Field(
         default="postgres", description="Where customer profiles are kept: `postgres` or `inmemory`."
     )
+    run_backend: DatabaseBackend = Field(
+        default="postgres", description="Where runs are kept: `postgres` or `inmemory`."
+    )
+    vector_backend: DatabaseBackend = Field(
+        default="postgres", description="Where free-standing embeddings are kept: `postgres` or `inmemory`."
+    )
     session_backend: SessionBackend = Field(
         default="redis", description="Where sessions are kept: `redis` or `inmemory`."
     )
@@ -148,6 +154,8 @@ class Settings(BaseSettings):
             self.memory_backend,
             self.audit_backend,
             self.profile_backend,
+            self.run_backend,
+            self.vector_backend,
         )
 
     def in_memory(self) -> Settings:

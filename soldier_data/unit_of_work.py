@@ -20,6 +20,10 @@ from soldier_data.memory.postgres import PostgresMemoryStore
 from soldier_data.memory.store import MemoryStore
 from soldier_data.profiles.postgres import PostgresProfileStore
 from soldier_data.profiles.store import ProfileStore
+from soldier_data.runs.postgres import PostgresRunStore
+from soldier_data.runs.store import RunStore
+from soldier_data.vectors.postgres import PostgresVectorStore
+from soldier_data.vectors.store import VectorStore
 
 S = TypeVar("S")
 
@@ -32,6 +36,8 @@ class Stores:
     memory: MemoryStore
     audit: AuditStore
     profiles: ProfileStore
+    runs: RunStore
+    vectors: VectorStore
 
 
 class UnitOfWork:
@@ -49,6 +55,8 @@ class UnitOfWork:
         self.memory: MemoryStore = self._joined(stores.memory, PostgresMemoryStore)
         self.audit: AuditStore = self._joined(stores.audit, PostgresAuditStore)
         self.profiles: ProfileStore = self._joined(stores.profiles, PostgresProfileStore)
+        self.runs: RunStore = self._joined(stores.runs, PostgresRunStore)
+        self.vectors: VectorStore = self._joined(stores.vectors, PostgresVectorStore)
 
     def after_commit(self, callback: Callable[[], Any]) -> None:
         """Call `callback`, and await what it returns, once everything is committed; in order of registration.

@@ -6,6 +6,8 @@ import typer
 
 from soldier_data.cli.db import app as db
 from soldier_data.cli.demo import demo
+from soldier_data.cli.doctor import doctor
+from soldier_data.cli.sessions import app as sessions
 
 app = typer.Typer(
     help="The data layer of a conversational-AI agent platform.",
@@ -14,7 +16,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(demo)
+app.command()(doctor)
 app.add_typer(db, name="db")
+app.add_typer(sessions, name="sessions")
 
 
 @app.callback()

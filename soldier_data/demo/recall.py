@@ -1,4 +1,4 @@
-"""What the demonstration shows of what was remembered: searches, a customer, and who asks for what."""
+"""What the demonstration shows of what was kept: searches, a customer, who asks for what, and runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from soldier_data.sessions.models import Session
 
 _FOUND_SHOWN = 3
 _NAMES_SHOWN = 6
+_RUNS_SHOWN = 5
 
 
 async def what_was_said(data: DataLayer, replay: Replay, provider: EmbeddingProvider) -> Table:
@@ -92,4 +93,31 @@ async def neighbourhood(data: DataLayer, session: Session, stopwatch: Stopwatch)
         known.update(entity.id for entity in new)
         names = ", ".join(entity.name for entity in new[:_NAMES_SHOWN])
         table.add_row(what, f"{len(new):,}", names)
+    return table
+
+
+async def longest_runs(data: DataLayer, replay: Replay) -> Table:
+    """The statistics of the runs with the most steps."""
+    table = make_table(
+        f"Runs with the most steps, of {len(replay.runs):,}",
+        Column("Conversation", share=1),
+        Column("Status"),
+        *(Column(header, right=True) for header in ("Steps", "LLM calls", "Words", "Cost (USD)", "Took")),
+    )
+    found = []
+    for run_id in replay.runs:
+        with replay.stopwatch.measure("read the statistics of a run"):
+            stats = await data.runs.get_run_stats(replay.desk.agent.tenant_id, run_id)
+        assert stats is not None, "every replayed conversation is a run"
+        found.append(stats)
+    for stats in sorted(found, key=lambda stats: (-stats.step_count, stats.run_id))[:_RUNS_SHOWN]:
+        table.add_row(
+            replay.runs[stats.run_id],
+            stats.status.value,
+            f"{stats.step_count:,}",
+            f"{stats.llm_calls:,}",
+            f"{stats.total_tokens:,}",
+            f"{stats.cost_usd:f}",
+            f"{stats.duration_seconds or 0:.2f} s",
+        )
     return table

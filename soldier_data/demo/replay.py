@@ -23,7 +23,9 @@ from soldier_data.demo.records import (
     learn_relationship,
     turn_record,
 )
+from soldier_data.demo.run_records import llm_call, run_of, step_of
 from soldier_data.providers.embeddings import EmbeddingProvider
+from soldier_data.runs.models import RunStatus
 from soldier_data.sessions.models import Session, SessionStatus, StepVisit
 from soldier_data.unit_of_work import UnitOfWork
 
@@ -54,6 +56,7 @@ class Replay:
 
     Attributes:
         session_ids: Of the conversations, in the order in which they ended.
+        runs: The id of each conversation, by the id of the run that it is.
         sentences: One customer sentence of each task, to search rules by.
         seconds: How long the replay took.
     """
@@ -61,6 +64,7 @@ class Replay:
     desk: SupportDesk
     stopwatch: Stopwatch
     session_ids: list[UUID] = field(default_factory=list)
+    runs: dict[UUID, str] = field(default_factory=dict)
     sentences: dict[str, str] = field(default_factory=dict)
     turns: int = 0
     seconds: float = 0.0
@@ -131,9 +135,10 @@ class _ConversationReplay:
         self._stopwatch = result.stopwatch
         self._desk = result.desk
         self._session_id = new_id()
+        self._run = run_of(conversation, self._desk.agent, self._session_id)
 
     async def run(self) -> None:
-        """Open the session, replay every exchange, and close the session if the customer was done."""
+        """Replay every exchange as a run in a session, which is closed if the customer was done."""
         agent = self._desk.agent
         session = Session(
             session_id=self._session_id,
@@ -148,10 +153,17 @@ class _ConversationReplay:
             },
         )
         await self._data.sessions.save(session)
+        with self._stopwatch.measure("save a run"):
+            await self._data.runs.save_run(self._run)
         exchanges = self._conversation.exchanges()
         for exchange in exchanges:
             await self._replay_exchange(exchange, is_last=exchange is exchanges[-1])
+        self._run.status = RunStatus.COMPLETED
+        self._run.completed_at = utcnow()
+        with self._stopwatch.measure("save a run"):
+            await self._data.runs.save_run(self._run)
         self._result.session_ids.append(self._session_id)
+        self._result.runs[self._run.id] = self._conversation.id
 
     async def _replay_exchange(self, exchange: Exchange, *, is_last: bool) -> None:
         with self._stopwatch.measure("read a session"):
@@ -215,6 +227,10 @@ class _ConversationReplay:
         with self._stopwatch.measure("save a turn record"):
             await uow.audit.save_turn(record)
         await uow.audit.save_events(audit_events(session, exchange, record))
+        step = step_of(self._run, exchange, seconds)
+        with self._stopwatch.measure("save a step and its LLM call"):
+            await uow.runs.save_step(step)
+            await uow.runs.save_llm_call(llm_call(step, exchange, seconds))
 
     def _move(self, session: Session, exchange: Exchange) -> None:
         """Let the session stand where the agent's last turn stood in the guidelines."""

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from soldier_data.base.engine import open_connection
 from soldier_data.data_layer import DataLayer
-from soldier_data.demo.recall import neighbourhood, profile, what_was_said
+from soldier_data.demo.recall import longest_runs, neighbourhood, profile, what_was_said
 from soldier_data.demo.replay import Replay, Stopwatch
 from soldier_data.demo.tables import Column, make_table, one_line
 from soldier_data.providers.embeddings import EmbeddingProvider
@@ -36,6 +36,7 @@ async def show(console: Console, data: DataLayer, replay: Replay, provider: Embe
     customer = most_frequent_customer(sessions)
     console.print(await profile(data, customer, replay.stopwatch))
     console.print(await neighbourhood(data, customer, replay.stopwatch))
+    console.print(await longest_runs(data, replay))
     if isinstance(data.sessions, RedisSessionStore):
         console.print(await tiers(data.sessions, sessions[0], replay.stopwatch))
     console.print(await rows_per_table(data, replay))

@@ -197,7 +197,8 @@ async def _run(settings: Settings, doing: str, work: Callable[[Config, Connectio
 
 
 def _config(settings: Settings, **arguments: Any) -> Config:
-    config = Config(**arguments)
+    # What Alembic would print is returned, raised or shown by the command line.
+    config = Config(stdout=StringIO(), **arguments)
     config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
     config.attributes["settings"] = settings
     return config

@@ -43,7 +43,8 @@ def _entity(table: Table) -> Iterator[str]:
     for column in table.columns:
         marks = [mark for mark, is_so in (("PK", column.primary_key), ("FK", column.name in linked)) if is_so]
         if marks:
-            yield f"        {_type(column)} {column.name} {','.join(marks)}"
+            # A type in the diagram is one word.
+            yield f"        {_type(column).replace(' ', '_')} {column.name} {','.join(marks)}"
     yield "    }"
 
 
@@ -89,9 +90,7 @@ def _definition(index: Index) -> str:
 def _type(column: Column[object]) -> str:
     if isinstance(column.type, EmbeddingVector):
         return "vector(N)"
-    return (
-        str(column.type.compile(dialect=_DIALECT)).lower().replace(" with time zone", "tz").replace(" ", "_")
-    )
+    return str(column.type.compile(dialect=_DIALECT)).lower().replace(" with time zone", "tz")
 
 
 def _foreign_keys(table: Table) -> list[ForeignKeyConstraint]:

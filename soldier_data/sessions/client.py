@@ -257,7 +257,10 @@ def _translate(action: str, cause: Exception, timeout: float) -> StoreError:
         message = f"Redis refused the log-in while {action}: check user and password in SOLDIER_REDIS_URL"
         return StoreConnectionError(message, cause=cause)
     if isinstance(cause, RedisTimeoutError | TimeoutError):
-        message = f"Redis did not answer within {timeout:g} s while {action}: check that it is not overloaded"
+        message = (
+            f"Redis did not answer within {timeout:g} s while {action}: "
+            "check that it runs and is not overloaded, and SOLDIER_REDIS_URL"
+        )
         return StoreConnectionError(message, cause=cause)
     if isinstance(cause, ResponseError):
         if isinstance(cause, _UNAVAILABLE_ERRORS) or any(code in text for code in _UNAVAILABLE):

@@ -302,6 +302,15 @@ class RedisSessionStore(SessionStore):
             return None
         return "hot" if reply == b"hot" else "persistent"
 
+    async def peek(self, session_id: UUID) -> Session | None:
+        """The session, as `get` returns it (or raises), but without promoting it: for operators."""
+        keys = self._keys.session(session_id)
+        for key, value in zip(keys, await self._lookup.values(keys), strict=True):
+            if value is not None:
+                session = decode(value, key)
+                return None if past_max_age(session, self.config, utcnow()) else session
+        return None
+
     async def stats(self) -> dict[Tier, int]:
         """How many sessions each tier holds; a hot one is not counted as persistent too.
 

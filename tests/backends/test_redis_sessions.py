@@ -116,6 +116,15 @@ class TestTiers:
         assert await store.tier(session.session_id) == "hot"
         assert await store.get(session.session_id) == session
 
+    async def test_peeking_does_not_promote(self, store: RedisSessionStore) -> None:
+        session = SessionFactory()
+        assert await store.peek(session.session_id) is None
+        await store.save(session)
+        assert await store.peek(session.session_id) == session
+        await store.demote_to_persistent(session.session_id)
+        assert await store.peek(session.session_id) == session
+        assert await store.tier(session.session_id) == "persistent"
+
     async def test_a_promoted_session_can_be_saved_conditionally(self, store: RedisSessionStore) -> None:
         session = SessionFactory()
         await store.save(session)

@@ -13,6 +13,7 @@ from soldier_data.base.database import Database
 from soldier_data.config import Agent, ConfigStore, InMemoryConfigStore, PostgresConfigStore
 from soldier_data.memory import InMemoryMemoryStore, MemoryStore, PostgresMemoryStore
 from soldier_data.profiles import InMemoryProfileStore, PostgresProfileStore, ProfileStore
+from soldier_data.runs import InMemoryRunStore, PostgresRunStore, RunStore
 from soldier_data.sessions import (
     InMemorySessionStore,
     RedisSessionStore,
@@ -21,6 +22,7 @@ from soldier_data.sessions import (
     create_redis_client,
 )
 from soldier_data.settings import Settings
+from soldier_data.vectors import InMemoryVectorStore, PostgresVectorStore, VectorStore
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory
 from tests.redis_servers import program, program_on_path, redis_cluster, redis_server
@@ -72,6 +74,22 @@ def memory_store(request: pytest.FixtureRequest) -> MemoryStore:
     if request.param == "inmemory":
         return InMemoryMemoryStore(DIMENSIONS)
     return PostgresMemoryStore(request.getfixturevalue("shared_database"))
+
+
+@pytest.fixture(params=["inmemory", "postgres"])
+def run_store(request: pytest.FixtureRequest) -> RunStore:
+    """Each run store in turn."""
+    if request.param == "inmemory":
+        return InMemoryRunStore()
+    return PostgresRunStore(request.getfixturevalue("shared_database"))
+
+
+@pytest.fixture(params=["inmemory", "postgres"])
+def vector_store(request: pytest.FixtureRequest) -> VectorStore:
+    """Each vector store in turn."""
+    if request.param == "inmemory":
+        return InMemoryVectorStore(DIMENSIONS)
+    return PostgresVectorStore(request.getfixturevalue("shared_database"))
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ OPERATORS_METHODS = {
     "RedisSessionStore": {
         "cleanup_expired",
         "demote_to_persistent",
+        "peek",
         "ping",
         "promote_to_hot",
         "stats",

@@ -174,10 +174,17 @@ async def test_each_backend_is_a_setting(settings: Settings, tenant_id: UUID) ->
     async with DataLayer.open(mixed) as data:
         assert isinstance(data.config, PostgresConfigStore)
         assert (await data.health()).redis.detail == "in memory"
-    for name in ("config", "memory", "audit", "profile"):
+    for name in ("config", "memory", "audit", "profile", "run", "vector"):
         mixed = settings.model_copy(update={f"{name}_backend": "inmemory"})
         async with DataLayer.open(mixed) as data, data.unit_of_work() as uow:
-            stores = {"config": uow.config, "memory": uow.memory, "audit": uow.audit, "profile": uow.profiles}
+            stores = {
+                "config": uow.config,
+                "memory": uow.memory,
+                "audit": uow.audit,
+                "profile": uow.profiles,
+                "run": uow.runs,
+                "vector": uow.vectors,
+            }
             in_memory = {key for key, store in stores.items() if isinstance(store, InMemoryStore)}
             assert in_memory == {name}
     without_postgres = settings.in_memory().model_copy(
@@ -198,13 +205,21 @@ AnchorMigrationPolicy MigrationWarning FieldCollectionInfo MigrationSummary Migr
 InMemoryConfigStore PostgresConfigStore"""
 _SESSIONS = """Channel ScopeFilter SessionStatus PendingMigration StepVisit Session SessionTierConfig SessionStore
 InMemorySessionStore RedisSessionStore"""
+_RUNS = """Run RunStatus Step Artifact LLMCall RunStats RunStore InMemoryRunStore PostgresRunStore Cursor"""
+_VECTORS = """Embedding VectorStore InMemoryVectorStore PostgresVectorStore"""
 _TOP = """Settings DataLayer HealthReport UnitOfWork StoreError StoreConnectionError NotFoundError ConflictError
 ValidationError Agent Rule Scenario Template Variable ToolActivation Session Channel SessionStatus"""
 
 
 @pytest.mark.parametrize(
     ("home", "names"),
-    [("soldier_data.config", _CONFIG), ("soldier_data.sessions", _SESSIONS), ("soldier_data", _TOP)],
+    [
+        ("soldier_data.config", _CONFIG),
+        ("soldier_data.sessions", _SESSIONS),
+        ("soldier_data.runs", _RUNS),
+        ("soldier_data.vectors", _VECTORS),
+        ("soldier_data", _TOP),
+    ],
 )
 def test_every_name_of_the_contract_can_be_imported(home: str, names: str) -> None:
     module = importlib.import_module(home)

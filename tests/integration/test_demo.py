@@ -63,6 +63,7 @@ def test_the_sample_is_replayed_and_nothing_is_left_behind(folder: Path) -> None
     for title in (
         "Rules found by vector search",
         "The most active of 12 sessions",
+        "Runs with the most steps, of 12",
         "A session demoted and promoted again",
         "What is stored now",
         "Time per operation",
@@ -70,6 +71,8 @@ def test_the_sample_is_replayed_and_nothing_is_left_behind(folder: Path) -> None
         assert title in done.stdout
     assert rows(done.stdout, "agents") == 1
     assert rows(done.stdout, "rules") > 50
+    assert rows(done.stdout, "runs") == 12
+    assert rows(done.stdout, "steps") == rows(done.stdout, "llm_calls") == 56
     assert rows(done.stdout, "sessions in Redis, hot") == 12
     assert re.search(r"demote it.*hot\s+persistent", done.stdout)
     assert re.search(r"read it: \d+ turns came back\s+persistent\s+hot", done.stdout)

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from soldier_data.errors import StoreError
-from tests.tenants import audit, config, memory, profiles, sessions
+from tests.tenants import audit, config, memory, profiles, runs, sessions, vectors
 from tests.tenants.case import Case, Domain
 
 DOMAINS: tuple[Domain[Any, Any], ...] = (
@@ -14,6 +14,8 @@ DOMAINS: tuple[Domain[Any, Any], ...] = (
     memory.DOMAIN,
     audit.DOMAIN,
     profiles.DOMAIN,
+    runs.DOMAIN,
+    vectors.DOMAIN,
     sessions.DOMAIN,
 )
 

@@ -1,0 +1,210 @@
+"""`soldier-data doctor`: whether a deployment has what the data layer needs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+import typer
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from soldier_data.base.engine import create_engine
+from soldier_data.base.failures import as_store_error
+from soldier_data.base.orm import EmbeddingVector
+from soldier_data.errors import StoreError
+from soldier_data.migrations import head_revision
+from soldier_data.migrations.connection import driver_error
+from soldier_data.schema import metadata
+from soldier_data.sessions.client import create_redis_client
+from soldier_data.settings import Settings
+
+_OLDEST_POSTGRES = 15
+_OLDEST_PGVECTOR = (0, 8)
+_OLDEST_REDIS = (6, 2)
+
+
+class Finding(NamedTuple):
+    """One line of the report: what was looked at, whether it is well, and what was found or is to be done."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def doctor() -> None:
+    """Check PostgreSQL and Redis: versions, extension, schema, dimensions, role, persistence. Changes nothing."""
+    try:
+        findings = asyncio.run(examine(Settings()))
+    except StoreError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name.ljust(width)}  {finding.detail}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Look at the servers of `settings`, as far as its stores use them."""
+    findings: list[Finding] = []
+    if settings.uses_postgres:
+        findings += await _examine_postgres(settings)
+    if settings.session_backend == "redis":
+        findings += await _examine_redis(settings)
+    return findings
+
+
+async def _examine_postgres(settings: Settings) -> list[Finding]:
+    engine = create_engine(settings)
+    try:
+        async with engine.connect() as connection:
+            return [
+                *await _server(connection),
+                *await _schema(connection, settings),
+                *await _role(connection, settings),
+            ]
+    except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
+        return [Finding("PostgreSQL", ok=False, detail=str(as_store_error(driver_error(error), "asking it")))]
+    finally:
+        await engine.dispose()
+
+
+async def _server(connection: AsyncConnection) -> list[Finding]:
+    number = int(await connection.scalar(text("SELECT current_setting('server_version_num')")))
+    version = await connection.scalar(text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
+    return [
+        _finding(
+            "PostgreSQL",
+            f"version {number // 10_000}.{number % 10_000}",
+            ok=number // 10_000 >= _OLDEST_POSTGRES,
+            remedy=f"upgrade to {_OLDEST_POSTGRES} or later",
+        ),
+        _finding(
+            "pgvector",
+            f"version {version}" if version else "not created in this database",
+            ok=version is not None and _version(version) >= _OLDEST_PGVECTOR,
+            remedy="run `soldier-data db upgrade`, which creates it or says why it cannot",
+        ),
+    ]
+
+
+async def _schema(connection: AsyncConnection, settings: Settings) -> list[Finding]:
+    exists = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+    revision = await connection.scalar(text("SELECT version_num FROM alembic_version")) if exists else None
+    findings = [
+        _finding(
+            "schema",
+            f"revision {revision or 'none'}",
+            ok=revision == head_revision(),
+            remedy=f"this package has {head_revision()}: run `soldier-data db upgrade`, or install the version "
+            "that migrated the database",
+        )
+    ]
+    rows = await connection.execute(
+        text(
+            "SELECT c.relname, a.attname, a.atttypmod, c.relrowsecurity AND c.relforcerowsecurity AND EXISTS "
+            "(SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'tenant_isolation') AS secured "
+            "FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+            "WHERE c.relname = ANY(:tables) AND c.relnamespace = current_schema()::regnamespace AND a.attnum > 0"
+        ),
+        {"tables": list(metadata.tables)},
+    )
+    columns = {(row.relname, row.attname): row for row in rows}
+    vectors = {
+        (table.name, column.name)
+        for table in metadata.tables.values()
+        for column in table.columns
+        if isinstance(column.type, EmbeddingVector)
+    }
+    if not columns:
+        return findings
+    lengths = {columns[key].atttypmod for key in vectors & columns.keys()}
+    findings.append(
+        _finding(
+            "dimensions",
+            ", ".join(map(str, sorted(lengths))),
+            ok=lengths == {settings.embedding_dimensions},
+            remedy=f"SOLDIER_EMBEDDING_DIMENSIONS is {settings.embedding_dimensions}: set it to what the database "
+            "was made with",
+        )
+    )
+    open_tables = sorted({table for (table, _), row in columns.items() if not row.secured})
+    findings.append(
+        _finding(
+            "policies",
+            f"missing on {', '.join(open_tables)}" if open_tables else "on every table",
+            ok=not open_tables,
+            remedy="`soldier-data db check` shows what mends it",
+        )
+    )
+    return findings
+
+
+async def _role(connection: AsyncConnection, settings: Settings) -> list[Finding]:
+    row = (
+        await connection.execute(
+            text(
+                "SELECT r.rolsuper OR r.rolbypassrls AS unbound, EXISTS (SELECT FROM pg_class c WHERE "
+                "c.relname = ANY(:tables) AND c.relnamespace = current_schema()::regnamespace "
+                "AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner FROM pg_roles r WHERE rolname = current_user"
+            ),
+            {"tables": list(metadata.tables)},
+        )
+    ).one()
+    bound = not row.unbound and not row.owner
+    if bound and not settings.row_level_security:
+        detail = "is bound by the policies, which show it nothing: set SOLDIER_ROW_LEVEL_SECURITY=true"
+        return [Finding("role", ok=False, detail=detail)]
+    return [
+        _finding(
+            "role",
+            "is bound by the policies"
+            if bound
+            else "the policies do not bind it, it owns the tables or more",
+            ok=bound or not settings.row_level_security,
+            remedy="let services log in with a role of their own: `soldier-data db grants ROLE`",
+        )
+    ]
+
+
+async def _examine_redis(settings: Settings) -> list[Finding]:
+    client = create_redis_client(settings)
+    try:
+        info: dict[str, Any] = await client.info()
+    except Exception as error:  # noqa: BLE001 - one line for whatever it is, without the URL and its password.
+        detail = f"does not answer ({type(error).__name__}): check SOLDIER_REDIS_URL and the server"
+        return [Finding("Redis", ok=False, detail=detail)]
+    finally:
+        await client.aclose()
+    version, policy = str(info["redis_version"]), info.get("maxmemory_policy")
+    appends = str(info.get("aof_enabled")) == "1"
+    return [
+        _finding(
+            "Redis",
+            f"version {version}",
+            ok=_version(version) >= _OLDEST_REDIS,
+            remedy="upgrade to 6.2 or later",
+        ),
+        _finding(
+            "Redis persistence",
+            "append-only file on" if appends else "append-only file off",
+            ok=appends,
+            remedy="sessions live nowhere else: set `appendonly yes`",
+        ),
+        _finding(
+            "Redis eviction",
+            f"maxmemory-policy {policy}",
+            ok=policy == "noeviction",
+            remedy="sessions would vanish under memory pressure: set `maxmemory-policy noeviction`",
+        ),
+    ]
+
+
+def _finding(name: str, found: str, *, ok: bool, remedy: str) -> Finding:
+    return Finding(name, ok, found if ok else f"{found}: {remedy}")
+
+
+def _version(text_: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text_.split(".")[:2] if part.isdigit())

@@ -1,0 +1,111 @@
+"""The tables of the runs domain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Double, ForeignKeyConstraint, Index, Numeric
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.orm import Mapped, mapped_column
+
+from soldier_data.base.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey
+
+
+class RunRow(TenantKey, Revisioned, SoftDeleted, Base):
+    """`Run`. One index by time serves an actor's whole list, one the list of a status."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index(
+            "uq_runs_trace_id",
+            "tenant_id",
+            "trace_id",
+            unique=True,
+            postgresql_where=LIVING,
+            info={"conflict": "trace_id: another run of the tenant has it: choose another one"},
+        ),
+        Index(
+            "uq_runs_idempotency_key",
+            "tenant_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=LIVING,
+            info={"conflict": "idempotency_key: another run of the tenant has it: use that one"},
+        ),
+        Index("ix_runs_page", "tenant_id", "actor", "created_at", "id", postgresql_where=LIVING),
+        Index("ix_runs_status", "tenant_id", "actor", "status", "created_at", "id", postgresql_where=LIVING),
+    )
+
+    actor: Mapped[str]
+    request_payload: Mapped[dict[str, Any]]
+    status: Mapped[str]
+    autonomy_level: Mapped[str | None]
+    trace_id: Mapped[str]
+    idempotency_key: Mapped[str | None]
+    completed_at: Mapped[datetime | None]
+    error_message: Mapped[str | None]
+
+
+class RunPartRow(TenantKey):
+    """Columns of what belongs to a run, and goes with it."""
+
+    run_id: Mapped[UUID] = mapped_column(sort_order=1)
+
+
+def _run_key() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.id"], ondelete="CASCADE")
+
+
+class StepRow(RunPartRow, Base):
+    """`Step`."""
+
+    __tablename__ = "steps"
+    __table_args__ = (_run_key(), Index("ix_steps_run", "tenant_id", "run_id", "step_number"))
+
+    step_number: Mapped[int]
+    node_name: Mapped[str]
+    input_data: Mapped[Any] = mapped_column(JSON, nullable=False)
+    output_data: Mapped[Any] = mapped_column(JSON, nullable=False)
+    llm_call_id: Mapped[UUID | None]
+    started_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    status: Mapped[str]
+    error_message: Mapped[str | None]
+
+
+class ArtifactRow(RunPartRow, Base):
+    """`Artifact`."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (_run_key(), Index("ix_artifacts_run", "tenant_id", "run_id", "created_at"))
+
+    artifact_type: Mapped[str]
+    url: Mapped[str]
+    # The class has an attribute `metadata` already, which all ORM classes share.
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    created_at: Mapped[datetime]
+
+
+class LLMCallRow(RunPartRow, Base):
+    """`LLMCall`. Costs are NUMERIC: exact, and of any scale."""
+
+    __tablename__ = "llm_calls"
+    __table_args__ = (
+        _run_key(),
+        ForeignKeyConstraint(["tenant_id", "step_id"], ["steps.tenant_id", "steps.id"]),
+        Index("ix_llm_calls_run", "tenant_id", "run_id", "created_at"),
+        Index("ix_llm_calls_step", "tenant_id", "step_id"),
+    )
+
+    step_id: Mapped[UUID | None]
+    model: Mapped[str]
+    provider: Mapped[str]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    total_tokens: Mapped[int]
+    cost_usd: Mapped[Decimal] = mapped_column(Numeric)
+    latency_ms: Mapped[float | None] = mapped_column(Double)
+    created_at: Mapped[datetime]

@@ -1,0 +1,165 @@
+"""The run store on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from soldier_data.base.database import Executor
+from soldier_data.base.paging import Cursor
+from soldier_data.base.statements import Statement
+from soldier_data.base.transaction import Row, Transaction, Values
+from soldier_data.errors import ConflictError
+from soldier_data.runs import statements as sql
+from soldier_data.runs.checks import (
+    Part,
+    check_key,
+    check_list,
+    check_part,
+    check_run,
+    elsewhere,
+    missing,
+    taken,
+)
+from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus, Step
+from soldier_data.runs.store import RunStore
+
+
+class PostgresRunStore(RunStore):
+    """`RunStore` on a `Database`, or on the `Transaction` of a unit of work."""
+
+    def __init__(self, database: Executor) -> None:
+        self._db = database
+
+    async def save_run(self, run: Run, *, if_revision: int | None = None) -> UUID:
+        check_run(run)
+        values = {**run.__dict__, "request_payload": _dumped(run.request_payload)}
+        try:
+            return await sql.runs.save(self._db, run, values, if_revision)
+        except ConflictError as error:
+            refusal = error
+        holder = await self._run(sql.who_has, values)
+        raise refusal if holder is None else taken(run, holder)
+
+    async def get_run(self, tenant_id: UUID, run_id: UUID) -> Run | None:
+        return await self._run(sql.get_run, {"tenant_id": tenant_id, "id": run_id})
+
+    async def get_run_by_trace_id(self, tenant_id: UUID, trace_id: str) -> Run | None:
+        check_key(trace_id, "trace_id")
+        return await self._run(sql.get_run_by_trace_id, {"tenant_id": tenant_id, "trace_id": trace_id})
+
+    async def get_run_by_idempotency_key(self, tenant_id: UUID, idempotency_key: str) -> Run | None:
+        check_key(idempotency_key, "idempotency_key")
+        values = {"tenant_id": tenant_id, "idempotency_key": idempotency_key}
+        return await self._run(sql.get_run_by_idempotency_key, values)
+
+    async def list_runs(
+        self,
+        tenant_id: UUID,
+        actor: str,
+        *,
+        status: RunStatus | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        before: Cursor | None = None,
+    ) -> list[Run]:
+        check_list(actor, limit, offset, before)
+        statement = sql.list_runs(status=status is not None, before=before is not None)
+        values = {
+            "tenant_id": tenant_id,
+            "actor": actor,
+            "status": status,
+            "limit": limit,
+            "offset": offset,
+            "before_at": before and before.at,
+            "before_id": before and before.id,
+        }
+        return [_run(row) for row in await self._db.fetch_all(statement, values)]
+
+    async def count_runs(self, tenant_id: UUID, actor: str, *, status: RunStatus | None = None) -> int:
+        check_key(actor, "actor")
+        values = {"tenant_id": tenant_id, "actor": actor, "status": status}
+        row = await self._db.fetch_one(sql.count_runs(status=status is not None), values)
+        assert row is not None
+        how_many: int = row["how_many"]
+        return how_many
+
+    async def delete_run(self, tenant_id: UUID, run_id: UUID) -> bool:
+        return await self._db.fetch_one(sql.delete_run, {"tenant_id": tenant_id, "id": run_id}) is not None
+
+    async def get_run_stats(self, tenant_id: UUID, run_id: UUID) -> RunStats | None:
+        row = await self._db.fetch_one(sql.get_run_stats, {"tenant_id": tenant_id, "id": run_id})
+        if row is None:
+            return None
+        ended = row["completed_at"]
+        duration = None if ended is None else (ended - row["created_at"]).total_seconds()
+        return RunStats.model_validate({**row, "run_id": run_id, "duration_seconds": duration})
+
+    async def save_step(self, step: Step) -> UUID:
+        check_part(step)
+        documents = {"input_data": _dumped(step.input_data), "output_data": _dumped(step.output_data)}
+        return await self._save(step, sql.steps, sql.steps.save, documents)
+
+    async def get_steps(self, tenant_id: UUID, run_id: UUID) -> list[Step]:
+        rows = await self._db.fetch_all(sql.steps.listed, {"tenant_id": tenant_id, "run_id": run_id})
+        return [_step(row) for row in rows]
+
+    async def delete_step(self, tenant_id: UUID, step_id: UUID) -> bool:
+        key = {"tenant_id": tenant_id, "id": step_id}
+
+        async def work(transaction: Transaction) -> bool:
+            if await transaction.fetch_one(sql.lock_step, key) is None:
+                return False
+            return await transaction.fetch_one(sql.delete_step, key) is not None
+
+        return await self._db.atomically(work, sql.delete_step.doing)
+
+    async def save_artifact(self, artifact: Artifact) -> UUID:
+        check_part(artifact)
+        documents = {"metadata": _dumped(artifact.metadata)}
+        return await self._save(artifact, sql.artifacts, sql.artifacts.save, documents)
+
+    async def get_artifacts(self, tenant_id: UUID, run_id: UUID) -> list[Artifact]:
+        rows = await self._db.fetch_all(sql.artifacts.listed, {"tenant_id": tenant_id, "run_id": run_id})
+        return [_artifact(row) for row in rows]
+
+    async def save_llm_call(self, call: LLMCall) -> UUID:
+        check_part(call)
+        save = sql.llm_calls.save if call.step_id is None else sql.save_llm_call_of_step
+        return await self._save(call, sql.llm_calls, save, {})
+
+    async def get_llm_calls(self, tenant_id: UUID, run_id: UUID) -> list[LLMCall]:
+        rows = await self._db.fetch_all(sql.llm_calls.listed, {"tenant_id": tenant_id, "run_id": run_id})
+        return [LLMCall.model_validate(dict(row)) for row in rows]
+
+    async def _run(self, statement: Statement, values: Values) -> Run | None:
+        row = await self._db.fetch_one(statement, values)
+        return _run(row) if row else None
+
+    async def _save(
+        self, part: Part, statements: sql.PartStatements, save: Statement, documents: dict[str, str]
+    ) -> UUID:
+        """Save the part; fields are columns of the same name, `documents` are those that are JSON."""
+        values = {**part.__dict__, **documents}
+        if await self._db.fetch_one(save, values) is None:
+            stored = await self._db.fetch_one(statements.stored, values)
+            raise missing(part) if stored is None or stored["run_id"] == part.run_id else elsewhere(part)
+        return part.id
+
+
+def _dumped(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False)
+
+
+def _run(row: Row) -> Run:
+    return Run.model_validate({**row, "request_payload": json.loads(row["request_payload"])})
+
+
+def _step(row: Row) -> Step:
+    documents = {name: json.loads(row[name]) for name in ("input_data", "output_data")}
+    return Step.model_validate({**row, **documents})
+
+
+def _artifact(row: Row) -> Artifact:
+    return Artifact.model_validate({**row, "metadata": json.loads(row["metadata"])})

@@ -1,0 +1,95 @@
+"""The vector store in memory: the reference for the contract, and a fake for services' own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from soldier_data.base.embeddings import cosine_similarity, to_float32
+from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.settings import Settings
+from soldier_data.vectors.checks import (
+    adding,
+    check_added,
+    check_all,
+    check_search,
+    check_source,
+    contains,
+    id_taken,
+)
+from soldier_data.vectors.models import Embedding
+from soldier_data.vectors.store import VectorStore
+
+
+class InMemoryVectorStore(VectorStore, InMemoryStore):
+    """`VectorStore` without a database.
+
+    Args:
+        embedding_dimensions: Length of embeddings; by default what SOLDIER_EMBEDDING_DIMENSIONS says.
+    """
+
+    def __init__(self, embedding_dimensions: int | None = None) -> None:
+        self._dimensions = embedding_dimensions or Settings().embedding_dimensions
+        self._embeddings: MemoryTable[Embedding] = MemoryTable()
+
+    def begin(self) -> InMemoryVectorStore:
+        store = InMemoryVectorStore(self._dimensions)
+        store._embeddings = self._embeddings.begin()
+        return store
+
+    def commit(self) -> None:
+        self._embeddings.commit()
+
+    def end(self) -> None:
+        self._embeddings.end()
+
+    async def add_embedding(self, embedding: Embedding) -> UUID:
+        check_added(embedding, self._dimensions)
+        self._add([embedding], adding(embedding.id))
+        return embedding.id
+
+    async def add_embeddings(self, embeddings: Iterable[Embedding]) -> int:
+        listed = list(embeddings)
+        check_all(listed, self._dimensions)
+        self._add(listed, "adding embeddings")
+        return len(listed)
+
+    async def search(
+        self,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        *,
+        source_type: str | None = None,
+        metadata_filter: dict[str, Any] | None = None,
+        limit: int = 5,
+        min_score: float | None = None,
+    ) -> list[tuple[Embedding, float]]:
+        check_search(query_embedding, self._dimensions, source_type, metadata_filter, limit, min_score)
+        query = to_float32(query_embedding)
+        scored = [
+            (found, cosine_similarity(query, found.embedding))
+            for found in self._embeddings.of_tenant(tenant_id)
+            if source_type in (None, found.source_type) and contains(found.metadata, metadata_filter or {})
+        ]
+        scored.sort(key=lambda item: (-item[1], item[0].id))
+        return [
+            (found.model_copy(deep=True), score)
+            for found, score in scored[:limit]
+            if min_score is None or score >= min_score
+        ]
+
+    async def delete_by_source(self, tenant_id: UUID, source_id: str | UUID) -> int:
+        source_id = str(source_id)
+        check_source(source_id, "source_id")
+        found = [each.id for each in self._embeddings.of_tenant(tenant_id) if each.source_id == source_id]
+        for id_ in found:
+            self._embeddings.remove((tenant_id, id_))
+        return len(found)
+
+    def _add(self, embeddings: Sequence[Embedding], doing: str) -> None:
+        if any(self._embeddings.peek((each.tenant_id, each.id)) is not None for each in embeddings):
+            raise id_taken(doing)
+        for each in embeddings:
+            rounded = each.model_copy(update={"embedding": to_float32(each.embedding)})
+            self._embeddings.put((each.tenant_id, each.id), rounded)

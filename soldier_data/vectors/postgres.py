@@ -1,0 +1,126 @@
+"""The vector store on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from soldier_data.base.database import Executor
+from soldier_data.base.models import new_id
+from soldier_data.base.transaction import Row, Transaction, Values
+from soldier_data.errors import ConflictError
+from soldier_data.vectors import statements as sql
+from soldier_data.vectors.checks import adding, check_added, check_all, check_search, check_source, id_taken
+from soldier_data.vectors.models import Embedding
+from soldier_data.vectors.store import VectorStore
+
+_COLUMNS = [column.name for column in sql.EMBEDDINGS.columns]
+
+# So many that COPY's own round trips do not count, and so few that each COPY ends well within the command timeout.
+_ROWS_AT_A_TIME = 5_000
+
+# Beyond every cosine distance, which rounding may lead a hair's breadth above 2.
+_ANY_DISTANCE = 3.0
+
+
+class PostgresVectorStore(VectorStore):
+    """`VectorStore` on a `Database`, or on the `Transaction` of a unit of work."""
+
+    def __init__(self, database: Executor) -> None:
+        self._db = database
+
+    @property
+    def _dimensions(self) -> int:
+        return self._db.settings.embedding_dimensions
+
+    async def add_embedding(self, embedding: Embedding) -> UUID:
+        check_added(embedding, self._dimensions)
+        if await self._db.fetch_one(sql.add_embedding, _values(embedding, new_id())) is None:
+            raise id_taken(adding(embedding.id))
+        return embedding.id
+
+    async def add_embeddings(self, embeddings: Iterable[Embedding]) -> int:
+        listed = list(embeddings)
+        check_all(listed, self._dimensions)
+        if not listed:
+            return 0
+        write_id = new_id()
+
+        async def work(transaction: Transaction) -> None:
+            for start in range(0, len(listed), _ROWS_AT_A_TIME):
+                rows = [_values(embedding, write_id) for embedding in listed[start : start + _ROWS_AT_A_TIME]]
+                await _write(transaction, rows)
+
+        try:
+            await self._db.atomically(work, "adding embeddings")
+        except ConflictError:
+            taken = True
+        else:
+            taken = False
+        # COPY cannot tell the rows of an unanswered attempt of this very call, which are all there or none is.
+        if taken and await self._db.fetch_one(sql.own_embedding, _values(listed[0], write_id)) is None:
+            raise id_taken("adding embeddings")
+        return len(listed)
+
+    async def search(
+        self,
+        query_embedding: Sequence[float],
+        tenant_id: UUID,
+        *,
+        source_type: str | None = None,
+        metadata_filter: dict[str, Any] | None = None,
+        limit: int = 5,
+        min_score: float | None = None,
+    ) -> list[tuple[Embedding, float]]:
+        check_search(query_embedding, self._dimensions, source_type, metadata_filter, limit, min_score)
+        values = {
+            "tenant_id": tenant_id,
+            "query": query_embedding,
+            "source_type": source_type,
+            "metadata_filter": _dumped(metadata_filter),
+            "limit": limit,
+            "max_distance": _ANY_DISTANCE if min_score is None else 1.0 - min_score,
+        }
+        statement = sql.search(source_type=source_type is not None, metadata_filter=bool(metadata_filter))
+        rows = await self._db.fetch_all(statement, values)
+        return [(_embedding(row), 1.0 - row["distance"]) for row in rows]
+
+    async def delete_by_source(self, tenant_id: UUID, source_id: str | UUID) -> int:
+        source_id = str(source_id)
+        check_source(source_id, "source_id")
+        row = await self._db.fetch_one(sql.delete_by_source, {"tenant_id": tenant_id, "source_id": source_id})
+        assert row is not None
+        how_many: int = row["how_many"]
+        return how_many
+
+
+async def _write(transaction: Transaction, rows: list[Values]) -> None:
+    if not transaction.settings.row_level_security:
+        records = [tuple(row[name] for name in _COLUMNS) for row in rows]
+        await transaction.copy_rows("embeddings", _COLUMNS, records, "adding embeddings")
+        return
+    # PostgreSQL refuses COPY to a table whose policies bind the role.
+    added = await transaction.fetch_many(sql.add_embedding, rows)
+    if len(added) < len(rows):
+        raise id_taken("adding embeddings")
+
+
+def _values(embedding: Embedding, write_id: UUID) -> Values:
+    """The columns of the row. Fields are columns of the same name, documents are JSON text."""
+    metadata = _dumped(embedding.metadata)
+    return {
+        **embedding.__dict__,
+        "metadata": metadata,
+        "searched_metadata": metadata,
+        "write_id": write_id,
+    }
+
+
+def _dumped(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False)
+
+
+def _embedding(row: Row) -> Embedding:
+    return Embedding.model_validate({**row, "metadata": json.loads(row["metadata"])})
