@@ -109,6 +109,14 @@ class Settings(BaseSettings):
         default=1536, ge=1, le=16_000, description="Length of every stored embedding."
     )
 
+    anthropic_model: str = Field(
+        default="claude-haiku-5-5", min_length=1, description="Model of `AnthropicProvider`."
+    )
+    openai_model: str = Field(default="gpt-5.4-mini", min_length=1, description="Model of `OpenAIProvider`.")
+    openai_embedding_model: str = Field(
+        default="text-embedding-3-small", min_length=1, description="Model of `OpenAIEmbeddingProvider`."
+    )
+
     redis_max_connections: int = Field(
         default=100, ge=1, description="Redis connections; callers wait for one."
     )

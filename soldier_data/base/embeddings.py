@@ -4,12 +4,43 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
 
 from soldier_data.errors import ValidationError
 
 SHORTEST, LONGEST = 1e-15, 1e15
 """Range of vector lengths. pgvector sums squares in float32, whose range ends at the square of 1e-19 and 1e19."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextToEmbed:
+    """A stored text that needs an embedding: none is kept, or another model made it.
+
+    Attributes:
+        kind: "episode", "rule" or "scenario".
+        tenant_id: Whose it is.
+        id: Of the entity.
+        text: What to embed; never empty.
+        revision: The entity's when the text was read, for kinds that have one.
+    """
+
+    kind: str
+    tenant_id: UUID
+    id: UUID
+    text: str = field(repr=False)
+    revision: int = 0
+
+    def position(self) -> tuple[str, UUID, UUID]:
+        """Where it stands in the list of all."""
+        return self.kind, self.tenant_id, self.id
+
+
+def page_of_texts(texts: Iterable[TextToEmbed], after: TextToEmbed | None, limit: int) -> list[TextToEmbed]:
+    """The first `limit` of `texts` behind `after`, in order."""
+    behind = [text for text in texts if after is None or text.position() > after.position()]
+    return sorted(behind, key=TextToEmbed.position)[:limit]
 
 
 def check_embedding(embedding: Sequence[float], dimensions: int, field: str) -> None:
@@ -38,6 +69,23 @@ def check_embedding(embedding: Sequence[float], dimensions: int, field: str) -> 
             f"{field} has a norm outside of {SHORTEST:g} to {LONGEST:g}, which float32 cannot compare: normalise it",
             field=field,
         )
+
+
+def check_embeddings(
+    embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], dimensions: int, kinds: Sequence[str]
+) -> None:
+    """Check what `set_embeddings` is given.
+
+    Raises:
+        ValidationError: An embedding cannot be stored, or a text is of a kind that this store does not keep.
+    """
+    for number, (text, embedding) in enumerate(embeddings):
+        if text.kind not in kinds:
+            raise ValidationError(
+                f"embeddings[{number}] belongs to no {' or '.join(kinds)}: give it to the store that listed it",
+                field="embeddings",
+            )
+        check_embedding(embedding, dimensions, f"embeddings[{number}]")
 
 
 def _norm(embedding: Sequence[float], field: str) -> float:

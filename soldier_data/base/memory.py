@@ -88,9 +88,13 @@ class MemoryTable(Generic[V]):
 
     def of_tenant(self, tenant_id: UUID) -> Iterator[V]:
         """The stored entities of a tenant, for looking only."""
+        return self.rows(tenant_id)
+
+    def rows(self, tenant_id: UUID | None) -> Iterator[V]:
+        """The stored entities of a tenant, or of all of them, for looking only."""
         self._check_open()
         for key in self._keys():
-            entity = self.peek(key) if key[0] == tenant_id else None
+            entity = self.peek(key) if tenant_id in (None, key[0]) else None
             if entity is not None:
                 yield entity
 

@@ -8,6 +8,7 @@ from soldier_data.cli.db import app as db
 from soldier_data.cli.demo import demo
 from soldier_data.cli.doctor import doctor
 from soldier_data.cli.sessions import app as sessions
+from soldier_data.cli.vectors import app as vectors
 
 app = typer.Typer(
     help="The data layer of a conversational-AI agent platform.",
@@ -19,6 +20,7 @@ app.command()(demo)
 app.command()(doctor)
 app.add_typer(db, name="db")
 app.add_typer(sessions, name="sessions")
+app.add_typer(vectors, name="vectors")
 
 
 @app.callback()

@@ -7,7 +7,14 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from soldier_data.base.embeddings import check_query, cosine_similarity, to_float32
+from soldier_data.base.embeddings import (
+    TextToEmbed,
+    check_embeddings,
+    check_query,
+    cosine_similarity,
+    page_of_texts,
+    to_float32,
+)
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
@@ -25,51 +32,12 @@ from soldier_data.config.models import (
     Variable,
 )
 from soldier_data.config.store import ConfigStore
+from soldier_data.config.tables import Tables
 from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.settings import Settings
 
 P = TypeVar("P", bound=AgentPart)
 Searched = TypeVar("Searched", Rule, Scenario)
-
-
-class _Tables:
-    """The tables of the store, or of one unit of work on them."""
-
-    def __init__(self, parent: _Tables | None = None) -> None:
-        self.agents: MemoryTable[Agent] = MemoryTable(parent.agents if parent else None)
-        self.rules: MemoryTable[Rule] = MemoryTable(parent.rules if parent else None)
-        self.scenarios: MemoryTable[Scenario] = MemoryTable(parent.scenarios if parent else None)
-        self.templates: MemoryTable[Template] = MemoryTable(parent.templates if parent else None)
-        self.variables: MemoryTable[Variable] = MemoryTable(parent.variables if parent else None)
-        self.activations: MemoryTable[ToolActivation] = MemoryTable(parent.activations if parent else None)
-        self.plans: MemoryTable[MigrationPlan] = MemoryTable(parent.plans if parent else None)
-        self.archives: MemoryTable[Scenario] = MemoryTable(parent.archives if parent else None)
-
-    def parts(self) -> tuple[MemoryTable[Any], ...]:
-        """The tables whose entities go with their agent."""
-        return (self.rules, self.scenarios, self.templates, self.variables, self.activations)
-
-    def of(self, entity: Agent | AgentPart | MigrationPlan) -> MemoryTable[Any]:
-        """The table that keeps `entity`."""
-        match entity:
-            case Agent():
-                return self.agents
-            case Rule():
-                return self.rules
-            case Scenario():
-                return self.scenarios
-            case Template():
-                return self.templates
-            case Variable():
-                return self.variables
-            case ToolActivation():
-                return self.activations
-            case MigrationPlan():
-                return self.plans
-
-    def all(self) -> tuple[MemoryTable[Any], ...]:
-        """Every table."""
-        return (self.agents, *self.parts(), self.plans, self.archives)
 
 
 class InMemoryConfigStore(ConfigStore, InMemoryStore):
@@ -81,11 +49,11 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
 
     def __init__(self, embedding_dimensions: int | None = None) -> None:
         self._dimensions = embedding_dimensions or Settings().embedding_dimensions
-        self._tables = _Tables()
+        self._tables = Tables()
 
     def begin(self) -> InMemoryConfigStore:
         store = InMemoryConfigStore(self._dimensions)
-        store._tables = _Tables(self._tables)
+        store._tables = Tables(self._tables)
         return store
 
     def commit(self) -> None:
@@ -296,6 +264,43 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
     async def delete_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> bool:
         return self._tables.plans.remove((tenant_id, plan_id))
 
+    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
+        check_text(embedding_model, "embedding_model")
+        return len(self._tables.to_embed(embedding_model, tenant_id))
+
+    async def list_to_embed(
+        self,
+        embedding_model: str,
+        *,
+        tenant_id: UUID | None = None,
+        after: TextToEmbed | None = None,
+        limit: int = 100,
+    ) -> list[TextToEmbed]:
+        check_text(embedding_model, "embedding_model")
+        check_page(limit)
+        return page_of_texts(self._tables.to_embed(embedding_model, tenant_id), after, limit)
+
+    async def set_embeddings(
+        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
+    ) -> int:
+        check_text(embedding_model, "embedding_model")
+        check_embeddings(embeddings, self._dimensions, ["rule", "scenario"])
+        kept = 0
+        for text, embedding in embeddings:
+            key = (text.tenant_id, text.id)
+            found = (self._tables.rules if text.kind == "rule" else self._tables.scenarios).get(key)
+            if found is None or found.is_deleted or found.revision != text.revision:
+                continue
+            if isinstance(found, Rule):
+                found.embedding, found.embedding_model = to_float32(embedding), embedding_model
+            else:
+                found.entry_condition_embedding = to_float32(embedding)
+            found.touch()
+            found.revision += 1
+            self._tables.of(found).put(key, found)
+            kept += 1
+        return kept
+
     async def save_many(self, entities: Iterable[Agent | AgentPart | MigrationPlan]) -> int:
         listed = list(entities)
         check_list(listed, self._dimensions)
@@ -322,29 +327,18 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
                 if is_old(part) or part.agent_id in old_agents:
                     purged += table.remove((tenant_id, part.id))
                     if isinstance(part, Scenario):
-                        self._forget_scenario(tenant_id, part.id)
+                        tables.forget_scenario(tenant_id, part.id)
         return purged + sum(tables.agents.remove((tenant_id, agent_id)) for agent_id in old_agents)
-
-    def _forget_scenario(self, tenant_id: UUID, scenario_id: UUID) -> None:
-        tables = self._tables
-        for archived in list(tables.archives.of_tenant(tenant_id)):
-            if archived.id == scenario_id:
-                tables.archives.remove((tenant_id, scenario_id, archived.version))
-        for plan in list(tables.plans.of_tenant(tenant_id)):
-            if plan.scenario_id == scenario_id:
-                tables.plans.remove((tenant_id, plan.id))
-
-    def _is_living(self, part: AgentPart) -> bool:
-        agent = self._tables.agents.peek((part.tenant_id, part.agent_id))
-        return not part.is_deleted and agent is not None and not agent.is_deleted
 
     def _get(self, table: MemoryTable[P], tenant_id: UUID, id_: UUID) -> P | None:
         found = table.get((tenant_id, id_))
-        return found if found is not None and self._is_living(found) else None
+        return found if found is not None and self._tables.is_living(found) else None
 
     def _of_agent(self, table: MemoryTable[P], tenant_id: UUID, agent_id: UUID) -> Iterator[P]:
         return (
-            part for part in table.of_tenant(tenant_id) if part.agent_id == agent_id and self._is_living(part)
+            part
+            for part in table.of_tenant(tenant_id)
+            if part.agent_id == agent_id and self._tables.is_living(part)
         )
 
     def _save(self, entity: Agent | AgentPart | MigrationPlan, if_revision: int | None) -> UUID:
@@ -363,7 +357,7 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         revision = 0 if stored is None else stored.revision
         if if_revision is not None and if_revision != revision:
             raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
-        self._check_unique(entity, doing)
+        self._tables.check_unique(entity, doing)
         kind = kind_of(entity)
         # Of a derived class, what the contract's fields hold is kept, as in a table.
         saved = _copy(entity if type(entity) is kind else kind.model_validate(entity.model_dump()))
@@ -376,24 +370,6 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         table.put(key, saved)
         entity.updated_at, entity.revision = saved.updated_at, saved.revision
         return entity.id
-
-    def _check_unique(self, entity: Agent | AgentPart | MigrationPlan, doing: str) -> None:
-        taken: Callable[[Any], bool]
-        match entity:
-            case Agent(deleted_at=None, name=name):
-                field = "name"
-                taken = lambda other: other.name == name  # noqa: E731
-            case Variable(deleted_at=None, name=name, agent_id=agent_id):
-                field = "name"
-                taken = lambda other: (other.agent_id, other.name) == (agent_id, name)  # noqa: E731
-            case ToolActivation(deleted_at=None, tool_id=tool_id, agent_id=agent_id):
-                field = "tool_id"
-                taken = lambda other: (other.agent_id, other.tool_id) == (agent_id, tool_id)  # noqa: E731
-            case _:
-                return
-        for other in self._tables.of(entity).of_tenant(entity.tenant_id):
-            if other.id != entity.id and not other.is_deleted and taken(other):
-                raise ConflictError(f"{doing}: the {field} is taken: choose another one")
 
     def _delete(self, table: MemoryTable[Any], tenant_id: UUID, id_: UUID) -> bool:
         stored = table.get((tenant_id, id_))

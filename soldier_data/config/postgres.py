@@ -9,8 +9,9 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
 from soldier_data.base.database import Executor
-from soldier_data.base.embeddings import check_query
+from soldier_data.base.embeddings import TextToEmbed, check_query
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.revisioned import RevisionedTable, delete_row
@@ -262,6 +263,24 @@ class PostgresConfigStore(ConfigStore):
 
     async def delete_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> bool:
         return await self._db.fetch_one(sql.delete_plan, {"tenant_id": tenant_id, "id": plan_id}) is not None
+
+    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
+        return await count_texts(self._db, sql.embedded_texts, embedding_model, tenant_id)
+
+    async def list_to_embed(
+        self,
+        embedding_model: str,
+        *,
+        tenant_id: UUID | None = None,
+        after: TextToEmbed | None = None,
+        limit: int = 100,
+    ) -> list[TextToEmbed]:
+        return await list_texts(self._db, sql.embedded_texts, embedding_model, tenant_id, after, limit)
+
+    async def set_embeddings(
+        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
+    ) -> int:
+        return await set_embeddings(self._db, sql.embedded_texts, embeddings, embedding_model)
 
     async def save_many(self, entities: Iterable[Agent | AgentPart | MigrationPlan]) -> int:
         listed = list(entities)

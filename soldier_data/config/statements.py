@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from soldier_data.base.backfill import EmbeddedText
 from soldier_data.base.orm import EmbeddingVector
 from soldier_data.base.revisioned import RevisionedTable, mark_deleted
 from soldier_data.base.statements import Statement, column_param, has_key, param, table_of
@@ -204,6 +205,35 @@ def _vector_search(table: Table, embedding: ColumnElement[Any]) -> Statement:
 
 vector_search_rules = _vector_search(RULES, RULES.c.embedding)
 vector_search_scenarios = _vector_search(SCENARIOS, SCENARIOS.c.entry_condition_embedding)
+
+
+def _anywhere(table: Table) -> ColumnElement[bool]:
+    """The living rows of living agents, of all tenants."""
+    its_agent = and_(AGENTS.c.tenant_id == table.c.tenant_id, AGENTS.c.id == table.c.agent_id)
+    agent: Select[Any] = select(literal_column("1")).where(its_agent, AGENTS.c.deleted_at.is_(None))
+    return and_(table.c.deleted_at.is_(None), agent.exists())
+
+
+embedded_texts = (
+    EmbeddedText(
+        "rule",
+        RULES,
+        text=RULES.c.condition_text,
+        embedding=RULES.c.embedding,
+        model=RULES.c.embedding_model,
+        in_tenant=and_(_living(RULES), _agent_lives(RULES.c.agent_id)),
+        anywhere=_anywhere(RULES),
+    ),
+    EmbeddedText(
+        "scenario",
+        SCENARIOS,
+        text=SCENARIOS.c.entry_condition_text,
+        embedding=SCENARIOS.c.entry_condition_embedding,
+        model=None,
+        in_tenant=and_(_living(SCENARIOS), _agent_lives(SCENARIOS.c.agent_id)),
+        anywhere=_anywhere(SCENARIOS),
+    ),
+)
 
 get_variables = Statement(
     "listing the variables", _of_agent(VARIABLES).order_by(_by_character(VARIABLES.c.name))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.models import (
     Agent,
@@ -247,6 +248,52 @@ class ConfigStore(ABC):
     @abstractmethod
     async def delete_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> bool:
         """Remove the plan for good; True the first time."""
+
+    # -- embeddings ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
+        """How many texts `list_to_embed` would list."""
+
+    @abstractmethod
+    async def list_to_embed(
+        self,
+        embedding_model: str,
+        *,
+        tenant_id: UUID | None = None,
+        after: TextToEmbed | None = None,
+        limit: int = 100,
+    ) -> list[TextToEmbed]:
+        """One page of the texts without an embedding by that model.
+
+        They are the conditions of rules, then the entry conditions of scenarios, disabled ones included. Which
+        model made a scenario's embedding is not kept, so a scenario that has one is never listed.
+
+        Empty texts need none. The order is fixed and a page costs what the first one costs, so that a run over
+        everything ends even if some embeddings are refused, and goes on where it was interrupted.
+
+        Args:
+            embedding_model: The model that every embedding should be of.
+            tenant_id: One tenant; by default all of them, for operators.
+            after: The last text of the page before.
+            limit: Size of the page.
+
+        Raises:
+            ValidationError: Without a `tenant_id` where row-level security is on, which shows one tenant alone.
+        """
+
+    @abstractmethod
+    async def set_embeddings(
+        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
+    ) -> int:
+        """Keep embeddings of texts that `list_to_embed` returned, in one transaction; returns how many were kept.
+
+        What was saved or deleted since it was listed is left as it is: its text may be another one. Each entity's
+        revision grows by one.
+
+        Raises:
+            ValidationError: A text is of a kind that this store does not keep.
+        """
 
     # -- all together ----------------------------------------------------------------------------------------
 

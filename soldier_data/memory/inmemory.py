@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
 from uuid import UUID
 
-from soldier_data.base.embeddings import check_query, to_float32
-from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.base.embeddings import TextToEmbed, check_embeddings, check_query, page_of_texts
+from soldier_data.base.memory import InMemoryStore
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.values import check_moment, check_text, moment_before
@@ -17,7 +16,6 @@ from soldier_data.memory.checks import (
     check_filters,
     check_remembered,
     check_traversal,
-    id_taken,
     missing_end,
 )
 from soldier_data.memory.models import ContentType, Entity, Episode, Relationship
@@ -29,22 +27,8 @@ from soldier_data.memory.search import (
     walk,
 )
 from soldier_data.memory.store import MemoryStore
+from soldier_data.memory.tables import Tables, add, copy, ends, living, mark_deleted, put
 from soldier_data.settings import Settings
-
-Remembered = TypeVar("Remembered", Episode, Entity, Relationship)
-
-
-class _Tables:
-    """The tables of the store, or of one unit of work on them."""
-
-    def __init__(self, parent: _Tables | None = None) -> None:
-        self.episodes: MemoryTable[Episode] = MemoryTable(parent.episodes if parent else None)
-        self.entities: MemoryTable[Entity] = MemoryTable(parent.entities if parent else None)
-        self.relationships: MemoryTable[Relationship] = MemoryTable(parent.relationships if parent else None)
-
-    def all(self) -> tuple[MemoryTable[Any], ...]:
-        """Every table."""
-        return (self.episodes, self.entities, self.relationships)
 
 
 class InMemoryMemoryStore(MemoryStore, InMemoryStore):
@@ -56,11 +40,11 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
 
     def __init__(self, embedding_dimensions: int | None = None) -> None:
         self._dimensions = embedding_dimensions or Settings().embedding_dimensions
-        self._tables = _Tables()
+        self._tables = Tables()
 
     def begin(self) -> InMemoryMemoryStore:
         store = InMemoryMemoryStore(self._dimensions)
-        store._tables = _Tables(self._tables)
+        store._tables = Tables(self._tables)
         return store
 
     def commit(self) -> None:
@@ -73,18 +57,18 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
 
     async def add_episode(self, episode: Episode) -> UUID:
         check_remembered(episode, self._dimensions)
-        _add(self._tables.episodes, [episode], f"adding the episode {episode.id}")
+        add(self._tables.episodes, [episode], f"adding the episode {episode.id}")
         return episode.id
 
     async def add_episodes(self, episodes: Iterable[Episode]) -> int:
         listed = list(episodes)
         check_episodes(listed, self._dimensions)
-        _add(self._tables.episodes, listed, "adding episodes")
+        add(self._tables.episodes, listed, "adding episodes")
         return len(listed)
 
     async def get_episode(self, tenant_id: UUID, episode_id: UUID) -> Episode | None:
-        episode = _living(self._tables.episodes, tenant_id, episode_id)
-        return _copy(episode) if episode else None
+        episode = living(self._tables.episodes, tenant_id, episode_id)
+        return copy(episode) if episode else None
 
     async def get_episodes(
         self, tenant_id: UUID, group_id: str, *, limit: int = 100, before: Cursor | None = None
@@ -101,13 +85,13 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
             and (before is None or episode.position() < (before.at, before.id))
         ]
         found.sort(key=Episode.position, reverse=True)
-        return [_copy(episode) for episode in found[:limit]]
+        return [copy(episode) for episode in found[:limit]]
 
     async def delete_episode(self, tenant_id: UUID, episode_id: UUID) -> bool:
-        episode = _living(self._tables.episodes, tenant_id, episode_id)
+        episode = living(self._tables.episodes, tenant_id, episode_id)
         if episode is None:
             return False
-        _mark_deleted(self._tables.episodes, [episode], utcnow())
+        mark_deleted(self._tables.episodes, [episode], utcnow())
         return True
 
     async def vector_search_episodes(
@@ -131,7 +115,7 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         check_page(limit)
         check_query(query_embedding, self._dimensions, min_score)
         found = by_similarity(self._filtered(tenant_id, wanted), query_embedding, min_score)
-        return [(_copy(episode), score) for score, episode in found[:limit]]
+        return [(copy(episode), score) for score, episode in found[:limit]]
 
     async def text_search_episodes(
         self,
@@ -152,7 +136,7 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         )
         check_page(limit)
         found = containing(self._filtered(tenant_id, wanted), query)
-        return [_copy(episode) for episode in found[:limit]]
+        return [copy(episode) for episode in found[:limit]]
 
     async def hybrid_search_episodes(
         self,
@@ -177,43 +161,73 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         filtered = self._filtered(tenant_id, wanted)
         by_vector = [episode for _, episode in by_similarity(filtered, query_embedding)]
         best = fuse((containing(filtered, query), by_vector), limit)
-        return [(_copy(episode), score) for episode, score in best]
+        return [(copy(episode), score) for episode, score in best]
+
+    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
+        check_text(embedding_model, "embedding_model")
+        return len(self._tables.to_embed(embedding_model, tenant_id))
+
+    async def list_to_embed(
+        self,
+        embedding_model: str,
+        *,
+        tenant_id: UUID | None = None,
+        after: TextToEmbed | None = None,
+        limit: int = 100,
+    ) -> list[TextToEmbed]:
+        check_text(embedding_model, "embedding_model")
+        check_page(limit)
+        return page_of_texts(self._tables.to_embed(embedding_model, tenant_id), after, limit)
+
+    async def set_embeddings(
+        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
+    ) -> int:
+        check_text(embedding_model, "embedding_model")
+        check_embeddings(embeddings, self._dimensions, ["episode"])
+        kept = 0
+        for text, embedding in embeddings:
+            episode = living(self._tables.episodes, text.tenant_id, text.id)
+            if episode is not None:
+                changed = {"embedding": list(embedding), "embedding_model": embedding_model}
+                put(self._tables.episodes, episode.model_copy(update=changed))
+                kept += 1
+        return kept
 
     async def add_entity(self, entity: Entity) -> UUID:
         check_remembered(entity, self._dimensions)
-        _add(self._tables.entities, [entity], f"adding the entity {entity.id}")
+        add(self._tables.entities, [entity], f"adding the entity {entity.id}")
         return entity.id
 
     async def get_entity(self, tenant_id: UUID, entity_id: UUID) -> Entity | None:
-        entity = _living(self._tables.entities, tenant_id, entity_id)
-        return _copy(entity) if entity else None
+        entity = living(self._tables.entities, tenant_id, entity_id)
+        return copy(entity) if entity else None
 
     async def get_entities(
         self, tenant_id: UUID, group_id: str, *, entity_type: str | None = None, limit: int = 100
     ) -> list[Entity]:
         check_page(limit)
         found = sorted(self._entities(tenant_id, group_id, entity_type), key=Entity.position)
-        return [_copy(entity) for entity in found[:limit]]
+        return [copy(entity) for entity in found[:limit]]
 
     async def update_entity(self, entity: Entity) -> bool:
         check_remembered(entity, self._dimensions)
-        if _living(self._tables.entities, entity.tenant_id, entity.id) is None:
+        if living(self._tables.entities, entity.tenant_id, entity.id) is None:
             return False
-        _put(self._tables.entities, entity)
+        put(self._tables.entities, entity)
         return True
 
     async def delete_entity(self, tenant_id: UUID, entity_id: UUID) -> bool:
-        entity = _living(self._tables.entities, tenant_id, entity_id)
+        entity = living(self._tables.entities, tenant_id, entity_id)
         if entity is None:
             return False
         relationships = [
             found
             for found in self._tables.relationships.of_tenant(tenant_id)
-            if entity_id in _ends(found) and not found.is_deleted
+            if entity_id in ends(found) and not found.is_deleted
         ]
         now = utcnow()
-        _mark_deleted(self._tables.entities, [entity], now)
-        _mark_deleted(self._tables.relationships, relationships, now)
+        mark_deleted(self._tables.entities, [entity], now)
+        mark_deleted(self._tables.relationships, relationships, now)
         return True
 
     async def vector_search_entities(
@@ -229,13 +243,13 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         check_page(limit)
         check_query(query_embedding, self._dimensions, min_score)
         found = by_similarity(self._entities(tenant_id, group_id, entity_type), query_embedding, min_score)
-        return [(_copy(entity), score) for score, entity in found[:limit]]
+        return [(copy(entity), score) for score, entity in found[:limit]]
 
     async def add_relationship(self, relationship: Relationship) -> UUID:
         check_remembered(relationship, self._dimensions)
         if not self._ends_live(relationship):
             raise missing_end(f"adding the relationship {relationship.id}")
-        _add(self._tables.relationships, [relationship], f"adding the relationship {relationship.id}")
+        add(self._tables.relationships, [relationship], f"adding the relationship {relationship.id}")
         return relationship.id
 
     async def get_relationship(self, tenant_id: UUID, relationship_id: UUID) -> Relationship | None:
@@ -259,7 +273,7 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
             and to_entity_id in (None, relationship.to_entity_id)
             and relation_type in (None, relationship.relation_type)
         ]
-        return [_copy(relationship) for relationship in sorted(found, key=Relationship.position)]
+        return [copy(relationship) for relationship in sorted(found, key=Relationship.position)]
 
     async def update_relationship(self, relationship: Relationship) -> bool:
         check_remembered(relationship, self._dimensions)
@@ -267,14 +281,14 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
             return False
         if not self._ends_live(relationship):
             raise missing_end(f"updating the relationship {relationship.id}")
-        _put(self._tables.relationships, relationship)
+        put(self._tables.relationships, relationship)
         return True
 
     async def delete_relationship(self, tenant_id: UUID, relationship_id: UUID) -> bool:
         relationship = self._tables.relationships.peek((tenant_id, relationship_id))
         if relationship is None or not self._relationship_lives(relationship):
             return False
-        _mark_deleted(self._tables.relationships, [relationship], utcnow())
+        mark_deleted(self._tables.relationships, [relationship], utcnow())
         return True
 
     async def traverse_from_entities(
@@ -289,12 +303,12 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         types = check_traversal(group_id, depth, relation_types)
         entities = {entity.id: entity for entity in self._entities(tenant_id, group_id)}
         edges = [
-            _ends(relationship)
+            ends(relationship)
             for relationship in self._relationships(tenant_id, group_id)
             if types is None or relationship.relation_type in types
         ]
         reached = walk(set(entity_ids), edges, set(entities), depth)
-        return [_copy(entities[id_]) for id_ in reached]
+        return [copy(entities[id_]) for id_ in reached]
 
     async def delete_by_group(self, tenant_id: UUID, group_id: str) -> int:
         check_text(group_id, "group_id")
@@ -309,12 +323,12 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         relationships = [
             found
             for found in tables.relationships.of_tenant(tenant_id)
-            if (found.group_id == group_id or not ids.isdisjoint(_ends(found))) and not found.is_deleted
+            if (found.group_id == group_id or not ids.isdisjoint(ends(found))) and not found.is_deleted
         ]
         now = utcnow()
-        _mark_deleted(tables.episodes, episodes, now)
-        _mark_deleted(tables.entities, entities, now)
-        _mark_deleted(tables.relationships, relationships, now)
+        mark_deleted(tables.episodes, episodes, now)
+        mark_deleted(tables.entities, entities, now)
+        mark_deleted(tables.relationships, relationships, now)
         return len(episodes) + len(entities) + len(relationships)
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
@@ -329,7 +343,7 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
             for table in tables.all()
         )
         for found in tables.relationships.of_tenant(tenant_id):
-            if not entities.isdisjoint(_ends(found)):
+            if not entities.isdisjoint(ends(found)):
                 relationships.add(found.id)
         gone = zip(tables.all(), (episodes, entities, relationships), strict=True)
         return sum(table.remove((tenant_id, id_)) for table, ids in gone for id_ in ids)
@@ -361,37 +375,4 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         return not relationship.is_deleted and self._ends_live(relationship)
 
     def _ends_live(self, relationship: Relationship) -> bool:
-        return all(_living(self._tables.entities, relationship.tenant_id, end) for end in _ends(relationship))
-
-
-def _copy(entity: Any) -> Any:
-    return entity.model_copy(deep=True)
-
-
-def _living(table: MemoryTable[Remembered], tenant_id: UUID, id_: UUID) -> Remembered | None:
-    found = table.peek((tenant_id, id_))
-    return None if found is None or found.is_deleted else found
-
-
-def _add(table: MemoryTable[Remembered], entities: Sequence[Remembered], doing: str) -> None:
-    for entity in entities:
-        if table.peek((entity.tenant_id, entity.id)) is not None:
-            raise id_taken(doing)
-    for entity in entities:
-        _put(table, entity)
-
-
-def _put(table: MemoryTable[Any], entity: Episode | Entity | Relationship) -> None:
-    kept = _copy(entity)
-    if not isinstance(kept, Relationship) and kept.embedding is not None:
-        kept.embedding = to_float32(kept.embedding)
-    table.put((kept.tenant_id, kept.id), kept)
-
-
-def _mark_deleted(table: MemoryTable[Remembered], entities: Iterable[Remembered], now: datetime) -> None:
-    for entity in entities:
-        table.put((entity.tenant_id, entity.id), entity.model_copy(update={"deleted_at": now}))
-
-
-def _ends(relationship: Relationship) -> tuple[UUID, UUID]:
-    return relationship.from_entity_id, relationship.to_entity_id
+        return all(living(self._tables.entities, relationship.tenant_id, end) for end in ends(relationship))

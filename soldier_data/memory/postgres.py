@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
 from soldier_data.base.database import Executor
-from soldier_data.base.embeddings import check_query
+from soldier_data.base.embeddings import TextToEmbed, check_query
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.revisioned import delete_row
@@ -187,6 +188,24 @@ class PostgresMemoryStore(MemoryStore):
         }
         statement = sql.hybrid_search_episodes(frozenset(filters), indexed="pattern" in values)
         return [(_episode(row), row["score"]) for row in await self._db.fetch_all(statement, values)]
+
+    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
+        return await count_texts(self._db, sql.embedded_texts, embedding_model, tenant_id)
+
+    async def list_to_embed(
+        self,
+        embedding_model: str,
+        *,
+        tenant_id: UUID | None = None,
+        after: TextToEmbed | None = None,
+        limit: int = 100,
+    ) -> list[TextToEmbed]:
+        return await list_texts(self._db, sql.embedded_texts, embedding_model, tenant_id, after, limit)
+
+    async def set_embeddings(
+        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
+    ) -> int:
+        return await set_embeddings(self._db, sql.embedded_texts, embeddings, embedding_model)
 
     async def add_entity(self, entity: Entity) -> UUID:
         check_remembered(entity, self._dimensions)

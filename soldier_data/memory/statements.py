@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.sql.expression import all_
 
+from soldier_data.base.backfill import EmbeddedText
 from soldier_data.base.orm import EmbeddingVector
 from soldier_data.base.statements import Statement, column_param, has_key, param, table_of
 from soldier_data.memory.orm import EntityRow, EpisodeRow, RelationshipRow
@@ -95,6 +96,18 @@ def _get(name: str, table: Table) -> Statement:
 get_episode = _get("episode", EPISODES)
 get_entity = _get("entity", ENTITIES)
 get_relationship = _get("relationship", RELATIONSHIPS)
+
+embedded_texts = (
+    EmbeddedText(
+        "episode",
+        EPISODES,
+        text=EPISODES.c.content,
+        embedding=EPISODES.c.embedding,
+        model=EPISODES.c.embedding_model,
+        in_tenant=living(EPISODES),
+        anywhere=is_living(EPISODES),
+    ),
+)
 
 
 # -- writing ---------------------------------------------------------------------------------------------------

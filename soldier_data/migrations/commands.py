@@ -90,7 +90,7 @@ async def downgrade(settings: Settings, revision: str) -> None:
 
 
 async def current(settings: Settings) -> SchemaState:
-    """Where the database is, and which migrations are pending.
+    """Where the database is, and which migrations are pending; while another process migrates, too.
 
     Raises:
         StoreConnectionError: The database cannot be reached.
@@ -101,7 +101,7 @@ async def current(settings: Settings) -> SchemaState:
     def work(_config: Config, connection: Connection) -> None:
         found.extend(MigrationContext.configure(connection).get_current_heads())
 
-    await _run(settings, "reading the schema version", work)
+    await _run(settings, "reading the schema version", work, alone=False)
     revision = found[0] if found else None
     known = history()
     done = [item.id for item in known].index(revision) + 1 if revision else 0
@@ -175,7 +175,9 @@ async def sql(settings: Settings, revisions: str = "base:head", *, down: bool = 
     raise failure
 
 
-async def _run(settings: Settings, doing: str, work: Callable[[Config, Connection], None]) -> None:
+async def _run(
+    settings: Settings, doing: str, work: Callable[[Config, Connection], None], *, alone: bool = True
+) -> None:
     config = _config(settings)
 
     def run(connection: Connection) -> None:
@@ -185,7 +187,7 @@ async def _run(settings: Settings, doing: str, work: Callable[[Config, Connectio
 
     failure: StoreError
     try:
-        async with open_for_migration(settings) as connection, _alone_in_process():
+        async with open_for_migration(settings, alone=alone) as connection, _alone_in_process():
             await connection.run_sync(run)
     except CommandError as error:
         failure = _explained(error, doing)

@@ -34,8 +34,13 @@ LIMIT_LOCK_WAITS = "SET lock_timeout = '100ms'"
 
 
 @asynccontextmanager
-async def open_for_migration(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    """A connection that no other process migrates beside. DDL made meanwhile has the settings' dimensions."""
+async def open_for_migration(settings: Settings, *, alone: bool = True) -> AsyncIterator[AsyncConnection]:
+    """A connection that no other process migrates beside. DDL made meanwhile has the settings' dimensions.
+
+    Args:
+        settings: Which database, and the dimensions.
+        alone: Wait until no other process migrates; what only reads need not.
+    """
     # Building an index may take long, and rightly so.
     engine = create_engine(settings.model_copy(update={"command_timeout": timedelta(days=1)}))
     token = embedding_dimensions.set(settings.embedding_dimensions)
@@ -45,7 +50,7 @@ async def open_for_migration(settings: Settings) -> AsyncIterator[AsyncConnectio
             # Asking again and again keeps no transaction open, which would block a CREATE INDEX CONCURRENTLY of
             # the process that holds the lock. Closing the connection releases it.
             lock = text("SELECT pg_try_advisory_lock(:key)")
-            while not await connection.scalar(lock, {"key": _LOCK}):  # noqa: ASYNC110 - another process holds it.
+            while alone and not await connection.scalar(lock, {"key": _LOCK}):  # noqa: ASYNC110 - another process holds it.
                 await asyncio.sleep(_LOCK_POLL_SECONDS)
             await connection.execute(text(LIMIT_LOCK_WAITS))
             await connection.commit()

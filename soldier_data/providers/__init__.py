@@ -1,6 +1,40 @@
-"""Where embeddings come from."""
+"""Language models and embeddings. The vendors' SDKs are loaded when a provider of theirs is made."""
 
+from soldier_data.providers.anthropic import AnthropicProvider
+from soldier_data.providers.backfill import EmbeddedStore, EmbedReport, embed_missing
 from soldier_data.providers.embeddings import EmbeddingProvider
+from soldier_data.providers.errors import (
+    AuthenticationError,
+    ContentFilterError,
+    InvalidRequestError,
+    ModelError,
+    ProviderError,
+    ProviderUnavailableError,
+    RateLimitError,
+    StructuredOutputError,
+)
 from soldier_data.providers.hashing import HashingEmbeddingProvider
+from soldier_data.providers.llm import LLMProvider, LLMResponse, TokenUsage
+from soldier_data.providers.openai import OpenAIEmbeddingProvider, OpenAIProvider
 
-__all__ = ["EmbeddingProvider", "HashingEmbeddingProvider"]
+__all__ = [
+    "AnthropicProvider",
+    "AuthenticationError",
+    "ContentFilterError",
+    "EmbedReport",
+    "EmbeddedStore",
+    "EmbeddingProvider",
+    "HashingEmbeddingProvider",
+    "InvalidRequestError",
+    "LLMProvider",
+    "LLMResponse",
+    "ModelError",
+    "OpenAIEmbeddingProvider",
+    "OpenAIProvider",
+    "ProviderError",
+    "ProviderUnavailableError",
+    "RateLimitError",
+    "StructuredOutputError",
+    "TokenUsage",
+    "embed_missing",
+]

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 
 class EmbeddingProvider(ABC):
-    """Turns texts into vectors whose cosine similarity tells how alike the texts are."""
+    """Turns texts into vectors whose cosine similarity tells how alike the texts are.
+
+    Raises (every method):
+        ValidationError: A text cannot be embedded: it is empty, say. Names which.
+        ProviderError: As of `LLMProvider`, where the vectors come over the network.
+    """
 
     @property
     @abstractmethod
@@ -25,4 +30,11 @@ class EmbeddingProvider(ABC):
 
     @abstractmethod
     async def embed_batch(self, texts: Sequence[str]) -> list[list[float]]:
-        """The vectors of several texts, in their order."""
+        """The vectors of several texts, in their order.
+
+        Any number of them: a provider over the network splits them into requests that its API takes, and has
+        several under way.
+        """
+
+    async def close(self) -> None:  # noqa: B027 - Not every provider has something to close.
+        """Close the connections, if there are any."""

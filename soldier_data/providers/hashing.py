@@ -18,7 +18,7 @@ _WORD = re.compile(r"\w+")
 _PIECE_WEIGHT = 0.5
 
 # Short words are mostly grammar ("is", "the", "to"). Letting them count less takes the nearest-neighbour accuracy on
-# banking77 from 77 % to 82 % (MiniLM: 92 %).
+# banking77 from 77 % to 82 % (`python -m benchmarks.hashing`).
 _FULL_LENGTH = 6
 _LEAST_WEIGHT = 0.1
 
@@ -27,7 +27,9 @@ class HashingEmbeddingProvider(EmbeddingProvider):
     """Feature hashing of words and of their three-letter pieces: alike texts get alike vectors.
 
     The vectors depend on the text alone and are the same in every process, version and machine. They know
-    spelling, not meaning: "refund" and "money back" have nothing in common here.
+    spelling, not meaning: "refund" and "money back" have nothing in common here. Given the intent of its nearest
+    neighbour, a question of banking77 gets the right one of 77 in 82 % of cases, where the small model
+    all-MiniLM-L6-v2 reaches 92 %.
 
     Source: Weinberger et al., Feature Hashing for Large Scale Multitask Learning, 2009, arXiv:0902.2206.
 

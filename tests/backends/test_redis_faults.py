@@ -115,7 +115,7 @@ class TestClient:
             await asyncio.wait([task])
             assert task.cancelled() or task.exception() is None
 
-        await asyncio.gather(*(cancelled_read() for _ in range(500)))
+        await asyncio.gather(*(cancelled_read() for _ in range(2_000)))
         assert await asyncio.gather(*(store.get(session.session_id) for session in sessions)) == sessions
         assert not client.connection_pool._in_use_connections
 

@@ -270,6 +270,31 @@ class TestConditionalSave:
         assert found is not None
         assert (found.turn_count, found.revision) == (200, 201)
 
+    async def test_of_2000_racing_increments_each_counts_or_is_a_conflict(
+        self, session_store: SessionStore
+    ) -> None:
+        session = SessionFactory()
+        await session_store.save(session)
+
+        async def writer() -> int:
+            counted = 0
+            for _ in range(10):
+                mine = await session_store.get(session.session_id)
+                assert mine is not None
+                mine.turn_count += 1
+                try:
+                    await session_store.save(mine, if_revision=mine.revision)
+                except ConflictError:
+                    continue
+                counted += 1
+            return counted
+
+        counted = sum(await asyncio.gather(*(writer() for _ in range(200))))
+        found = await session_store.get(session.session_id)
+        assert found is not None
+        assert counted > 0
+        assert (found.turn_count, found.revision) == (counted, counted + 1)
+
 
 class TestDelete:
     async def test_a_deleted_session_is_gone_from_everywhere(self, session_store: SessionStore) -> None:

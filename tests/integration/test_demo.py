@@ -63,6 +63,9 @@ def test_the_sample_is_replayed_and_nothing_is_left_behind(folder: Path) -> None
     for title in (
         "Rules found by vector search",
         "The most active of 12 sessions",
+        "What was said before, like:",
+        "The profile of",
+        "Who asks for what: the neighbourhood of this customer",
         "Runs with the most steps, of 12",
         "A session demoted and promoted again",
         "What is stored now",
@@ -71,6 +74,18 @@ def test_the_sample_is_replayed_and_nothing_is_left_behind(folder: Path) -> None
         assert title in done.stdout
     assert rows(done.stdout, "agents") == 1
     assert rows(done.stdout, "rules") > 50
+    assert rows(done.stdout, "turn_records") == 56
+    # What the customer said and what the agent answered.
+    assert rows(done.stdout, "episodes") >= 2 * 56
+    assert rows(done.stdout, "audit_events") >= 56
+    assert 0 < rows(done.stdout, "customer_profiles") == rows(done.stdout, "channel_identities") < 12
+    for found in (
+        r"by vector +\d\.\d\d ",
+        r"by text: \w+ ",
+        r"by both +0\.\d{4} ",
+        r"2: customers who asked .* [1-9]",
+    ):
+        assert re.search(found, done.stdout), found
     assert rows(done.stdout, "runs") == 12
     assert rows(done.stdout, "steps") == rows(done.stdout, "llm_calls") == 56
     assert rows(done.stdout, "sessions in Redis, hot") == 12

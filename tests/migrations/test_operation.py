@@ -131,6 +131,21 @@ async def test_the_state_of_a_database_says_what_is_pending(empty_database_url: 
     assert await migrations.current(settings) == migrations.SchemaState(head_revision(), [])
 
 
+async def test_an_upgrade_waits_for_another_one_and_looking_does_not(database_url: str) -> None:
+    settings = settings_for(database_url)
+    async with administrator(database_url) as other:
+        await other.execute(f"SELECT pg_advisory_lock({migrating._LOCK})")
+        upgrading = asyncio.create_task(migrations.upgrade(settings))
+        assert (await migrations.current(settings)).revision == head_revision()
+        await asyncio.sleep(0.2)
+        assert not upgrading.done()
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now()"
+        )
+        assert await other.fetchval(waiting) == 0
+    await upgrading
+
+
 async def test_sql_written_offline_makes_the_same_schema(empty_database_url: str, database_url: str) -> None:
     settings = settings_for(empty_database_url)
     script = await migrations.sql(settings)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.config import (
     Agent,
     ConfigStore,
@@ -32,6 +33,7 @@ from tests.factories.config import (
 )
 from tests.tenants.case import Case, Domain, as_of
 
+MODEL = "another model"
 VECTOR = [1.0] * DIMENSIONS
 
 
@@ -238,6 +240,15 @@ DELETIONS: list[Case[ConfigStore, Stored]] = [
         "delete_migration_plan",
         lambda store, own, other: store.delete_migration_plan(other, own.plan.id),
         False,
+    ),
+    Case("count_to_embed", lambda store, _own, other: store.count_to_embed(MODEL, tenant_id=other), 0),
+    Case("list_to_embed", lambda store, _own, other: store.list_to_embed(MODEL, tenant_id=other), []),
+    Case(
+        "set_embeddings",
+        lambda store, own, other: store.set_embeddings(
+            [(TextToEmbed("rule", other, own.rule.id, "x", own.rule.revision), VECTOR)], MODEL
+        ),
+        0,
     ),
     Case("purge_deleted", lambda store, _own, other: store.purge_deleted(other, timedelta(0)), 0),
 ]

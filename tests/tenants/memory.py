@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.paging import Cursor
 from soldier_data.errors import NotFoundError
 from soldier_data.memory import (
@@ -21,6 +22,7 @@ from tests.conftest import DIMENSIONS
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
 from tests.tenants.case import Case, Domain, as_of
 
+MODEL = "another model"
 VECTOR = [1.0] * DIMENSIONS
 
 
@@ -233,6 +235,15 @@ DOMAIN: Domain[MemoryStore, Stored] = Domain(
         Case("traverse_from_entities", traverse_beside_owner, expected=True),
         Case(
             "delete_by_group", lambda store, own, other: store.delete_by_group(other, own.episode.group_id), 0
+        ),
+        Case("count_to_embed", lambda store, _own, other: store.count_to_embed(MODEL, tenant_id=other), 0),
+        Case("list_to_embed", lambda store, _own, other: store.list_to_embed(MODEL, tenant_id=other), []),
+        Case(
+            "set_embeddings",
+            lambda store, own, other: store.set_embeddings(
+                [(TextToEmbed("episode", other, own.episode.id, "x"), VECTOR)], MODEL
+            ),
+            0,
         ),
         Case("purge_deleted", lambda store, _own, other: store.purge_deleted(other, timedelta(0)), 0),
     ],

@@ -1,0 +1,143 @@
+"""Text by Anthropic's models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from soldier_data.logging import get_logger
+from soldier_data.providers.errors import ContentFilterError, StructuredOutputError
+from soldier_data.providers.llm import LLMProvider, LLMResponse, Message, S, TokenUsage, ask_for
+from soldier_data.providers.retrying import Clock
+from soldier_data.providers.vendor import MAX_RETRIES, TIMEOUT, TOTAL_TIMEOUT, Vendor, without_nones
+from soldier_data.settings import Settings
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+
+class AnthropicProvider(LLMProvider):
+    """`LLMProvider` on the Messages API, with structured outputs (`output_config.format`).
+
+    Args:
+        api_key: By default what ANTHROPIC_API_KEY holds.
+        model: By default what SOLDIER_ANTHROPIC_MODEL says.
+        base_url: Another address of the API.
+        max_retries: How often a call is repeated.
+        timeout: Seconds that one attempt may take.
+        total_timeout: Seconds after which no further attempt begins.
+        clock: Another time than the machine's, for tests.
+
+    Raises:
+        AuthenticationError: There is no key.
+        ProviderError: The package `anthropic` is not installed.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        model: str | None = None,
+        base_url: str | None = None,
+        *,
+        max_retries: int = MAX_RETRIES,
+        timeout: float = TIMEOUT,
+        total_timeout: float = TOTAL_TIMEOUT,
+        clock: Clock | None = None,
+    ) -> None:
+        self._vendor = Vendor(
+            "anthropic",
+            api_key,
+            max_retries=max_retries,
+            timeout=timeout,
+            total_timeout=total_timeout,
+            clock=clock,
+        )
+        self._model = model or Settings().anthropic_model
+        self._client: AsyncAnthropic = self._vendor.sdk.AsyncAnthropic(
+            api_key=self._vendor.api_key, base_url=base_url, max_retries=0, timeout=timeout
+        )
+        self._log = get_logger(__name__)
+        self._told_of_temperature = False
+
+    @property
+    def model_id(self) -> str:
+        return self._model
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        system_prompt: str | None = None,
+        max_tokens: int = 1024,
+        temperature: float | None = None,
+        stop_sequences: Sequence[str] | None = None,
+    ) -> LLMResponse:
+        if temperature is not None and not self._told_of_temperature:
+            self._told_of_temperature = True
+            self._log.warning("temperature is left out: the API takes none", model=self._model)
+        stops = list(stop_sequences) if stop_sequences else None
+        options = without_nones(system=system_prompt, max_tokens=max_tokens, stop_sequences=stops)
+        return await self._send([Message("user", prompt)], options)
+
+    async def generate_structured(
+        self,
+        prompt: str,
+        schema: type[S],
+        *,
+        system_prompt: str | None = None,
+        max_tokens: int = 1024,
+    ) -> tuple[S, LLMResponse]:
+        options = without_nones(
+            system=system_prompt, max_tokens=max_tokens, output_config={"format": self._format(schema)}
+        )
+        return await ask_for(schema, prompt, lambda messages: self._send(messages, options), self._model)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _send(self, messages: list[Message], options: dict[str, Any]) -> LLMResponse:
+        started = time.perf_counter()
+        turns: Any = [message._asdict() for message in messages]
+        answer, usage = await self._vendor.call(lambda: self._ask(turns, options), f"asking {self._model}")
+        self._log.info(
+            "text was generated",
+            provider="anthropic",
+            model=answer.model,
+            latency_ms=round((time.perf_counter() - started) * 1000),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            finish_reason=answer.stop_reason,
+        )
+        if answer.stop_reason == "refusal":
+            raise ContentFilterError(f"anthropic: {self._model} declined to answer: change the prompt")
+        return LLMResponse(
+            content="".join(block.text for block in answer.content if block.type == "text"),
+            model=answer.model,
+            usage=usage,
+            finish_reason=answer.stop_reason or "",
+            raw_response=answer.model_dump(mode="json"),
+        )
+
+    async def _ask(self, turns: Any, options: dict[str, Any]) -> tuple[Any, TokenUsage]:
+        answer = await self._client.messages.create(model=self._model, messages=turns, **options)
+        used = answer.usage
+        # The parts read from the vendor's cache or written to it are counted apart from input_tokens.
+        prompt = (
+            used.input_tokens + (used.cache_read_input_tokens or 0) + (used.cache_creation_input_tokens or 0)
+        )
+        usage = TokenUsage(
+            prompt_tokens=prompt,
+            completion_tokens=used.output_tokens,
+            total_tokens=prompt + used.output_tokens,
+        )
+        return answer, usage
+
+    def _format(self, schema: type[S]) -> dict[str, Any]:
+        try:
+            return {"type": "json_schema", "schema": self._vendor.sdk.transform_schema(schema)}
+        except ValueError as error:
+            cause = error
+        raise StructuredOutputError(
+            f"anthropic: {schema.__name__} has a field of no definite type: give it one", cause=cause
+        )

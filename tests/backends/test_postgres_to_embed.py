@@ -1,0 +1,96 @@
+"""Finding what lacks an embedding on PostgreSQL: row-level security, a pooler's mode, round trips, lost replies."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+
+from soldier_data.base.database import Database
+from soldier_data.config import Agent, PostgresConfigStore, Rule
+from soldier_data.errors import ValidationError
+from soldier_data.memory import PostgresMemoryStore
+from tests.backends.connections import bound_role, opened
+from tests.backends.round_trips import Proxy, proxy
+from tests.conftest import DIMENSIONS, settings_for
+from tests.factories.config import AgentFactory, RuleFactory
+from tests.factories.memory import EpisodeFactory
+
+MODEL = "model-1"
+VECTOR = [1.0] * DIMENSIONS
+
+
+@pytest.fixture
+async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, Database]]:
+    """A database behind a proxy that counts and loses replies."""
+    async with proxy(shared_database_url) as passing:
+        database = Database(settings_for(passing.url))
+        yield passing, database
+        await database.close()
+
+
+async def _add_rules(store: PostgresConfigStore, tenant_id: UUID, number: int = 1) -> list[Rule]:
+    agent: Agent = AgentFactory(tenant_id=tenant_id)
+    rules: list[Rule] = RuleFactory.build_batch(number, tenant_id=tenant_id, agent_id=agent.id)
+    await store.save_many([agent, *rules])
+    return rules
+
+
+async def test_a_bound_role_embeds_one_tenant_and_is_asked_to_name_it(
+    database_url: str, tenant_id: UUID
+) -> None:
+    async with bound_role(database_url) as url, opened(url, row_level_security=True) as config:
+        memory = PostgresMemoryStore(config._db)
+        await _add_rules(config, tenant_id)
+        await memory.add_episode(EpisodeFactory(tenant_id=tenant_id))
+        for store in (config, memory):
+            with pytest.raises(ValidationError, match="tenant_id"):
+                await store.list_to_embed(MODEL)
+            with pytest.raises(ValidationError, match="tenant_id"):
+                await store.count_to_embed(MODEL)
+            texts = await store.list_to_embed(MODEL, tenant_id=tenant_id)
+            assert await store.set_embeddings([(text, VECTOR) for text in texts], MODEL) == 1
+            assert await store.count_to_embed(MODEL, tenant_id=tenant_id) == 0
+
+
+async def test_all_tenants_are_listed_behind_a_pooler_too(database_url: str, tenant_id: UUID) -> None:
+    async with opened(database_url, pgbouncer=True) as store:
+        [rule] = await _add_rules(store, tenant_id)
+        assert [text.id for text in await store.list_to_embed(MODEL)] == [rule.id]
+        assert await store.count_to_embed(MODEL) == 1
+
+
+async def test_any_number_of_embeddings_are_kept_in_as_many_round_trips_as_one(
+    behind: tuple[Proxy, Database], tenant_id: UUID
+) -> None:
+    passing, database = behind
+    store = PostgresConfigStore(database)
+    await _add_rules(store, tenant_id, 60)
+    texts = await store.list_to_embed(MODEL, tenant_id=tenant_id)
+    pairs = [(text, VECTOR) for text in texts]
+    await store.set_embeddings(pairs[:5], MODEL)
+
+    one = await passing.count(lambda: store.set_embeddings(pairs[5:6], MODEL))
+    many = await passing.count(lambda: store.set_embeddings(pairs[6:], MODEL))
+
+    assert one == many == 3
+
+
+@pytest.mark.parametrize("lost", ["", "COMMIT"], ids=["of a statement", "of the commit"])
+async def test_embeddings_whose_reply_is_lost_are_kept_once(
+    behind: tuple[Proxy, Database], tenant_id: UUID, lost: str
+) -> None:
+    passing, database = behind
+    store = PostgresConfigStore(database)
+    rules = await _add_rules(store, tenant_id, 3)
+    texts = await store.list_to_embed(MODEL, tenant_id=tenant_id)
+
+    passing.lose_next_reply(lost)
+    assert await store.set_embeddings([(text, VECTOR) for text in texts], MODEL) == 3
+
+    assert passing.lost == 1
+    for rule in rules:
+        found = await store.get_rule(tenant_id, rule.id)
+        assert found is not None
+        assert (found.revision, found.embedding) == (2, VECTOR)
