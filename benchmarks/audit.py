@@ -79,6 +79,22 @@ def event(tenant_id: UUID, session_id: UUID) -> AuditEvent:
     return AuditEvent(tenant_id=tenant_id, event_type="rule_fired", event_data=data, session_id=session_id)
 
 
+class NewRecords:
+    """A turn and an event that are not stored yet, for one way of saving."""
+
+    def __init__(self, tenant_id: UUID) -> None:
+        self._tenant_id, self._session_id = tenant_id, new_id()
+        self._renew()
+
+    async def make(self) -> None:
+        """Others, before each save."""
+        self._renew()
+
+    def _renew(self) -> None:
+        self.turn = turn(self._tenant_id, self._session_id, 1)
+        self.event = event(self._tenant_id, self._session_id)
+
+
 async def measure(bench: Bench) -> None:
     """Fill the tables, then time every operation."""
     sample = Sample()
@@ -108,11 +124,11 @@ def ours(data: DataLayer, sample: Sample) -> dict[str, Case]:
     """The operations by way of the store."""
     store, tenant_id = data.audit, sample.tenant_id
     turns, of_turns, of_events = cycle(sample.turns), cycle(sample.sessions), cycle(sample.sessions)
-    written = new_id()
+    new = NewRecords(tenant_id)
     return {
         GET_TURN: Case(lambda: store.get_turn(tenant_id, next(turns).turn_id)),
-        SAVE_TURN: Case(lambda: store.save_turn(turn(tenant_id, written, 1))),
-        SAVE_EVENT: Case(lambda: store.save_event(event(tenant_id, written))),
+        SAVE_TURN: Case(lambda: store.save_turn(new.turn), new.make),
+        SAVE_EVENT: Case(lambda: store.save_event(new.event), new.make),
         LIST_TURNS: Case(lambda: store.list_turns_by_session(tenant_id, next(of_turns))),
         LIST_EVENTS: Case(lambda: store.list_events_by_session(tenant_id, next(of_events))),
     }
@@ -120,7 +136,7 @@ def ours(data: DataLayer, sample: Sample) -> dict[str, Case]:
 
 async def limit(connection: Any, sample: Sample) -> dict[str, Case]:
     """The same by one prepared statement each, and plain validation."""
-    tenant_id, written = sample.tenant_id, new_id()
+    tenant_id, new = sample.tenant_id, NewRecords(sample.tenant_id)
     turns, of_turns, of_events = cycle(sample.turns), cycle(sample.sessions), cycle(sample.sessions)
     turn_columns = ", ".join(_TURN_COLUMNS)
     event_columns = ", ".join(AuditEvent.model_fields)
@@ -152,8 +168,8 @@ async def limit(connection: Any, sample: Sample) -> dict[str, Case]:
 
     return {
         GET_TURN: Case(one_turn),
-        SAVE_TURN: Case(lambda: save_turn.fetchval(*turn_arguments(turn(tenant_id, written, 1)))),
-        SAVE_EVENT: Case(lambda: save_event.fetchval(*event_arguments(event(tenant_id, written)))),
+        SAVE_TURN: Case(lambda: save_turn.fetchval(*turn_arguments(new.turn)), new.make),
+        SAVE_EVENT: Case(lambda: save_event.fetchval(*event_arguments(new.event)), new.make),
         LIST_TURNS: Case(turns_of_session),
         LIST_EVENTS: Case(events_of_session),
     }

@@ -184,6 +184,7 @@ def upgrade() -> None:
         sa.Column("steps", postgresql.JSON(astext_type=sa.Text()), nullable=False),
         sa.Column("entry_condition_text", sa.Text(), nullable=True),
         sa.Column("entry_condition_embedding", EmbeddingVector(), nullable=True),
+        sa.Column("entry_condition_embedding_model", sa.Text(), nullable=True),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("content_hash", sa.Text(), nullable=True),
         sa.Column("tags", postgresql.ARRAY(sa.Text()), nullable=False),

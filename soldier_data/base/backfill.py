@@ -29,7 +29,7 @@ class EmbeddedText:
         table: The table. Rows that count their revisions keep counting.
         text: Rows whose text is missing or empty need no embedding.
         embedding: The embedding.
-        model: Which model made it, where that is kept.
+        model: Which model made it.
         in_tenant: The condition of a row that reads return, in the tenant of the parameter tenant_id.
         anywhere: The same, in whichever tenant.
     """
@@ -38,7 +38,7 @@ class EmbeddedText:
     table: Table
     text: Column[Any]
     embedding: Column[Any]
-    model: Column[Any] | None
+    model: Column[Any]
     in_tenant: ColumnElement[bool]
     anywhere: ColumnElement[bool]
 
@@ -65,9 +65,10 @@ class EmbeddedText:
     def writing(self) -> Statement:
         """Set the embedding of one row, unless it is deleted or was saved since it was listed."""
         table = self.table
-        changed: dict[str, Any] = {self.embedding.name: param("embedding", self.embedding.type)}
-        if self.model is not None:
-            changed[self.model.name] = param("embedding_model", self.model.type)
+        changed: dict[str, Any] = {
+            self.embedding.name: param("embedding", self.embedding.type),
+            self.model.name: param("embedding_model", self.model.type),
+        }
         unchanged = and_(has_key(table), table.c.deleted_at.is_(None))
         if "revision" in table.c:
             expected = column_param(table.c.revision)
@@ -84,9 +85,8 @@ class EmbeddedText:
         return Statement(f"embedding the {table.name}", statement)
 
     def _wanted(self, *, of_tenant: bool) -> ColumnElement[bool]:
-        lacking: ColumnElement[bool] = self.embedding.is_(None)
-        if self.model is not None:
-            lacking = or_(lacking, self.model.is_distinct_from(param("embedding_model", self.model.type)))
+        other_model = self.model.is_distinct_from(param("embedding_model", self.model.type))
+        lacking = or_(self.embedding.is_(None), other_model)
         return and_(self.in_tenant if of_tenant else self.anywhere, self.text != "", lacking)
 
 

@@ -47,9 +47,9 @@ class TenantScoped(Model):
     """
 
     tenant_id: UUID
-    created_at: AwareDatetime = Field(default_factory=utcnow)
-    updated_at: AwareDatetime = Field(default_factory=utcnow)
-    deleted_at: AwareDatetime | None = None
+    created_at: Moment = Field(default_factory=utcnow)
+    updated_at: Moment = Field(default_factory=utcnow)
+    deleted_at: Moment | None = None
     revision: int = Field(default=0, ge=0)
 
     @property

@@ -56,8 +56,7 @@ def embed(
 ) -> None:
     """Embed the rules, scenarios and episodes that have no embedding, or one of another model.
 
-    What is done is kept: interrupt it at any time, and run it again to go on. Which model made a scenario's
-    embedding is not stored, so a scenario that has one keeps it.
+    What is done is kept: interrupt it at any time, and run it again to go on.
     """
     console = Console()
     try:

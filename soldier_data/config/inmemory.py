@@ -295,6 +295,7 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
                 found.embedding, found.embedding_model = to_float32(embedding), embedding_model
             else:
                 found.entry_condition_embedding = to_float32(embedding)
+                found.entry_condition_embedding_model = embedding_model
             found.touch()
             found.revision += 1
             self._tables.of(found).put(key, found)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from soldier_data.base.models import Model, new_id, utcnow
+from soldier_data.base.models import Model, Moment, new_id, utcnow
 from soldier_data.base.shared import ScopeFilter
 
 
@@ -179,11 +179,11 @@ class MigrationPlan(Model):
     anchor_policies: dict[str, AnchorMigrationPolicy] = Field(default_factory=dict)
     summary: MigrationSummary = Field(default_factory=MigrationSummary)
     status: MigrationPlanStatus = MigrationPlanStatus.PENDING
-    created_at: AwareDatetime = Field(default_factory=utcnow)
+    created_at: Moment = Field(default_factory=utcnow)
     created_by: str | None = None
-    approved_at: AwareDatetime | None = None
+    approved_at: Moment | None = None
     approved_by: str | None = None
-    deployed_at: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
-    updated_at: AwareDatetime = Field(default_factory=utcnow)
+    deployed_at: Moment | None = None
+    expires_at: Moment | None = None
+    updated_at: Moment = Field(default_factory=utcnow)
     revision: int = Field(default=0, ge=0)

@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from soldier_data.base.models import AgentScoped, Model, TenantScoped, new_id
+from soldier_data.base.models import AgentScoped, Model, Moment, TenantScoped, new_id
 
 
 class Scope(StrEnum):
@@ -142,7 +142,12 @@ class ScenarioStep(Model):
 
 
 class Scenario(AgentScoped):
-    """A conversation's plan: steps and the transitions between them."""
+    """A conversation's plan: steps and the transitions between them.
+
+    Attributes:
+        entry_condition_embedding: Of the entry condition; as long as SOLDIER_EMBEDDING_DIMENSIONS.
+        entry_condition_embedding_model: Which model made that embedding.
+    """
 
     id: UUID = Field(default_factory=new_id)
     name: str = Field(min_length=1, max_length=100)
@@ -151,6 +156,7 @@ class Scenario(AgentScoped):
     steps: list[ScenarioStep] = Field(default_factory=list)
     entry_condition_text: str | None = None
     entry_condition_embedding: list[float] | None = None
+    entry_condition_embedding_model: str | None = None
     version: int = Field(default=1, ge=1)
     content_hash: str | None = None
     tags: list[str] = Field(default_factory=list)
@@ -191,8 +197,8 @@ class ToolActivation(AgentScoped):
     tool_id: str
     status: Literal["enabled", "disabled"] = "enabled"
     policy_override: dict[str, Any] | None = None
-    enabled_at: AwareDatetime | None = None
-    disabled_at: AwareDatetime | None = None
+    enabled_at: Moment | None = None
+    disabled_at: Moment | None = None
 
     @property
     def is_enabled(self) -> bool:

@@ -98,6 +98,7 @@ class ScenarioRow(AgentPartRow, Base):
     steps: Mapped[list[Any]] = mapped_column(JSON)
     entry_condition_text: Mapped[str | None]
     entry_condition_embedding: Mapped[list[float] | None]
+    entry_condition_embedding_model: Mapped[str | None]
     version: Mapped[int]
     content_hash: Mapped[str | None]
     tags: Mapped[list[str]]

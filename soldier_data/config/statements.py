@@ -229,7 +229,7 @@ embedded_texts = (
         SCENARIOS,
         text=SCENARIOS.c.entry_condition_text,
         embedding=SCENARIOS.c.entry_condition_embedding,
-        model=None,
+        model=SCENARIOS.c.entry_condition_embedding_model,
         in_tenant=and_(_living(SCENARIOS), _agent_lives(SCENARIOS.c.agent_id)),
         anywhere=_anywhere(SCENARIOS),
     ),

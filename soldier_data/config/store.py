@@ -266,8 +266,7 @@ class ConfigStore(ABC):
     ) -> list[TextToEmbed]:
         """One page of the texts without an embedding by that model.
 
-        They are the conditions of rules, then the entry conditions of scenarios, disabled ones included. Which
-        model made a scenario's embedding is not kept, so a scenario that has one is never listed.
+        They are the conditions of rules, then the entry conditions of scenarios, disabled ones included.
 
         Empty texts need none. The order is fixed and a page costs what the first one costs, so that a run over
         everything ends even if some embeddings are refused, and goes on where it was interrupted.

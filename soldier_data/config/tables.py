@@ -76,8 +76,11 @@ class Tables:
             TextToEmbed("scenario", found.tenant_id, found.id, found.entry_condition_text, found.revision)
             for found in self.scenarios.rows(tenant_id)
             if self.is_living(found)
-            and found.entry_condition_embedding is None
             and found.entry_condition_text
+            and (
+                found.entry_condition_embedding is None
+                or found.entry_condition_embedding_model != embedding_model
+            )
         ]
         return rules + scenarios
 

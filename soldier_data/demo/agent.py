@@ -179,6 +179,7 @@ async def _embed(desk: SupportDesk, provider: EmbeddingProvider) -> None:
     vectors = await provider.embed_batch([str(scenario.entry_condition_text) for scenario in scenarios])
     for scenario, vector in zip(scenarios, vectors, strict=True):
         scenario.entry_condition_embedding = vector
+        scenario.entry_condition_embedding_model = provider.model_id
 
 
 def _name(text: str) -> str:

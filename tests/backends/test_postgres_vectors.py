@@ -16,7 +16,7 @@ from soldier_data.base.transaction import Transaction
 from soldier_data.errors import ConflictError
 from soldier_data.vectors import Embedding, PostgresVectorStore, VectorStore
 from soldier_data.vectors import statements as sql
-from tests.backends.connections import bound_role
+from tests.backends.connections import administrator, bound_role
 from tests.backends.round_trips import Proxy, proxy
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.vectors import EmbeddingFactory
@@ -175,3 +175,16 @@ async def test_a_rare_metadata_value_is_found_through_the_index(database_url: st
             assert "ix_embeddings_metadata" in str(plan), (mode, plan)
     finally:
         await connection.close()
+
+
+async def test_what_filters_compare_stays_in_the_row_beside_a_long_vector(database_url: str) -> None:
+    async with administrator(database_url) as connection:
+        rows = await connection.fetch(
+            "SELECT attname, attstorage::text FROM pg_attribute WHERE attrelid = 'embeddings'::regclass"
+        )
+    storage = {row["attname"]: row["attstorage"] for row in rows}
+    assert {name: storage[name] for name in ("embedding", "searched_metadata", "source_type")} == {
+        "embedding": "p",
+        "searched_metadata": "m",
+        "source_type": "m",
+    }

@@ -178,6 +178,7 @@ def _full_scenario() -> dict[str, Any]:
         "steps": [step, ScenarioStep(id=second, scenario_id=scenario_id, name="")],
         "entry_condition_text": TEXT,
         "entry_condition_embedding": HALVES,
+        "entry_condition_embedding_model": "model-1",
         "version": 7,
         "content_hash": "abc",
         "tags": ["", TEXT],

@@ -8,8 +8,10 @@ from decimal import Decimal
 from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
+from pydantic import ValidationError as PydanticValidationError
 
 from soldier_data.config import Agent, AnchorMigrationPolicy, ConfigStore, Rule, ScopeFilter
 from soldier_data.errors import NotFoundError, StoreError, ValidationError
@@ -179,15 +181,7 @@ async def test_text_with_metacharacters_is_looked_up_literally(
 
 
 @pytest.mark.parametrize(
-    "moment",
-    [
-        datetime.min.replace(tzinfo=UTC),
-        datetime.max.replace(tzinfo=UTC),
-        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
-        datetime.max.replace(tzinfo=timezone(-timedelta(hours=12))),
-        datetime(1900, 1, 1, tzinfo=timezone(timedelta(minutes=19, seconds=32))),
-    ],
-    ids=str,
+    "moment", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)], ids=str
 )
 @pytest.mark.parametrize("kind", [AGENT, RULE, PLAN], ids=lambda kind: kind.name)
 async def test_a_moment_that_would_not_come_back_is_refused(
@@ -199,6 +193,41 @@ async def test_a_moment_that_would_not_come_back_is_refused(
     assert refused.value.field == "created_at"
     # Nothing was stored that could not be read.
     await config_store.get_agents(agent.tenant_id)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+        datetime.max.replace(tzinfo=timezone(-timedelta(hours=12))),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [AGENT, RULE, PLAN], ids=lambda kind: kind.name)
+def test_a_moment_outside_of_the_calendar_in_utc_is_refused_by_the_model(
+    kind: Kind, moment: datetime
+) -> None:
+    with pytest.raises(PydanticValidationError, match="outside the years 1 to 9999"):
+        kind.new(uuid4(), uuid4(), created_at=moment)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1900, 1, 1, tzinfo=timezone(timedelta(minutes=19, seconds=32))),
+        # The clocks leave this hour out, and repeat that one.
+        datetime(2000, 3, 26, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")),
+        datetime(2000, 10, 29, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [AGENT, RULE, PLAN], ids=lambda kind: kind.name)
+async def test_a_moment_of_any_zone_comes_back_equal(
+    config_store: ConfigStore, agent: Agent, kind: Kind, moment: datetime
+) -> None:
+    entity = kind.new(agent.tenant_id, agent.id, created_at=moment)
+    await kind.save(config_store, entity)
+    assert await kind.get(config_store, entity) == entity
 
 
 async def test_the_ends_of_the_calendar_are_kept(config_store: ConfigStore, agent: Agent) -> None:

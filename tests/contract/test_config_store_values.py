@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime
 
-from soldier_data.base.models import Model
+from soldier_data.base.models import Model, Moment
 from soldier_data.config import (
     Agent,
     AgentPart,
@@ -76,7 +76,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     UUID: IDS,
     UUID | None: st.none() | IDS,
     AwareDatetime: MOMENTS,
-    AwareDatetime | None: st.none() | MOMENTS,
+    Moment | None: st.none() | MOMENTS,
     list[str]: st.lists(TEXTS, max_size=3),
     list[UUID]: st.lists(IDS, max_size=3),
     list[float] | None: st.none() | VECTORS,

@@ -73,7 +73,12 @@ def kept(request: pytest.FixtureRequest, tenant_id: UUID) -> Kept:
     async def add_scenario(text: str | None, embedding: Any = None, model: Any = None, **fields: Any) -> Any:
         agent: Agent = AgentFactory(tenant_id=fields.pop("tenant_id", tenant_id))
         fields = {"tenant_id": agent.tenant_id, "agent_id": agent.id, **fields}
-        scenario = ScenarioFactory(entry_condition_text=text, entry_condition_embedding=embedding, **fields)
+        scenario = ScenarioFactory(
+            entry_condition_text=text,
+            entry_condition_embedding=embedding,
+            entry_condition_embedding_model=model,
+            **fields,
+        )
         await config.save_many([agent, scenario])
         return scenario
 
@@ -129,22 +134,21 @@ async def test_setting_an_embedding_changes_nothing_else_but_the_revision(
     elif kept.kind == "rule":
         assert changed == {"embedding", "embedding_model", "revision", "updated_at"}
     else:
-        assert changed == {"entry_condition_embedding", "revision", "updated_at"}
+        embedded = {"entry_condition_embedding", "entry_condition_embedding_model"}
+        assert changed == embedded | {"revision", "updated_at"}
     if kept.kind != "episode":
         assert after.revision == before.revision + 1
         assert after.updated_at > before.updated_at
 
 
-async def test_an_embedding_of_another_model_is_listed_where_the_model_is_kept(
-    kept: Kept, tenant_id: UUID
-) -> None:
+async def test_an_embedding_of_another_or_an_unknown_model_is_listed(kept: Kept, tenant_id: UUID) -> None:
     other = await kept.add("By another", embedding=VECTOR, model="model-0")
     unknown = await kept.add("By nobody knows", embedding=VECTOR)
     await kept.add("By this one", embedding=VECTOR, model=MODEL)
 
     listed = {text.id for text in await kept.listed(tenant_id)}
 
-    assert listed == (set() if kept.kind == "scenario" else {other.id, unknown.id})
+    assert listed == {other.id, unknown.id}
 
 
 async def test_disabled_texts_are_listed_and_deleted_ones_are_not(kept: Kept, tenant_id: UUID) -> None:

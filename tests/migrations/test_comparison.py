@@ -149,14 +149,12 @@ async def test_a_generated_migration_mends_every_difference(database_url: str, c
     for statements, _ in DRIFTS.values():
         for statement in statements.split("; "):
             await fetch(database_url, statement)
-    await alembic(
+    checked = await alembic(
         database_url,
         "revision --autogenerate -m 'Mend it all'",
         "upgrade head",
+        "check",
         folder=checkout,
         SOLDIER_EMBEDDING_DIMENSIONS=str(DIMENSIONS),
-    )
-    checked = await alembic(
-        database_url, "check", folder=checkout, SOLDIER_EMBEDDING_DIMENSIONS=str(DIMENSIONS)
     )
     assert "No new upgrade operations detected" in checked

@@ -61,9 +61,7 @@ async def local_llm(
     log_lines: list[MutableMapping[str, Any]],
 ) -> AsyncIterator[LLMProvider]:
     """Each vendor's provider on the local server."""
-    provider = LLMS[request.param](
-        CANARY_KEY, base_url=base_url(server, request.param), timeout=0.3, clock=clock
-    )
+    provider = LLMS[request.param](CANARY_KEY, base_url=base_url(server, request.param), clock=clock)
     yield provider
     await provider.close()
 

@@ -85,6 +85,7 @@ async def test_every_text_gets_the_embedding_of_its_own_words_and_the_models_nam
         assert found.embedding_model == provider.model_id
     begun = await config.get_scenario(scenario.tenant_id, scenario.id)
     assert begun is not None
+    assert begun.entry_condition_embedding_model == provider.model_id
     assert begun.entry_condition_embedding == pytest.approx(await provider.embed("Wants a refund"))
     remembered = await memory.get_episode(episode.tenant_id, episode.id)
     assert remembered is not None

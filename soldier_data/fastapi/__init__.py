@@ -1,0 +1,63 @@
+"""The data layer in a FastAPI service: life span, dependencies, error handlers, and a router for runs and health.
+
+Needs the extra `fastapi`. A service is put together so:
+
+    app = FastAPI(lifespan=lifespan(settings))
+    add_exception_handlers(app)
+    app.include_router(router)
+    app.dependency_overrides[get_caller] = the_services_own_way_to_know_its_callers
+"""
+
+from soldier_data.fastapi.dependencies import (
+    AuditStoreDep,
+    Caller,
+    CallerDep,
+    ConfigStoreDep,
+    DataLayerDep,
+    MemoryStoreDep,
+    ProfileStoreDep,
+    RunStoreDep,
+    SessionStoreDep,
+    UnitOfWorkDep,
+    VectorStoreDep,
+    get_audit_store,
+    get_caller,
+    get_config_store,
+    get_data_layer,
+    get_memory_store,
+    get_profile_store,
+    get_run_store,
+    get_session_store,
+    get_unit_of_work,
+    get_vector_store,
+)
+from soldier_data.fastapi.errors import add_exception_handlers
+from soldier_data.fastapi.lifespan import lifespan
+from soldier_data.fastapi.router import router
+
+__all__ = [
+    "AuditStoreDep",
+    "Caller",
+    "CallerDep",
+    "ConfigStoreDep",
+    "DataLayerDep",
+    "MemoryStoreDep",
+    "ProfileStoreDep",
+    "RunStoreDep",
+    "SessionStoreDep",
+    "UnitOfWorkDep",
+    "VectorStoreDep",
+    "add_exception_handlers",
+    "get_audit_store",
+    "get_caller",
+    "get_config_store",
+    "get_data_layer",
+    "get_memory_store",
+    "get_profile_store",
+    "get_run_store",
+    "get_session_store",
+    "get_unit_of_work",
+    "get_vector_store",
+    "lifespan",
+    "router",
+]

@@ -1,0 +1,153 @@
+"""Endpoints that show a caller its runs, and anyone the health of the data layer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response, status
+from pydantic import BaseModel
+
+from soldier_data.fastapi.dependencies import CallerDep, DataLayerDep, RunStoreDep
+from soldier_data.fastapi.errors import Problem
+from soldier_data.runs import Artifact, Cursor, Run, RunStats, RunStatus, Step
+
+_LARGEST_PAGE = 200
+_LAST_OFFSET = 2**31 - 1
+
+
+class RunPage(BaseModel):
+    """One page of runs.
+
+    Attributes:
+        total: How many runs there are on all pages together.
+        next_cursor: Pass it as `before` for the next page; None on the last one.
+    """
+
+    runs: list[Run]
+    total: int
+    next_cursor: str | None
+
+
+class Health(BaseModel):
+    """Which parts of the data layer are well. Why one is not is for the log alone."""
+
+    ok: bool
+    database: bool
+    schema_at_head: bool
+    redis: bool
+
+
+def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
+    meaning = {
+        401: "Nobody is known to call",
+        403: "The run is another actor's",
+        404: "The tenant has no such run",
+        503: "The data is not available at the moment",
+    }
+    return {code: {"model": Problem, "description": meaning[code]} for code in codes}
+
+
+router = APIRouter()
+
+
+async def _own_run(
+    run_id: Annotated[UUID, Path(description="The id of the run.")], caller: CallerDep, runs: RunStoreDep
+) -> Run:
+    """The run, if it is the caller's."""
+    run = await runs.get_run(caller.tenant_id, run_id)
+    if run is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, "No such run")
+    if run.actor != caller.actor:
+        raise HTTPException(status.HTTP_403_FORBIDDEN, "The run is another actor's")
+    return run
+
+
+OwnRun = Annotated[Run, Depends(_own_run)]
+
+
+@router.get("/runs", tags=["runs"], summary="List your runs", responses=_problems(401, 503))
+async def list_runs(
+    caller: CallerDep,
+    runs: RunStoreDep,
+    status: Annotated[RunStatus | None, Query(description="Only runs of this status.")] = None,
+    limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE, description="The size of the page.")] = 50,
+    offset: Annotated[int, Query(ge=0, le=_LAST_OFFSET, description="How many runs to pass over.")] = 0,
+    before: Annotated[
+        str | None, Query(max_length=200, description="The next_cursor of the page before.")
+    ] = None,
+) -> RunPage:
+    """One page of the caller's runs, newest first."""
+    position = None if before is None else Cursor.parse(before)
+    # One more than asked for tells whether there is a next page.
+    found = await runs.list_runs(
+        caller.tenant_id, caller.actor, status=status, limit=limit + 1, offset=offset, before=position
+    )
+    page = found[:limit]
+    return RunPage(
+        runs=page,
+        total=await runs.count_runs(caller.tenant_id, caller.actor, status=status),
+        next_cursor=str(Cursor.after(page[-1])) if len(found) > limit else None,
+    )
+
+
+@router.get("/runs/{run_id}", tags=["runs"], summary="Show a run", responses=_problems(401, 403, 404, 503))
+async def get_run(run: OwnRun) -> Run:
+    """One run of the caller."""
+    return run
+
+
+@router.get(
+    "/runs/{run_id}/steps",
+    tags=["runs"],
+    summary="List the steps of a run",
+    responses=_problems(401, 403, 404, 503),
+)
+async def get_steps(run: OwnRun, runs: RunStoreDep) -> list[Step]:
+    """All steps of the run, in order."""
+    return await runs.get_steps(run.tenant_id, run.id)
+
+
+@router.get(
+    "/runs/{run_id}/artifacts",
+    tags=["runs"],
+    summary="List the artifacts of a run",
+    responses=_problems(401, 403, 404, 503),
+)
+async def get_artifacts(run: OwnRun, runs: RunStoreDep) -> list[Artifact]:
+    """All artifacts of the run, in the order in which they were made."""
+    return await runs.get_artifacts(run.tenant_id, run.id)
+
+
+@router.get(
+    "/runs/{run_id}/stats",
+    tags=["runs"],
+    summary="Show what a run amounts to",
+    responses=_problems(401, 403, 404, 503),
+)
+async def get_run_stats(run: OwnRun, runs: RunStoreDep) -> RunStats:
+    """How many steps and LLM calls the run has, their tokens and their cost."""
+    stats = await runs.get_run_stats(run.tenant_id, run.id)
+    if stats is None:
+        # It was deleted after it was looked at.
+        raise HTTPException(status.HTTP_404_NOT_FOUND, "No such run")
+    return stats
+
+
+@router.get(
+    "/health",
+    tags=["health"],
+    summary="Tell how the data layer is",
+    responses={503: {"model": Health, "description": "Something is not well"}},
+)
+async def health(data: DataLayerDep, response: Response) -> Health:
+    """Whether the database, its schema and Redis are well. For probes: no caller is asked for."""
+    report = await data.health()
+    if not report.ok:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    return Health(
+        ok=report.ok,
+        database=report.database.ok,
+        schema_at_head=report.schema_at_head.ok,
+        redis=report.redis.ok,
+    )
