@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import make_url
 
 from soldier_data.base.database import Database
+from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.config import Agent, ConfigStore, PostgresConfigStore, Rule, Scenario
 from soldier_data.data_layer import DataLayer
 from soldier_data.embedded import EmbeddedServers
@@ -134,6 +135,9 @@ async def test_closing_abandons_what_takes_longer_than_a_command_may(settings: S
 # -- servers that cannot be used -------------------------------------------------------------------------------
 
 
+_TEXT = TextToEmbed("rule", uuid4(), uuid4(), "Wants a refund")
+
+
 def _arguments(method: Callable[..., Any]) -> dict[str, Any]:
     scenario: Scenario = ScenarioFactory()
     made = {
@@ -147,6 +151,8 @@ def _arguments(method: Callable[..., Any]) -> dict[str, Any]:
         "tenant_id": scenario.tenant_id,
         "name": "a",
         "tool_id": "a",
+        "embedding_model": "a",
+        "embeddings": [(_TEXT, [1.0] * DIMENSIONS)],
         "version": 1,
         "from_version": 1,
         "to_version": 2,
