@@ -19,6 +19,8 @@ from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_text
 
 _TOOL_CALLS = TypeAdapter(list[ToolCall])
+# Made once: `json.dumps` makes an encoder for each call that does not escape.
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class PostgresAuditStore(AuditStore):
@@ -125,7 +127,7 @@ class PostgresAuditStore(AuditStore):
 def _values(record: TurnRecord | AuditEvent) -> Values:
     """The columns of the record's row. Fields are columns of the same name, documents are JSON text."""
     if isinstance(record, AuditEvent):
-        return {**record.__dict__, "event_data": json.dumps(record.event_data, ensure_ascii=False)}
+        return {**record.__dict__, "event_data": _to_json(record.event_data)}
     tool_calls = _TOOL_CALLS.dump_json(record.tool_calls).decode()
     return {**record.__dict__, "id": record.turn_id, "tool_calls": tool_calls}
 

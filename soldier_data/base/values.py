@@ -11,6 +11,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, get_args
+from uuid import UUID
 
 from pydantic import BaseModel
 
@@ -150,11 +151,15 @@ def _check_model(model: BaseModel) -> None:
         try:
             if name in json_fields:
                 _check_json(value, 0)
-            else:
+            # Most values are of these kinds, and this runs for each value of each save.
+            elif type(value) not in _ALWAYS_STORABLE:
                 _check_typed(value)
         except _Fault as fault:
             fault.place.append(f".{name}")
             raise
+
+
+_ALWAYS_STORABLE = frozenset({type(None), bool, UUID})
 
 
 def _check_typed(value: Any) -> None:
