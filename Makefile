@@ -9,7 +9,7 @@ WORKERS ?= 2
 SQUAWK_IGNORES := require-statement-timeout
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench format clean
+.PHONY: help demo test lint bench soak format clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: $(VENV)/ready ## Check style, types, the direction of imports and the SQL 
 
 bench: $(VENV)/ready ## Measure against the hand-written limit, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks --write
+
+soak: $(VENV)/ready ## Run the reliability tests with their full counts, and write docs/reliability.md
+	$(BIN)/python -m pytest tests/reliability --soak --soak-report docs/reliability.md -p no:randomly --timeout 3600
 
 format: $(VENV)/ready ## Bring the code into shape
 	$(BIN)/ruff check --fix .

@@ -24,6 +24,12 @@ _DATABASE_URL = "SOLDIER_TEST_DATABASE_URL"
 _REDIS_URL = "SOLDIER_TEST_REDIS_URL"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the tests in tests/reliability, which `make soak` uses."""
+    parser.addoption("--soak", action="store_true", help="run tests/reliability with the full counts")
+    parser.addoption("--soak-report", metavar="FILE", help="where to write what the reliability tests found")
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[EmbeddedServers | None]:
     """The embedded servers of this test process, unless both servers are given from outside."""
