@@ -45,6 +45,10 @@ class UnitOfWork:
 
     Calls made at the same time take turns. A refused write leaves the unit usable. Saves set revisions on the
     entities that were passed: after a rollback, read those entities again.
+
+    Of two units that change the same entity, or take the same unique value, at the same time, PostgreSQL lets the
+    second one wait for the end of the first, and decides then. Stores in memory never wait: what the unit that
+    commits last has changed is refused as a whole, by a ConflictError on leaving the block.
     """
 
     def __init__(self, transaction: Transaction | None, stores: Stores) -> None:
@@ -72,6 +76,15 @@ class UnitOfWork:
         self.end_in_memory()
         if self._transaction is not None:
             await self._transaction.rollback()
+
+    def check_in_memory(self) -> None:
+        """Check that the changes of in-memory stores can be committed, before PostgreSQL commits its part.
+
+        Raises:
+            ConflictError: Another caller changed the same things meanwhile.
+        """
+        for store in self._in_memory:
+            store.check()
 
     def commit_in_memory(self) -> None:
         """Give the changes of in-memory stores to the data layer, once PostgreSQL has committed its part."""
@@ -113,6 +126,7 @@ async def begin_unit_of_work(
         unit = UnitOfWork(transaction, stores)
         try:
             yield unit
+            unit.check_in_memory()
             if transaction is not None:
                 await transaction.commit()
             unit.commit_in_memory()

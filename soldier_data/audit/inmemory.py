@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from soldier_data.audit.checks import R, check_list, check_period, check_record, record_id, require_same
@@ -27,13 +28,8 @@ class InMemoryAuditStore(AuditStore, InMemoryStore):
         store._events = self._events.begin()
         return store
 
-    def commit(self) -> None:
-        self._turns.commit()
-        self._events.commit()
-
-    def end(self) -> None:
-        self._turns.end()
-        self._events.end()
+    def tables(self) -> Iterable[MemoryTable[Any]]:
+        return (self._turns, self._events)
 
     async def save_turn(self, turn: TurnRecord) -> UUID:
         return _append(self._turns, turn)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from soldier_data.errors import StoreError
+from soldier_data.errors import ConflictError, StoreError
 
 V = TypeVar("V", bound=BaseModel)
 
@@ -25,12 +25,35 @@ class InMemoryStore(ABC):
         """A store for one unit of work: it sees this one's entities and keeps its changes until `commit()`."""
 
     @abstractmethod
+    def tables(self) -> Iterable[MemoryTable[Any]]:
+        """Every table of the store."""
+
+    def check(self) -> None:
+        """Check that the changes of a unit of work still fit to what others committed since they were made.
+
+        Raises:
+            ConflictError: Another caller changed one of the same entities, or took a unique value.
+        """
+        for table in self.tables():
+            for entity in table.changed():
+                self.check_unique(entity)
+
+    def check_unique(self, entity: Any) -> None:  # noqa: B027 - not every store has unique values.
+        """Check what is unique about `entity`, before it is put and again before the unit of work is committed.
+
+        Raises:
+            ConflictError: Another entity has it.
+        """
+
     def commit(self) -> None:
         """Give the changes of a unit of work to the store that it was begun on, and end it."""
+        for table in self.tables():
+            table.commit()
 
-    @abstractmethod
     def end(self) -> None:
         """Forget the changes of a unit of work, and refuse every further call."""
+        for table in self.tables():
+            table.end()
 
 
 class MemoryTable(Generic[V]):
@@ -43,21 +66,42 @@ class MemoryTable(Generic[V]):
     def __init__(self, parent: MemoryTable[V] | None = None) -> None:
         self._parent = parent
         self._rows: dict[Key, V | None] = {}
+        # What the parent had when a key was first written here.
+        self._before: dict[Key, V | None] = {}
         self._ended = False
 
     def begin(self) -> MemoryTable[V]:
         """A table for one unit of work."""
         return MemoryTable(self)
 
+    def changed(self) -> Iterator[V]:
+        """What a unit of work has put, for looking only.
+
+        Raises:
+            ConflictError: Another caller has changed one of these, or one that was removed here, since.
+        """
+        assert self._parent is not None
+        for key, entity in self._rows.items():
+            # What is stored is replaced, never changed, so that the same object means the same revision.
+            if self._parent.peek(key) is not self._before[key]:
+                raise ConflictError(
+                    "committing: something that was changed in this unit of work was changed by another caller "
+                    "meanwhile: nothing was saved, repeat the whole"
+                )
+            if entity is not None:
+                yield entity
+
     def commit(self) -> None:
         """Give all changes to the table that this one was begun on, and end."""
         assert self._parent is not None
-        self._parent._rows.update(self._rows)
+        for key, entity in self._rows.items():
+            self._parent._write(key, entity)
         self.end()
 
     def end(self) -> None:
         """Forget the changes that are not committed, and refuse every further call."""
         self._rows = {}
+        self._before = {}
         self._ended = True
 
     def get(self, key: Key) -> V | None:
@@ -75,15 +119,13 @@ class MemoryTable(Generic[V]):
     def put(self, key: Key, entity: V) -> None:
         """Insert or replace by a copy of `entity`."""
         self._check_open()
-        self._rows[key] = entity.model_copy(deep=True)
+        self._write(key, entity.model_copy(deep=True))
 
     def remove(self, key: Key) -> bool:
         """Remove the entity; True if there was one."""
         found = self.peek(key) is not None
-        if self._parent is None:
-            self._rows.pop(key, None)
-        else:
-            self._rows[key] = None
+        if found:
+            self._write(key, None)
         return found
 
     def of_tenant(self, tenant_id: UUID) -> Iterator[V]:
@@ -97,6 +139,14 @@ class MemoryTable(Generic[V]):
             entity = self.peek(key) if tenant_id in (None, key[0]) else None
             if entity is not None:
                 yield entity
+
+    def _write(self, key: Key, entity: V | None) -> None:
+        if self._parent is not None:
+            self._before.setdefault(key, self._parent.peek(key))
+        elif entity is None:
+            self._rows.pop(key, None)
+            return
+        self._rows[key] = entity
 
     def _keys(self) -> list[Key]:
         if self._parent is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -11,7 +11,6 @@ from soldier_data.base.embeddings import (
     TextToEmbed,
     check_embeddings,
     check_query,
-    cosine_similarity,
     page_of_texts,
     to_float32,
 )
@@ -32,12 +31,11 @@ from soldier_data.config.models import (
     Variable,
 )
 from soldier_data.config.store import ConfigStore
-from soldier_data.config.tables import Tables
+from soldier_data.config.tables import Tables, nearest
 from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.settings import Settings
 
 P = TypeVar("P", bound=AgentPart)
-Searched = TypeVar("Searched", Rule, Scenario)
 
 
 class InMemoryConfigStore(ConfigStore, InMemoryStore):
@@ -56,13 +54,11 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         store._tables = Tables(self._tables)
         return store
 
-    def commit(self) -> None:
-        for table in self._tables.all():
-            table.commit()
+    def tables(self) -> Iterable[MemoryTable[Any]]:
+        return self._tables.all()
 
-    def end(self) -> None:
-        for table in self._tables.all():
-            table.end()
+    def check_unique(self, entity: Any) -> None:
+        self._tables.check_unique(entity)
 
     async def get_agent(self, tenant_id: UUID, agent_id: UUID) -> Agent | None:
         agent = self._tables.agents.get((tenant_id, agent_id))
@@ -125,8 +121,10 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         limit: int = 10,
         min_score: float = 0.0,
     ) -> list[tuple[Rule, float]]:
+        check_page(limit)
+        check_query(query_embedding, self._dimensions, min_score)
         rules = self._of_agent(self._tables.rules, tenant_id, agent_id)
-        return self._search(rules, lambda rule: rule.embedding, query_embedding, limit, min_score)
+        return nearest(rules, lambda rule: rule.embedding, query_embedding, limit, min_score)
 
     async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
         return self._get(self._tables.scenarios, tenant_id, scenario_id)
@@ -153,8 +151,10 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         limit: int = 10,
         min_score: float = 0.0,
     ) -> list[tuple[Scenario, float]]:
+        check_page(limit)
+        check_query(query_embedding, self._dimensions, min_score)
         scenarios = self._of_agent(self._tables.scenarios, tenant_id, agent_id)
-        return self._search(
+        return nearest(
             scenarios, lambda scenario: scenario.entry_condition_embedding, query_embedding, limit, min_score
         )
 
@@ -358,7 +358,7 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         revision = 0 if stored is None else stored.revision
         if if_revision is not None and if_revision != revision:
             raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
-        self._tables.check_unique(entity, doing)
+        self.check_unique(entity)
         kind = kind_of(entity)
         # Of a derived class, what the contract's fields hold is kept, as in a table.
         saved = _copy(entity if type(entity) is kind else kind.model_validate(entity.model_dump()))
@@ -380,28 +380,6 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         stored.revision += 1
         table.put((tenant_id, id_), stored)
         return True
-
-    def _search(
-        self,
-        entities: Iterable[Searched],
-        embedding_of: Callable[[Searched], list[float] | None],
-        query: Sequence[float],
-        limit: int,
-        min_score: float,
-    ) -> list[tuple[Searched, float]]:
-        check_page(limit)
-        check_query(query, self._dimensions, min_score)
-        wanted = to_float32(query)
-        scored = [
-            (cosine_similarity(wanted, embedding), entity)
-            for entity in entities
-            if entity.enabled and (embedding := embedding_of(entity)) is not None
-        ]
-        found = sorted(
-            ((score, entity) for score, entity in scored if score >= min_score),
-            key=lambda item: (-item[0], item[1].id),
-        )
-        return [(_copy(entity), score) for score, entity in found[:limit]]
 
 
 def _copy(entity: Any) -> Any:

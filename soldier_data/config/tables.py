@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embeddings import TextToEmbed, cosine_similarity, to_float32
 from soldier_data.base.memory import MemoryTable
 from soldier_data.config.migration_models import MigrationPlan
 from soldier_data.config.models import (
@@ -19,6 +19,8 @@ from soldier_data.config.models import (
     Variable,
 )
 from soldier_data.errors import ConflictError
+
+Searched = TypeVar("Searched", Rule, Scenario)
 
 
 class Tables:
@@ -84,7 +86,7 @@ class Tables:
         ]
         return rules + scenarios
 
-    def check_unique(self, entity: Agent | AgentPart | MigrationPlan, doing: str) -> None:
+    def check_unique(self, entity: Agent | AgentPart | MigrationPlan) -> None:
         """Check what is unique among the living.
 
         Raises:
@@ -105,7 +107,9 @@ class Tables:
                 return
         for other in self.of(entity).of_tenant(entity.tenant_id):
             if other.id != entity.id and not other.is_deleted and taken(other):
-                raise ConflictError(f"{doing}: the {field} is taken: choose another one")
+                raise ConflictError(
+                    f"saving the {type(entity).__name__} {entity.id}: the {field} is taken: choose another one"
+                )
 
     def forget_scenario(self, tenant_id: UUID, scenario_id: UUID) -> None:
         """Remove its archived versions and migration plans."""
@@ -115,3 +119,24 @@ class Tables:
         for plan in list(self.plans.of_tenant(tenant_id)):
             if plan.scenario_id == scenario_id:
                 self.plans.remove((tenant_id, plan.id))
+
+
+def nearest(
+    entities: Iterable[Searched],
+    embedding_of: Callable[[Searched], list[float] | None],
+    query: Sequence[float],
+    limit: int,
+    min_score: float,
+) -> list[tuple[Searched, float]]:
+    """Copies of the enabled entities that score `min_score` at least, with their scores, best first."""
+    wanted = to_float32(query)
+    scored = [
+        (cosine_similarity(wanted, embedding), entity)
+        for entity in entities
+        if entity.enabled and (embedding := embedding_of(entity)) is not None
+    ]
+    found = sorted(
+        ((score, entity) for score, entity in scored if score >= min_score),
+        key=lambda item: (-item[0], item[1].id),
+    )
+    return [(entity.model_copy(deep=True), score) for score, entity in found[:limit]]

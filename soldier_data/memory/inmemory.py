@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from soldier_data.base.embeddings import TextToEmbed, check_embeddings, check_query, page_of_texts
-from soldier_data.base.memory import InMemoryStore
+from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.values import check_moment, check_text, moment_before
@@ -47,13 +48,8 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         store._tables = Tables(self._tables)
         return store
 
-    def commit(self) -> None:
-        for table in self._tables.all():
-            table.commit()
-
-    def end(self) -> None:
-        for table in self._tables.all():
-            table.end()
+    def tables(self) -> Iterable[MemoryTable[Any]]:
+        return self._tables.all()
 
     async def add_episode(self, episode: Episode) -> UUID:
         check_remembered(episode, self._dimensions)

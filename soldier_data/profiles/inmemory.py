@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -60,13 +61,12 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         store._tables = self._tables.begin()
         return store
 
-    def commit(self) -> None:
-        self._tables.profiles.commit()
-        self._tables.histories.commit()
+    def tables(self) -> Iterable[MemoryTable[Any]]:
+        return (self._tables.profiles, self._tables.histories)
 
-    def end(self) -> None:
-        self._tables.profiles.end()
-        self._tables.histories.end()
+    def check_unique(self, entity: Any) -> None:
+        if isinstance(entity, CustomerProfile) and not entity.is_deleted:
+            self._refuse_taken(entity)
 
     async def get_by_id(self, tenant_id: UUID, profile_id: UUID) -> CustomerProfile | None:
         return self._get(tenant_id, profile_id)
@@ -94,10 +94,11 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         check_revision(if_revision)
         stored = self._tables.profiles.peek((profile.tenant_id, profile.id))
         revision = 0 if stored is None else stored.revision
-        doing = f"saving the profile {profile.id}"
         if if_revision not in (None, revision):
-            raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
-        self._check_unique(profile, doing)
+            raise ConflictError(
+                f"saving the profile {profile.id}: revision {if_revision} was expected, but {revision} is stored"
+            )
+        self.check_unique(profile)
         saved = profile.model_copy(deep=True)
         saved.revision = revision
         saved.fields = {name: _present(field) for name, field in sorted(saved.fields.items())}
@@ -218,9 +219,8 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         profile.revision += 1
         self._tables.profiles.put((profile.tenant_id, profile.id), profile)
 
-    def _check_unique(self, profile: CustomerProfile, doing: str) -> None:
-        if profile.is_deleted:
-            return
+    def _refuse_taken(self, profile: CustomerProfile) -> None:
+        doing = f"saving the profile {profile.id}"
         for other in self._tables.profiles.of_tenant(profile.tenant_id):
             if other.id == profile.id or other.is_deleted:
                 continue

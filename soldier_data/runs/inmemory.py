@@ -52,13 +52,19 @@ class InMemoryRunStore(RunStore, InMemoryStore):
         store._tables = _Tables(self._tables)
         return store
 
-    def commit(self) -> None:
-        for table in self._tables.all():
-            table.commit()
+    def tables(self) -> Iterable[MemoryTable[Any]]:
+        return self._tables.all()
 
-    def end(self) -> None:
-        for table in self._tables.all():
-            table.end()
+    def check_unique(self, entity: Any) -> None:
+        if not isinstance(entity, Run) or entity.is_deleted:
+            return
+        others = [other for other in self._living(entity.tenant_id) if other.id != entity.id]
+        for other in others:
+            if entity.idempotency_key is not None and other.idempotency_key == entity.idempotency_key:
+                raise taken(entity, other)
+        for other in others:
+            if other.trace_id == entity.trace_id:
+                raise taken(entity, other)
 
     async def save_run(self, run: Run, *, if_revision: int | None = None) -> UUID:
         check_run(run)
@@ -70,7 +76,7 @@ class InMemoryRunStore(RunStore, InMemoryStore):
                 f"saving the run {run.id}: revision {if_revision} was expected, but {revision} is stored: read it "
                 "again and repeat the change"
             )
-        self._refuse_taken(run)
+        self.check_unique(run)
         mark_saved(run, utcnow(), revision + 1)
         self._tables.runs.put((run.tenant_id, run.id), run)
         return run.id
@@ -167,17 +173,6 @@ class InMemoryRunStore(RunStore, InMemoryStore):
 
     def _of_actor(self, tenant_id: UUID, actor: str, status: RunStatus | None) -> Iterator[Run]:
         return (run for run in self._living(tenant_id) if run.actor == actor and status in (None, run.status))
-
-    def _refuse_taken(self, run: Run) -> None:
-        if run.is_deleted:
-            return
-        others = [other for other in self._living(run.tenant_id) if other.id != run.id]
-        for other in others:
-            if run.idempotency_key is not None and other.idempotency_key == run.idempotency_key:
-                raise taken(run, other)
-        for other in others:
-            if other.trace_id == run.trace_id:
-                raise taken(run, other)
 
     def _is_living(self, tenant_id: UUID, run_id: UUID) -> bool:
         run = self._tables.runs.peek((tenant_id, run_id))

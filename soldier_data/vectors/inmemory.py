@@ -38,11 +38,8 @@ class InMemoryVectorStore(VectorStore, InMemoryStore):
         store._embeddings = self._embeddings.begin()
         return store
 
-    def commit(self) -> None:
-        self._embeddings.commit()
-
-    def end(self) -> None:
-        self._embeddings.end()
+    def tables(self) -> Iterable[MemoryTable[Any]]:
+        return (self._embeddings,)
 
     async def add_embedding(self, embedding: Embedding) -> UUID:
         check_added(embedding, self._dimensions)
