@@ -67,7 +67,9 @@ class PostgresConfigStore(ConfigStore):
         return await sql.agents.save(self._db, agent, _values(agent), if_revision)
 
     async def delete_agent(self, tenant_id: UUID, agent_id: UUID) -> bool:
-        return await delete_row(self._db, sql.delete_agent, {"tenant_id": tenant_id, "id": agent_id})
+        values = {"tenant_id": tenant_id, "id": agent_id, "now": utcnow(), "write_id": new_id()}
+        # The first run waits for those who save what belongs to the agent; only the second one sees what they saved.
+        return bool(await self._db.fetch_many(sql.delete_agent, [values, values]))
 
     async def get_rule(self, tenant_id: UUID, rule_id: UUID) -> Rule | None:
         row = await self._db.fetch_one(sql.get_rule, {"tenant_id": tenant_id, "id": rule_id})
@@ -309,11 +311,15 @@ class PostgresConfigStore(ConfigStore):
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
+        # A purge that is repeated because the reply to its COMMIT was lost counts what the first run removed.
+        gone: set[tuple[Statement, UUID]] = set()
 
-        async def work(transaction: Transaction) -> int:
-            return sum([len(await transaction.fetch_all(statement, values)) for statement in sql.purge])
+        async def work(transaction: Transaction) -> None:
+            for statement in sql.purge:
+                gone.update((statement, row["id"]) for row in await transaction.fetch_all(statement, values))
 
-        return await self._db.atomically(work, "purging deleted rows")
+        await self._db.atomically(work, "purging deleted rows")
+        return len(gone)
 
     async def _search(
         self,

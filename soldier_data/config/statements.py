@@ -88,8 +88,8 @@ def _living(table: Table) -> ColumnElement[bool]:
 def _agent_lives(agent_id: ColumnElement[Any]) -> ColumnElement[bool]:
     """Whether the agent that a row belongs to lives.
 
-    `delete_agent` is one statement and cannot see a rule that another transaction commits while it waits for the
-    agent's lock. Asking for the agent hides that rule all the same.
+    A conditional save takes no lock on the agent: one that brings a deleted rule back while `delete_agent` is at
+    work can escape it. Asking for the agent hides that rule all the same.
     """
     agent: Select[Any] = select(literal_column("1")).where(_living(AGENTS), AGENTS.c.id == agent_id)
     return agent.exists()
@@ -147,7 +147,7 @@ def _delete_agent() -> Statement:
     agent = mark_deleted(AGENTS, has_key(AGENTS)).returning(AGENTS.c.id).cte("agent")
     statement = select(agent.c.id)
     for table in PARTS:
-        its = and_(_of_tenant(table), table.c.agent_id == agent.c.id)
+        its = and_(_living(table), table.c.agent_id == agent.c.id)
         statement = statement.add_cte(mark_deleted(table, its).cte(f"its_{table.name}"))
     return Statement("deleting the agent", statement)
 

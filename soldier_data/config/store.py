@@ -34,6 +34,10 @@ class ConfigStore(ABC):
 
     What is returned is the caller's own copy. Lists come in a fixed order; ties go by id.
 
+    A call whose reply is lost with the connection is repeated, and has one effect. Only if somebody else saves the
+    entity between the two attempts, a save without `if_revision` wins over that and counts twice, and one with it
+    raises ConflictError though it took effect first.
+
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
         ValidationError: A text holds NUL or half of a surrogate pair, a JSON value is no JSON, an embedding has
@@ -247,7 +251,10 @@ class ConfigStore(ABC):
 
     @abstractmethod
     async def delete_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> bool:
-        """Remove the plan for good; True the first time."""
+        """Remove the plan for good; True the first time.
+
+        A removal leaves nothing to know it by: repeated because its reply was lost, it returns False.
+        """
 
     # -- embeddings ------------------------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ class MemoryStore(ABC):
     Deletions are soft: what is deleted is gone from every read and search at once, and `purge_deleted` removes it
     for good later. A relationship lives only while both of its entities do.
 
-    What is returned is the caller's own copy. Lists come in a fixed order; ties go by id.
+    What is returned is the caller's own copy. Lists come in a fixed order; ties go by id. A call whose reply is
+    lost with the connection is repeated, and has one effect.
 
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
@@ -308,4 +309,7 @@ class MemoryStore(ABC):
 
     @abstractmethod
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
-        """Remove for good what was deleted longer ago than `older_than`; returns how many went."""
+        """Remove for good what was deleted longer ago than `older_than`; returns how many went.
+
+        A removal leaves nothing to know it by: repeated because its reply was lost, it returns 0.
+        """

@@ -138,15 +138,18 @@ class PostgresProfileStore(ProfileStore):
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         before = {"tenant_id": tenant_id, "before": moment_before(older_than)}
+        # A purge that is repeated because the reply to its COMMIT was lost counts what the first run removed.
+        gone: set[UUID] = set()
 
-        async def work(transaction: Transaction) -> int:
+        async def work(transaction: Transaction) -> None:
             ids = [row["id"] for row in await transaction.fetch_all(merge_statements.lock_old, before)]
             if ids:
                 for statement in merge_statements.purge:
                     await transaction.fetch_all(statement, {"tenant_id": tenant_id, "ids": ids})
-            return len(ids)
+            gone.update(ids)
 
-        return await self._db.atomically(work, "purging deleted profiles")
+        await self._db.atomically(work, "purging deleted profiles")
+        return len(gone)
 
     async def _read(self, statement: Statement, values: Values) -> CustomerProfile | None:
         row = await self._db.fetch_one(statement, values)

@@ -19,6 +19,10 @@ class ProfileStore(ABC):
     Every change of a profile, or of a part of it, adds one to its revision and sets its `updated_at`, which never
     goes back. Changes of one profile that are made at the same time happen one after the other.
 
+    A call whose reply is lost with the connection is repeated, and has one effect. Only if somebody else changes
+    the profile between the two attempts, a `save` without `if_revision` wins over that and counts twice, and one
+    with it raises ConflictError though it took effect first.
+
     An identity (channel and channel_user_id) belongs to one living profile of the tenant; so do a customer_id and
     an external_id.
 

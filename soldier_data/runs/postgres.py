@@ -107,13 +107,16 @@ class PostgresRunStore(RunStore):
 
     async def delete_step(self, tenant_id: UUID, step_id: UUID) -> bool:
         key = {"tenant_id": tenant_id, "id": step_id}
+        # A deletion that is repeated because the reply to its COMMIT was lost has found the step the first time.
+        found = False
 
-        async def work(transaction: Transaction) -> bool:
-            if await transaction.fetch_one(sql.lock_step, key) is None:
-                return False
-            return await transaction.fetch_one(sql.delete_step, key) is not None
+        async def work(transaction: Transaction) -> None:
+            nonlocal found
+            if await transaction.fetch_one(sql.lock_step, key) is not None:
+                found = await transaction.fetch_one(sql.delete_step, key) is not None
 
-        return await self._db.atomically(work, sql.delete_step.doing)
+        await self._db.atomically(work, sql.delete_step.doing)
+        return found
 
     async def save_artifact(self, artifact: Artifact) -> UUID:
         check_part(artifact)

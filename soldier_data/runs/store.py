@@ -16,6 +16,10 @@ class RunStore(ABC):
     reads is the caller's own copy. A run saved with `deleted_at` set is softly deleted: no read finds it or what
     belongs to it any more, and its trace_id and idempotency_key are free again.
 
+    A call whose reply is lost with the connection is repeated, and has one effect. Only if somebody else saves the
+    run between the two attempts, a `save_run` without `if_revision` wins over that and counts twice, and one with
+    it raises ConflictError though it took effect first.
+
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
         ValidationError: A text holds NUL or half of a surrogate pair, a JSON value is no JSON, a number does not
@@ -82,7 +86,10 @@ class RunStore(ABC):
 
     @abstractmethod
     async def delete_run(self, tenant_id: UUID, run_id: UUID) -> bool:
-        """Remove the run for good, softly deleted or not, with all that belongs to it; True if there was one."""
+        """Remove the run for good, softly deleted or not, with all that belongs to it; True if there was one.
+
+        A removal leaves nothing to know it by: repeated because its reply was lost, it returns False.
+        """
 
     @abstractmethod
     async def get_run_stats(self, tenant_id: UUID, run_id: UUID) -> RunStats | None:

@@ -26,6 +26,10 @@ class SessionKeys:
         """The hot and the persistent key."""
         return f"{self._prefix}:hot:{{{session_id}}}", f"{self._prefix}:persist:{{{session_id}}}"
 
+    def deleted(self, session_id: UUID) -> str:
+        """Holds the write id of the call that deleted the session, for a minute; in the slot of its keys."""
+        return f"{self._prefix}:deleted:{{{session_id}}}"
+
     def pattern(self, kind: str) -> str:
         """Matches every key of the kind; for SCAN. Kinds are "hot" and "persist", or "*" for all."""
         prefix = "".join(f"\\{letter}" if letter in "*?[]\\^-" else letter for letter in self._prefix)

@@ -48,6 +48,8 @@ _MARK = load_script("mark", common=True)
 
 # Each one fails only if somebody saves the session within a millisecond or so.
 _MARK_ATTEMPTS = 20
+# Longer than a call goes on trying, so that a deletion that is repeated knows that it was done.
+_DELETION_REMEMBERED = timedelta(minutes=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -138,7 +140,12 @@ class RedisSessionStore(SessionStore):
     async def delete(self, session_id: UUID, *, tenant_id: UUID | None = None) -> bool:
         keys = self._keys.session(session_id)
         removed = await self._redis.script(
-            f"deleting session {session_id}", _DELETE, keys, _or_empty(tenant_id)
+            f"deleting session {session_id}",
+            _DELETE,
+            (*keys, self._keys.deleted(session_id)),
+            _or_empty(tenant_id),
+            _write_id(),
+            _DELETION_REMEMBERED // MILLISECOND,
         )
         if removed < 0:
             raise unreadable(keys[1])

@@ -17,6 +17,8 @@ class SessionStore(ABC):
     `created_at`; from then on no method returns it. What comes back is a copy: changing it changes nothing
     until it is saved.
 
+    A call whose reply is lost with the connection is repeated, and has one effect.
+
     Every method raises `StoreConnectionError` when the server cannot be reached or does not answer in time,
     and `ValidationError` for text that cannot be stored.
     """
@@ -34,8 +36,7 @@ class SessionStore(ABC):
         """Store the session as it is now and return its id.
 
         On success `last_activity_at` is set to the present and `revision` to the stored revision (one more
-        than the one replaced, 1 for a new session). On failure the passed session is unchanged. A save whose
-        reply was lost is repeated without taking effect twice.
+        than the one replaced, 1 for a new session). On failure the passed session is unchanged.
 
         Args:
             session: The session to store. It replaces what is there.

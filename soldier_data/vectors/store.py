@@ -13,6 +13,8 @@ from soldier_data.vectors.models import Embedding
 class VectorStore(ABC):
     """Embeddings. They are added, searched, and deleted for good by their source.
 
+    A call whose reply is lost with the connection is repeated, and has one effect.
+
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
         ValidationError: An embedding has a wrong length, holds NaN or infinity, or is (nearly) the zero vector; a
@@ -64,4 +66,7 @@ class VectorStore(ABC):
 
     @abstractmethod
     async def delete_by_source(self, tenant_id: UUID, source_id: str | UUID) -> int:
-        """Remove the embeddings of a source for good; returns how many there were."""
+        """Remove the embeddings of a source for good; returns how many there were.
+
+        A removal leaves nothing to know it by: repeated because its reply was lost, it returns 0.
+        """

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import socket
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from random import Random
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,56 +26,6 @@ from tests.conftest import DIMENSIONS, settings_for, with_database
 from tests.factories.config import AgentFactory, MigrationPlanFactory, RuleFactory, ScenarioFactory
 
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-
-
-# -- cancellation ----------------------------------------------------------------------------------------------
-
-
-async def test_cancellations_leak_no_connection_and_leave_nothing_half_done(settings: Settings) -> None:
-    database = Database(settings)
-    store = PostgresConfigStore(database)
-    agent: Agent = AgentFactory()
-    await store.save_agent(agent)
-    owner = {"tenant_id": agent.tenant_id, "agent_id": agent.id}
-
-    async def save_pair() -> None:
-        description = str(uuid4())
-        await store.save_many([RuleFactory(**owner, description=description) for _ in range(2)])
-
-    async def save_pair_in_transaction() -> None:
-        description = str(uuid4())
-        async with database.transaction() as transaction:
-            inner = PostgresConfigStore(transaction)
-            for _ in range(2):
-                await inner.save_rule(RuleFactory(**owner, description=description))
-
-    async def read() -> None:
-        found = await store.get_agent(agent.tenant_id, agent.id)
-        assert found == agent
-
-    calls: list[Callable[[], Awaitable[None]]] = [save_pair, save_pair_in_transaction, read]
-    cancelled = 0
-    chance = Random()  # noqa: S311 - not for secrets.
-    for _ in range(25):
-        tasks = [asyncio.ensure_future(chance.choice(calls)()) for _ in range(16)]
-        for task in tasks[1:]:
-            asyncio.get_running_loop().call_later(chance.uniform(0, 0.03), task.cancel)
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert {type(result) for result in results} <= {asyncio.CancelledError, type(None)}
-        cancelled += sum(isinstance(result, asyncio.CancelledError) for result in results)
-    assert cancelled > 100
-
-    pairs: dict[str | None, int] = {}
-    for rule in await store.get_rules(agent.tenant_id, agent.id):
-        pairs[rule.description] = pairs.get(rule.description, 0) + 1
-    assert set(pairs.values()) == {2}
-    await asyncio.gather(*database._pool._abandoning)
-    assert database._pool._in_use == set()
-    assert database._pool._engine.pool.checkedout() == len(database._pool._free)  # type: ignore[attr-defined]
-    async with administrator(settings.database_url) as connection:
-        assert await connection.fetchval(f"SELECT count(*) {OTHERS} AND state <> 'idle'") == 0
-        await database.close()
-        await _until_none(connection)
 
 
 async def _until_none(connection: Any, condition: str = "") -> None:
@@ -191,14 +139,6 @@ async def _assert_every_call_fails(
     await asyncio.gather(*(check(name, call) for name, call in calls))
 
 
-async def test_a_refused_port_is_a_connection_error_of_every_method() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"postgresql://user:{CANARY}@127.0.0.1:{taken.getsockname()[1]}/db"
-        async with opened(url, retry_budget=0.3) as store:
-            await _assert_every_call_fails(store, StoreConnectionError, "SOLDIER_DATABASE_URL", within=2)
-
-
 async def test_a_missing_socket_and_an_unknown_host_are_connection_errors(tmp_path: Path) -> None:
     for url in (
         f"postgresql://u:{CANARY}@/db?host={tmp_path}",
@@ -208,18 +148,6 @@ async def test_a_missing_socket_and_an_unknown_host_are_connection_errors(tmp_pa
             with pytest.raises(StoreConnectionError, match="could not be reached") as failed:
                 await store.get_agent(uuid4(), uuid4())
             assert_clean(failed.value)
-
-
-async def test_a_server_that_never_answers_is_a_connection_error_of_every_method() -> None:
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    async with server:
-        url = f"postgresql://user:{CANARY}@127.0.0.1:{server.sockets[0].getsockname()[1]}/db"
-        async with opened(url, connect_timeout=0.3, pool_size=50) as store:
-            await _assert_every_call_fails(store, StoreConnectionError, "SOLDIER_CONNECT_TIMEOUT", within=2)
 
 
 async def test_a_database_that_is_not_migrated_says_how_to_migrate(empty_database_url: str) -> None:
@@ -319,32 +247,3 @@ async def test_a_command_that_takes_too_long_is_given_up(database_url: str) -> N
         assert agent.revision == 1
         await store.save_agent(agent)
         assert agent.revision == 2
-
-
-async def test_terminated_backends_are_no_error_to_callers(settings: Settings) -> None:
-    database = Database(settings.model_copy(update={"retry_budget": timedelta(seconds=10)}))
-    store = PostgresConfigStore(database)
-    agent: Agent = AgentFactory()
-    await store.save_agent(agent)
-    saved: list[UUID] = []
-    ending = asyncio.Event()
-
-    async def writer() -> None:
-        while not ending.is_set():
-            rules = [RuleFactory(tenant_id=agent.tenant_id, agent_id=agent.id) for _ in range(2)]
-            await store.save_rule(rules[0], if_revision=0)
-            await store.save_many(rules[1:])
-            saved.extend(rule.id for rule in rules)
-            assert await store.get_rule(agent.tenant_id, rules[0].id) == rules[0]
-
-    writers = [asyncio.ensure_future(writer()) for _ in range(8)]
-    async with administrator(settings.database_url) as connection:
-        for _ in range(10):
-            await asyncio.sleep(0.05)
-            await connection.execute(f"SELECT pg_terminate_backend(pid) {OTHERS}")
-    ending.set()
-    await asyncio.gather(*writers)
-    found = await store.get_rules(agent.tenant_id, agent.id)
-    assert {rule.id for rule in found} == set(saved)
-    assert {rule.revision for rule in found} == {1}
-    await database.close()

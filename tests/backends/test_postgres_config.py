@@ -174,7 +174,7 @@ async def test_a_rule_saved_while_its_agent_is_deleted_never_stays_visible(
     assert refused > 0
 
 
-async def test_a_rule_committed_while_the_deletion_of_its_agent_waits_is_hidden(
+async def test_a_rule_committed_while_the_deletion_of_its_agent_waits_is_deleted_with_it(
     data: DataLayer, tenant_id: UUID
 ) -> None:
     agent: Agent = AgentFactory(tenant_id=tenant_id)
@@ -189,6 +189,12 @@ async def test_a_rule_committed_while_the_deletion_of_its_agent_waits_is_hidden(
     assert await data.config.get_rule(tenant_id, rule.id) is None
     assert await data.config.get_rules(tenant_id, agent.id, enabled_only=False) == []
     assert await data.config.vector_search_rules(QUERY, tenant_id, agent.id) == []
+    # It does not come back with the agent.
+    await data.config.save_agent(agent, if_revision=2)
+    assert await data.config.get_rules(tenant_id, agent.id, enabled_only=False) == []
+    await data.config.save_rule(rule, if_revision=2)
+    assert await data.config.get_rule(tenant_id, rule.id) == rule
+    assert await data.config.delete_agent(tenant_id, agent.id) is True
     assert await data.config.purge_deleted(tenant_id, timedelta(0)) == 2
 
 

@@ -33,10 +33,10 @@ async def dump(store: Any, tenant_id: UUID) -> Dump:
     return await dump_database(database.settings.database_url, tenant_id)
 
 
-async def dump_database(url: str, tenant_id: UUID) -> Dump:
+async def dump_database(url: str, tenant_id: UUID, schema: str = "public") -> Dump:
     """The tenant's rows in all tables, by way of a role that row-level security does not bind."""
     selects = [
-        f"SELECT '{name}' AS name, row::text FROM {name} AS row WHERE tenant_id = $1"  # noqa: S608 - our tables.
+        f"SELECT '{name}' AS name, row::text FROM {schema}.{name} AS row WHERE tenant_id = $1"  # noqa: S608 - our tables.
         for name in metadata.tables
     ]
     async with administrator(url) as connection:

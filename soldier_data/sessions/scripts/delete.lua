@@ -1,5 +1,9 @@
--- KEYS: hot, persistent. ARGV: tenant or ''.
--- Returns the number of keys removed, or -1 if the tenant was asked for and cannot be told.
+-- KEYS: hot, persistent, deleted. ARGV: tenant or '', write id, how long to remember the write id.
+-- Returns whether the session was removed, or -1 if the tenant was asked for and cannot be told.
+if redis.call('GET', KEYS[3]) == ARGV[2] then
+  -- A repeated deletion after a lost reply; somebody may have saved the session anew.
+  return 1
+end
 if ARGV[1] ~= '' then
   local head = stored_head()
   if head == '' then
@@ -13,4 +17,8 @@ if ARGV[1] ~= '' then
     return 0
   end
 end
-return redis.call('DEL', KEYS[1], KEYS[2])
+if redis.call('DEL', KEYS[1], KEYS[2]) == 0 then
+  return 0
+end
+redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
+return 1
