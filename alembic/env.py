@@ -6,9 +6,16 @@ import asyncio
 from logging.config import fileConfig
 
 from alembic import context
+from sqlalchemy.schema import CreateSchema
 
-from soldier_data.base.orm import embedding_dimensions
-from soldier_data.migrations.connection import LIMIT_LOCK_WAITS, open_for_migration, run_migrations
+from soldier_data.migrations.connection import (
+    LIMIT_LOCK_WAITS,
+    ddl_for,
+    look_nowhere_but_in,
+    open_for_migration,
+    run_migrations,
+)
+from soldier_data.migrations.offline import expect_begin, expect_result
 from soldier_data.migrations.writing import configure_comparison, render_item
 from soldier_data.schema import metadata
 from soldier_data.settings import Settings
@@ -19,34 +26,41 @@ options = configure_comparison(metadata)
 
 def run_offline(settings: Settings) -> None:
     """Write SQL instead of running it."""
-    token = embedding_dimensions.set(settings.embedding_dimensions)
-    try:
+    with ddl_for(settings):
         context.configure(
-            dialect_name="postgresql", literal_binds=True, transaction_per_migration=True, **options
+            dialect_name="postgresql",
+            literal_binds=True,
+            transaction_per_migration=True,
+            on_version_apply=expect_result,
+            **options,
         )
+        begin = context.get_starting_revision_argument()
         context.execute(LIMIT_LOCK_WAITS)
+        if not begin:
+            for schema in sorted({settings.database_schema, settings.extensions_schema} - {"public"}):
+                context.execute(CreateSchema(schema, if_not_exists=True))
+        context.execute(look_nowhere_but_in(settings.database_schema))
+        context.execute(expect_begin(context.script, begin))
         with context.begin_transaction():
             context.run_migrations()
-    finally:
-        embedding_dimensions.reset(token)
 
 
 async def run_online(settings: Settings) -> None:
     """Migrate the database that the settings name."""
     async with open_for_migration(settings) as connection:
-        await connection.run_sync(run_migrations, options)
+        await connection.run_sync(run_migrations, settings, options)
 
 
 # `soldier_data.migrations` hands these over and takes the last one back; the command `alembic` hands over nothing.
-given_settings = config.attributes.get("settings")
+settings = config.attributes.get("settings") or Settings()
 given_connection = config.attributes.get("connection")
 config.attributes["render_item"] = render_item
 
 if context.is_offline_mode():
-    run_offline(given_settings or Settings())
+    run_offline(settings)
 elif given_connection is not None:
-    run_migrations(given_connection, options)
+    run_migrations(given_connection, settings, options)
 else:
     if config.config_file_name is not None:
         fileConfig(config.config_file_name, disable_existing_loggers=False)
-    asyncio.run(run_online(given_settings or Settings()))
+    asyncio.run(run_online(settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ DatabaseBackend = Literal["postgres", "inmemory"]
 SessionBackend = Literal["redis", "inmemory"]
 
 _NUMBER = TypeAdapter(float)
+
+_PLAIN_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
 
 def _seconds(value: Any) -> Any:
@@ -51,6 +54,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("SOLDIER_DATABASE_URL", "DATABASE_URL"),
         repr=False,
         description="PostgreSQL URL: postgres://, postgresql:// and postgresql+asyncpg:// are all accepted.",
+    )
+    database_schema: str = Field(
+        default="public", description="Schema of the tables. `soldier-data db upgrade` creates it."
+    )
+    extensions_schema: str = Field(
+        default="public", description="Schema that the extensions pgvector and pg_trgm are in."
     )
     redis_url: str = Field(
         default="redis://localhost:6379/0",
@@ -175,6 +184,15 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database_url(cls, value: str) -> str:
         _check_url(value, ("postgres", "postgresql", "postgresql+asyncpg"))
+        return value
+
+    @field_validator("database_schema", "extensions_schema")
+    @classmethod
+    def _check_schema(cls, value: str) -> str:
+        if not _PLAIN_NAME.fullmatch(value):
+            raise ValueError(
+                "must be up to 63 lower-case letters, digits and underscores, not beginning with a digit or pg_"
+            )
         return value
 
     @field_validator("redis_url")

@@ -100,6 +100,13 @@ async def empty_database_url(server_url: str) -> AsyncIterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+async def module_empty_database_url(server_url: str) -> AsyncIterator[str]:
+    """A database without any migration, for the tests of one module."""
+    async for url in _clone(server_url, "template1"):
+        yield url
+
+
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
     """Settings for a data layer of one test's own."""

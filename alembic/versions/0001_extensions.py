@@ -7,7 +7,7 @@ Create Date: 2026-11-21
 
 from __future__ import annotations
 
-from alembic import op
+from soldier_data.migrations import create_extension
 
 revision: str = "0001"
 down_revision: str | None = None
@@ -16,8 +16,8 @@ depends_on: tuple[str, ...] | None = None
 
 
 def upgrade() -> None:
-    op.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+    create_extension("vector")
+    create_extension("pg_trgm")
 
 
 def downgrade() -> None:

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from soldier_data.base.orm import EmbeddingVector, vector_storage
+from soldier_data.base.orm import EmbeddingVector
+from soldier_data.migrations import isolate_tenants, set_storage
 
 revision: str = "0002"
 down_revision: str | None = "0001"
@@ -38,12 +39,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_agents")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE agents ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE agents FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON agents")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON agents USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("agents")
     op.create_index(
         "ix_agents_page",
         "agents",
@@ -84,12 +80,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_migration_plans")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE migration_plans ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE migration_plans FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON migration_plans")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON migration_plans USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("migration_plans")
     op.create_index(
         "ix_migration_plans_page",
         "migration_plans",
@@ -114,12 +105,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", "version", name=op.f("pk_scenario_archives")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE scenario_archives ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE scenario_archives FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON scenario_archives")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON scenario_archives USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("scenario_archives")
     op.create_table(
         "rules",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
@@ -151,13 +137,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_rules")),
         if_not_exists=True,
     )
-    op.execute(vector_storage("rules", "embedding"))
-    op.execute("ALTER TABLE rules ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE rules FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON rules")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON rules USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    set_storage("rules", "embedding")
+    isolate_tenants("rules")
     op.create_index(
         "ix_rules_page",
         "rules",
@@ -201,13 +182,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_scenarios")),
         if_not_exists=True,
     )
-    op.execute(vector_storage("scenarios", "entry_condition_embedding"))
-    op.execute("ALTER TABLE scenarios ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE scenarios FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON scenarios")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON scenarios USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    set_storage("scenarios", "entry_condition_embedding")
+    isolate_tenants("scenarios")
     op.create_index(
         "ix_scenarios_page",
         "scenarios",
@@ -246,12 +222,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_templates")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE templates ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE templates FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON templates")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON templates USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("templates")
     op.create_index(
         "ix_templates_page",
         "templates",
@@ -291,12 +262,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_tool_activations")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE tool_activations ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE tool_activations FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON tool_activations")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON tool_activations USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("tool_activations")
     op.create_index(
         "ix_tool_activations_purge",
         "tool_activations",
@@ -334,12 +300,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_variables")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE variables ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE variables FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON variables")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON variables USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("variables")
     op.create_index(
         "ix_variables_purge",
         "variables",

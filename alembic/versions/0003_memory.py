@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from soldier_data.base.orm import EmbeddingVector, vector_storage
+from soldier_data.base.orm import EmbeddingVector
+from soldier_data.migrations import isolate_tenants, set_storage
 
 revision: str = "0003"
 down_revision: str | None = "0002"
@@ -38,13 +39,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_entities")),
         if_not_exists=True,
     )
-    op.execute(vector_storage("entities", "embedding"))
-    op.execute("ALTER TABLE entities ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE entities FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON entities")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON entities USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    set_storage("entities", "embedding")
+    isolate_tenants("entities")
     op.create_index(
         "ix_entities_page",
         "entities",
@@ -85,13 +81,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_episodes")),
         if_not_exists=True,
     )
-    op.execute(vector_storage("episodes", "embedding"))
-    op.execute("ALTER TABLE episodes ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE episodes FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON episodes")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON episodes USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    set_storage("episodes", "embedding")
+    isolate_tenants("episodes")
     op.create_index(
         "ix_episodes_customer",
         "episodes",
@@ -170,12 +161,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_relationships")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE relationships ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE relationships FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON relationships")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON relationships USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("relationships")
     op.create_index(
         "ix_relationships_from",
         "relationships",

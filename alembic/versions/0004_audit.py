@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from soldier_data.migrations import isolate_tenants
+
 revision: str = "0004"
 down_revision: str | None = "0003"
 branch_labels: tuple[str, ...] | None = None
@@ -32,12 +34,7 @@ def upgrade() -> None:
         info={"append_only": True},
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE audit_events ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE audit_events FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON audit_events")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON audit_events USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("audit_events")
     op.create_index(
         "ix_audit_events_session",
         "audit_events",
@@ -65,12 +62,7 @@ def upgrade() -> None:
         info={"append_only": True},
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE turn_records ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE turn_records FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON turn_records")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON turn_records USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("turn_records")
     op.create_index(
         "ix_turn_records_page",
         "turn_records",

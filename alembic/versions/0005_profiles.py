@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from soldier_data.migrations import isolate_tenants
+
 revision: str = "0005"
 down_revision: str | None = "0004"
 branch_labels: tuple[str, ...] | None = None
@@ -35,12 +37,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_customer_profiles")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE customer_profiles ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE customer_profiles FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON customer_profiles")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON customer_profiles USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("customer_profiles")
     op.create_index(
         "ix_customer_profiles_purge",
         "customer_profiles",
@@ -85,12 +82,7 @@ def upgrade() -> None:
         ),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE channel_identities ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE channel_identities FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON channel_identities")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON channel_identities USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("channel_identities")
     op.create_index(
         "uq_channel_identities_channel_channel_user_id",
         "channel_identities",
@@ -126,12 +118,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "profile_id", "id", name=op.f("pk_profile_assets")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE profile_assets ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE profile_assets FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON profile_assets")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON profile_assets USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("profile_assets")
     op.create_table(
         "profile_consents",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
@@ -151,12 +138,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "profile_id", "position", name=op.f("pk_profile_consents")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE profile_consents ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE profile_consents FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON profile_consents")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON profile_consents USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("profile_consents")
     op.create_table(
         "profile_fields",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
@@ -188,12 +170,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_profile_fields")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE profile_fields ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE profile_fields FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON profile_fields")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON profile_fields USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("profile_fields")
     op.create_index(
         "ix_profile_fields_history",
         "profile_fields",

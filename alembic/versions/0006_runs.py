@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from soldier_data.migrations import isolate_tenants
+
 revision: str = "0006"
 down_revision: str | None = "0005"
 branch_labels: tuple[str, ...] | None = None
@@ -39,12 +41,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_runs")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE runs ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE runs FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON runs")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON runs USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("runs")
     op.create_index(
         "ix_runs_page",
         "runs",
@@ -95,12 +92,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_artifacts")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE artifacts ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE artifacts FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON artifacts")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON artifacts USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("artifacts")
     op.create_index(
         "ix_artifacts_run",
         "artifacts",
@@ -131,12 +123,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_steps")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE steps ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE steps FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON steps")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON steps USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("steps")
     op.create_index(
         "ix_steps_run", "steps", ["tenant_id", "run_id", "step_number"], unique=False, if_not_exists=True
     )
@@ -166,12 +153,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_llm_calls")),
         if_not_exists=True,
     )
-    op.execute("ALTER TABLE llm_calls ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE llm_calls FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON llm_calls")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON llm_calls USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    isolate_tenants("llm_calls")
     op.create_index(
         "ix_llm_calls_run",
         "llm_calls",

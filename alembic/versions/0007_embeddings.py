@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from soldier_data.base.orm import EmbeddingVector, vector_storage
+from soldier_data.base.orm import EmbeddingVector
+from soldier_data.migrations import isolate_tenants, set_storage
 
 revision: str = "0007"
 down_revision: str | None = "0006"
@@ -36,16 +37,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_embeddings")),
         if_not_exists=True,
     )
-    op.execute(vector_storage("embeddings", "embedding"))
-    # Beside a vector of 6 kB PostgreSQL would move everything else out of line, and a filter would fetch it for each row.
-    op.execute("ALTER TABLE embeddings ALTER COLUMN searched_metadata SET STORAGE MAIN")
-    op.execute("ALTER TABLE embeddings ALTER COLUMN source_type SET STORAGE MAIN")
-    op.execute("ALTER TABLE embeddings ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE embeddings FORCE ROW LEVEL SECURITY")
-    op.execute("DROP POLICY IF EXISTS tenant_isolation ON embeddings")
-    op.execute(
-        "CREATE POLICY tenant_isolation ON embeddings USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid) WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)"
-    )
+    set_storage("embeddings", "embedding")
+    set_storage("embeddings", "searched_metadata", "MAIN")
+    set_storage("embeddings", "source_type", "MAIN")
+    isolate_tenants("embeddings")
     op.create_index(
         "ix_embeddings_metadata",
         "embeddings",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
 
@@ -11,7 +11,7 @@ import stamina
 
 from soldier_data.base.failures import TransientError, as_store_error
 from soldier_data.base.pool import ConnectionPool, Lease
-from soldier_data.base.statements import Statement
+from soldier_data.base.statements import Schemas, Statement
 from soldier_data.base.transaction import Row, Transaction, Values, subject
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.settings import Settings
@@ -32,6 +32,7 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._schemas = Schemas.of(settings)
         self._pool = ConnectionPool(settings)
         # Autocommit cannot carry SET LOCAL, and PgBouncer may send two messages of one statement to two servers
         # unless a transaction holds them together.
@@ -55,6 +56,13 @@ class Database:
             return rows[0] if rows else None
         rows = await self._repeat(lambda: self._fetch(statement, values), failure)
         return rows[0] if rows else None
+
+    async def fetch_many(self, statement: Statement, rows: Sequence[Values]) -> list[Row]:
+        """Run `statement` once for each of `rows`, in one round trip, and return what all of them returned.
+
+        All happens or nothing. Each run sees what others have committed before it began.
+        """
+        return await self.repeating(lambda: self._fetch(statement, *rows))
 
     async def fetch_now(self, statement: Statement, values: Values) -> list[Row]:
         """As `fetch_all`, failing at once where that would try again."""
@@ -85,7 +93,7 @@ class Database:
     async def transaction(self, doing: str = "beginning a unit of work") -> AsyncIterator[Transaction]:
         """A transaction that commits on leaving and rolls back on any exception. It is not repeated."""
         lease = await self._pool.acquire(doing)
-        transaction = Transaction(lease.driver, self.settings)
+        transaction = Transaction(lease.driver, self.settings, self._schemas)
         broken = True
         try:
             await transaction.begin()
@@ -104,22 +112,29 @@ class Database:
         """Wait for what is running, `command_timeout` at most, and close every connection."""
         await self._pool.close()
 
-    async def _fetch(self, statement: Statement, values: Values) -> list[Row]:
+    async def _fetch(self, statement: Statement, *rows: Values) -> list[Row]:
         if self._always_begin:
             async with self.transaction(statement.doing) as transaction:
-                return await transaction.fetch_all(statement, values)
-        arguments = statement.arguments(values)
+                if len(rows) == 1:
+                    return await transaction.fetch_all(statement, rows[0])
+                return await transaction.fetch_many(statement, rows)
+        arguments = [statement.arguments(values) for values in rows]
         lease = await self._pool.acquire(statement.doing)
         broken = True
         try:
-            rows: list[Row] = await lease.driver.fetch(statement.sql, *arguments)
+            sql = statement.sql_in(self._schemas)
+            returned: list[Row] = await (
+                lease.driver.fetch(sql, *arguments[0])
+                if len(arguments) == 1
+                else lease.driver.fetchmany(sql, arguments)
+            )
             broken = False
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
-            failure = as_store_error(error, subject(statement, values))
+            failure = as_store_error(error, subject(statement, rows[0]))
             # A connection opened before the migrations ran does not know the vector type: it is not kept.
             broken = not isinstance(error, asyncpg.PostgresError) or isinstance(failure, ConfigurationError)
         else:
-            return rows
+            return returned
         finally:
             await self._pool.release(lease, broken=broken)
         raise failure

@@ -74,9 +74,9 @@ async def open_connection(settings: Settings) -> Any:
         if settings.pgbouncer:
             # A transaction keeps the messages of a statement on one server.
             async with connection.transaction():
-                await _register_vector(connection)
+                await _register_vector(connection, settings.extensions_schema)
         else:
-            await _register_vector(connection)
+            await _register_vector(connection, settings.extensions_schema)
     except BaseException:
         connection.terminate()
         raise
@@ -88,11 +88,12 @@ def driver_url(url: str) -> str:
     return urlunsplit(urlsplit(url)._replace(scheme="postgresql"))
 
 
-async def _register_vector(connection: Any) -> None:
-    schema = await connection.fetchval(
-        "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'vector'"
+async def _register_vector(connection: Any, schema: str) -> None:
+    exists = (
+        "SELECT EXISTS (SELECT FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace "
+        "WHERE t.typname = 'vector' AND n.nspname = $1)"
     )
-    if schema is None:
+    if not await connection.fetchval(exists, schema):
         # Not migrated yet. Statements that need the type will say so, and their connection is not kept.
         return
     await connection.set_type_codec(

@@ -87,7 +87,8 @@ def _from_sqlstate(state: str, error: BaseException, doing: str) -> StoreError:
         return StoreConnectionError(f"{doing}: {_REFUSED[state]}", cause=error)
     if state in _NOT_MIGRATED:
         return ConfigurationError(
-            f"{doing}: the database is not migrated to this version of soldier_data: run `soldier-data db upgrade`",
+            f"{doing}: the database is not migrated to this version of soldier_data: run `soldier-data db upgrade`, "
+            "or set SOLDIER_DATABASE_SCHEMA and SOLDIER_EXTENSIONS_SCHEMA to where things are",
             cause=error,
         )
     if state.startswith(("22", "23")) or state == "54000":

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnClause,
     DateTime,
     Float,
@@ -24,6 +25,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
+from soldier_data.base.statements import EXTENSIONS, extensions_schema, quoted
+
 embedding_dimensions: ContextVar[int | None] = ContextVar("embedding_dimensions", default=None)
 """The dimensions that DDL is made with; unset, the environment's SOLDIER_EMBEDDING_DIMENSIONS, else 1536."""
 
@@ -33,25 +36,35 @@ class EmbeddingVector(UserDefinedType[list[float]]):
 
     The length is looked up when DDL is written, so that models and migrations can never disagree about it.
     Values travel in pgvector's binary form, by the codec that `engine.py` gives each connection.
+
+    Args:
+        length: Another length, of a column that migrations find or leave behind.
     """
 
     cache_ok = True
 
+    def __init__(self, length: int | None = None) -> None:
+        self.length = length
+
     def get_col_spec(self, **_kw: Any) -> str:
-        """The type as DDL spells it: VECTOR(1536)."""
-        return f"VECTOR({self.dimensions})"
+        """The type as DDL spells it: public.VECTOR(1536)."""
+        return f"{quoted(extensions_schema.get())}.VECTOR({self.dimensions})"
 
     @property
     def dimensions(self) -> int:
         """Length of the vectors."""
-        return embedding_dimensions.get() or int(os.environ.get("SOLDIER_EMBEDDING_DIMENSIONS", "1536"))
+        return (
+            self.length
+            or embedding_dimensions.get()
+            or int(os.environ.get("SOLDIER_EMBEDDING_DIMENSIONS", "1536"))
+        )
 
     class Comparator(TypeEngine.Comparator[list[float]]):
         """Adds pgvector's operators to columns."""
 
         def cosine_distance(self, other: Any) -> Operators:
             """1 minus the cosine of the angle: 0 (same direction) to 2 (opposite)."""
-            return self.op("<=>", return_type=Float())(other)
+            return self.op(f"OPERATOR({EXTENSIONS}.<=>)", return_type=Float())(other)
 
     comparator_factory = Comparator
 
@@ -63,21 +76,28 @@ class VectorOfAnyLength(EmbeddingVector):
 
     def get_col_spec(self, **_kw: Any) -> str:
         """The bare type: the column checks the length."""
-        return "VECTOR"
+        return f"{quoted(extensions_schema.get())}.VECTOR"
 
 
 # A page of PostgreSQL has 8 kB; the other columns of a row need some of it.
 _LARGEST_INLINE_DIMENSIONS = 1_792
 
 
-def vector_storage(table: str, column: str) -> str:
-    """The SQL, for a migration, that keeps the vectors of a column in the rows themselves, where they fit.
+def vector_storage() -> str:
+    """How PostgreSQL keeps vectors: PLAIN, in the rows themselves, where they fit, else EXTERNAL.
 
-    PostgreSQL would move values above 2 kB out of line and try to compress them, which float32 numbers resist. An
-    exact search of 10,000 vectors with 1,536 numbers takes 40 ms that way, and 12 ms in line.
+    It would move values above 2 kB out of line and try to compress them, which float32 numbers resist. An exact
+    search of 10,000 vectors with 1,536 numbers takes 40 ms that way, and 12 ms in line.
     """
-    inline = EmbeddingVector().dimensions <= _LARGEST_INLINE_DIMENSIONS
-    return f"ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE {'PLAIN' if inline else 'EXTERNAL'}"
+    return "PLAIN" if EmbeddingVector().dimensions <= _LARGEST_INLINE_DIMENSIONS else "EXTERNAL"
+
+
+def column_storage(column: Column[Any]) -> str | None:
+    """How PostgreSQL is to keep a column: what its `info["storage"]` says, such as MAIN; None is the type's own way."""
+    if isinstance(column.type, EmbeddingVector):
+        return vector_storage()
+    storage: str | None = column.info.get("storage")
+    return storage
 
 
 class Base(DeclarativeBase):

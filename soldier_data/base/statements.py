@@ -3,12 +3,16 @@
 Compiling and executing through SQLAlchemy's connection costs several times what a short query itself takes (the
 figures are in benchmarks/RESULTS.md). A `Statement` therefore keeps the compiled text; the database executes it on
 the driver's connection, where asyncpg keeps it prepared.
+
+Every table, and every type and operator of an extension, is named with its schema, so that what a statement means
+never hangs on the search_path of the role that runs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
@@ -24,10 +28,35 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeEngine
 
+from soldier_data.settings import Settings
+
 _DIALECT: Dialect = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
 # SQLAlchemy reserves the plain names of columns for itself in INSERT and UPDATE.
 _PREFIX = "p_"
+
+# What stands in a compiled text for the two schemas until it is known which they are.
+_TABLES, EXTENSIONS = "__tables__", "__extensions__"
+
+extensions_schema: ContextVar[str] = ContextVar("extensions_schema", default="public")
+"""The schema that types of pgvector are spelled with: a real one in DDL, `EXTENSIONS` in statements."""
+
+
+class Schemas(NamedTuple):
+    """Where things are in a database.
+
+    Attributes:
+        tables: The schema of the tables, SOLDIER_DATABASE_SCHEMA.
+        extensions: The schema of pgvector and pg_trgm, SOLDIER_EXTENSIONS_SCHEMA.
+    """
+
+    tables: str = "public"
+    extensions: str = "public"
+
+    @classmethod
+    def of(cls, settings: Settings) -> Schemas:
+        """The schemas that `settings` name."""
+        return cls(settings.database_schema, settings.extensions_schema)
 
 
 class Statement:
@@ -35,24 +64,44 @@ class Statement:
 
     Attributes:
         doing: What the statement does, for error messages: "saving the rule".
-        sql: The text, with parameters in asyncpg's form: $1, $2, ...
+        sql: The text where tables and extensions are in the schema public, with parameters in asyncpg's form: $1,
+            $2, ...
     """
 
-    __slots__ = ("_constants", "_names", "doing", "sql")
+    __slots__ = ("_constants", "_names", "_template", "_texts", "doing", "sql")
 
     def __init__(self, doing: str, clause: ClauseElement) -> None:
-        compiled = clause.compile(dialect=_DIALECT)
+        token = extensions_schema.set(EXTENSIONS)
+        compiled = clause.compile(
+            dialect=_DIALECT, schema_translate_map={None: _TABLES}, render_schema_translate=True
+        )
+        extensions_schema.reset(token)
         self.doing = doing
-        self.sql = str(compiled)
+        self._template = str(compiled)
+        self._texts: dict[Schemas, str] = {}
+        self.sql = self.sql_in(Schemas())
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
         self._names = tuple(
             name.removeprefix(_PREFIX) for name in getattr(compiled, "positiontup", None) or ()
         )
 
+    def sql_in(self, schemas: Schemas) -> str:
+        """The text for a database whose tables and extensions are in `schemas`."""
+        text = self._texts.get(schemas)
+        if text is None:
+            text = self._template.replace(_TABLES, quoted(schemas.tables))
+            text = self._texts[schemas] = text.replace(EXTENSIONS, quoted(schemas.extensions))
+        return text
+
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """The parameters in order, taken from `values` by the names given to `param()`."""
         constants = self._constants
         return [constants[name] if name in constants else values[name] for name in self._names]
+
+
+def quoted(name: str) -> str:
+    """The name of a schema, table or role as SQL spells it."""
+    return _DIALECT.identifier_preparer.quote(name)
 
 
 def param(name: str, type_: TypeEngine[Any]) -> BindParameter[Any]:

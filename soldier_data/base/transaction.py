@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from soldier_data.base.failures import as_store_error
-from soldier_data.base.statements import Statement
+from soldier_data.base.statements import Schemas, Statement
 from soldier_data.errors import StoreError
 from soldier_data.settings import Settings
 
@@ -27,8 +28,9 @@ class Transaction:
     Calls made at the same time on one transaction take turns.
     """
 
-    def __init__(self, connection: Any, settings: Settings) -> None:
+    def __init__(self, connection: Any, settings: Settings, schemas: Schemas) -> None:
         self.settings = settings
+        self._schemas = schemas
         self._connection = connection
         self._tenant_id: UUID | None = None
         self._turn = asyncio.Lock()
@@ -51,7 +53,7 @@ class Transaction:
             await self.use_tenant(rows[0]["tenant_id"])
             arguments = [statement.arguments(values) for values in rows]
             returned: list[Row] = await self._guard(
-                self._connection.fetchmany(statement.sql, arguments), statement.doing
+                self._connection.fetchmany(statement.sql_in(self._schemas), arguments), statement.doing
             )
             return returned
 
@@ -62,15 +64,17 @@ class Transaction:
     async def atomically(self, work: Callable[[Transaction], Awaitable[T]], doing: str) -> T:
         """Run `work` so that all or nothing of it happens, without ending the transaction on failure."""
         async with self._turn:
-            inner = Transaction(self._connection, self.settings)
+            inner = Transaction(self._connection, self.settings, self._schemas)
             inner._tenant_id = self._tenant_id
             await self._command("SAVEPOINT inner_work", doing)
             try:
                 result = await work(inner)
             except Exception:
-                # The tenant goes back to what it was before the savepoint, as every SET LOCAL does.
-                await self._command("ROLLBACK TO SAVEPOINT inner_work", doing)
-                await self._command("RELEASE SAVEPOINT inner_work", doing)
+                # A connection that is lost cannot go back either: the caller gets the first error alone.
+                with suppress(StoreError):
+                    # The tenant goes back to what it was before the savepoint, as every SET LOCAL does.
+                    await self._command("ROLLBACK TO SAVEPOINT inner_work", doing)
+                    await self._command("RELEASE SAVEPOINT inner_work", doing)
                 raise
             finally:
                 inner._ended = True
@@ -85,7 +89,10 @@ class Transaction:
         """Write `rows` by binary COPY, the fastest way for many. The values are in the order of `columns`."""
         async with self._turn:
             await self._guard(
-                self._connection.copy_records_to_table(table, columns=columns, records=rows), doing
+                self._connection.copy_records_to_table(
+                    table, schema_name=self._schemas.tables, columns=columns, records=rows
+                ),
+                doing,
             )
 
     async def use_tenant(self, tenant_id: UUID) -> None:
@@ -128,7 +135,7 @@ class Transaction:
         await self.use_tenant(values["tenant_id"])
         arguments = statement.arguments(values)
         rows: list[Row] = await self._guard(
-            self._connection.fetch(statement.sql, *arguments), subject(statement, values)
+            self._connection.fetch(statement.sql_in(self._schemas), *arguments), subject(statement, values)
         )
         return rows
 

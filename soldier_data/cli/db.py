@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from soldier_data import migrations
+from soldier_data.base.statements import Schemas
 from soldier_data.errors import StoreError
 from soldier_data.settings import Settings
 
@@ -112,7 +113,7 @@ def grants(
         _done(migrations.run_grants(_settings(), role))
         typer.echo("Granted.")
         return
-    for statement in migrations.grant_statements(role):
+    for statement in migrations.grant_statements(role, Schemas.of(_settings())):
         typer.echo(f"{statement};")
 
 

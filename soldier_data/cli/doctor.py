@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from soldier_data.base.engine import create_engine
 from soldier_data.base.failures import as_store_error
 from soldier_data.base.orm import EmbeddingVector
+from soldier_data.base.statements import quoted
 from soldier_data.errors import StoreError
 from soldier_data.migrations import head_revision
 from soldier_data.migrations.connection import driver_error
@@ -61,7 +62,7 @@ async def _examine_postgres(settings: Settings) -> list[Finding]:
     try:
         async with engine.connect() as connection:
             return [
-                *await _server(connection),
+                *await _server(connection, settings.extensions_schema),
                 *await _schema(connection, settings),
                 *await _role(connection, settings),
             ]
@@ -71,9 +72,17 @@ async def _examine_postgres(settings: Settings) -> list[Finding]:
         await engine.dispose()
 
 
-async def _server(connection: AsyncConnection) -> list[Finding]:
+async def _server(connection: AsyncConnection, extensions: str) -> list[Finding]:
     number = int(await connection.scalar(text("SELECT current_setting('server_version_num')")))
-    version = await connection.scalar(text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
+    found = (
+        await connection.execute(
+            text(
+                "SELECT e.extversion, n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+                "WHERE e.extname = 'vector'"
+            )
+        )
+    ).one_or_none()
+    version, schema = found or (None, None)
     return [
         _finding(
             "PostgreSQL",
@@ -83,16 +92,20 @@ async def _server(connection: AsyncConnection) -> list[Finding]:
         ),
         _finding(
             "pgvector",
-            f"version {version}" if version else "not created in this database",
-            ok=version is not None and _version(version) >= _OLDEST_PGVECTOR,
-            remedy="run `soldier-data db upgrade`, which creates it or says why it cannot",
+            f"version {version}, in the schema {schema}" if version else "not created in this database",
+            ok=version is not None and schema == extensions and _version(version) >= _OLDEST_PGVECTOR,
+            remedy=f"SOLDIER_EXTENSIONS_SCHEMA is {extensions}: set it to where pgvector and pg_trgm are"
+            if schema not in (None, extensions)
+            else "run `soldier-data db upgrade`, which creates it or says why it cannot",
         ),
     ]
 
 
 async def _schema(connection: AsyncConnection, settings: Settings) -> list[Finding]:
-    exists = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
-    revision = await connection.scalar(text("SELECT version_num FROM alembic_version")) if exists else None
+    schema = settings.database_schema
+    versions = f"{quoted(schema)}.alembic_version"
+    exists = await connection.scalar(text("SELECT to_regclass(:it) IS NOT NULL"), {"it": versions})
+    revision = await connection.scalar(text(f"SELECT version_num FROM {versions}")) if exists else None  # noqa: S608 - a checked setting.
     findings = [
         _finding(
             "schema",
@@ -107,9 +120,10 @@ async def _schema(connection: AsyncConnection, settings: Settings) -> list[Findi
             "SELECT c.relname, a.attname, a.atttypmod, c.relrowsecurity AND c.relforcerowsecurity AND EXISTS "
             "(SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'tenant_isolation') AS secured "
             "FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
-            "WHERE c.relname = ANY(:tables) AND c.relnamespace = current_schema()::regnamespace AND a.attnum > 0"
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE c.relname = ANY(:tables) AND n.nspname = :schema AND a.attnum > 0"
         ),
-        {"tables": list(metadata.tables)},
+        {"tables": list(metadata.tables), "schema": schema},
     )
     columns = {(row.relname, row.attname): row for row in rows}
     vectors = {
@@ -146,11 +160,11 @@ async def _role(connection: AsyncConnection, settings: Settings) -> list[Finding
     row = (
         await connection.execute(
             text(
-                "SELECT r.rolsuper OR r.rolbypassrls AS unbound, EXISTS (SELECT FROM pg_class c WHERE "
-                "c.relname = ANY(:tables) AND c.relnamespace = current_schema()::regnamespace "
+                "SELECT r.rolsuper OR r.rolbypassrls AS unbound, EXISTS (SELECT FROM pg_class c "
+                "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = ANY(:tables) AND n.nspname = :schema "
                 "AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner FROM pg_roles r WHERE rolname = current_user"
             ),
-            {"tables": list(metadata.tables)},
+            {"tables": list(metadata.tables), "schema": settings.database_schema},
         )
     ).one()
     bound = not row.unbound and not row.owner

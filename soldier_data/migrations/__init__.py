@@ -10,23 +10,35 @@ from soldier_data.migrations.commands import (
     sql,
     upgrade,
 )
+from soldier_data.migrations.enums import add_enum_value, create_enum, drop_enum
 from soldier_data.migrations.grants import grant_statements, run_grants
-from soldier_data.migrations.operations import create_index_concurrently
+from soldier_data.migrations.operations import (
+    create_extension,
+    create_index_concurrently,
+    isolate_tenants,
+    set_storage,
+)
 from soldier_data.migrations.scripts import SCHEMA_VERSION, head_revision, script_location
 
 __all__ = [
     "SCHEMA_VERSION",
     "Revision",
     "SchemaState",
+    "add_enum_value",
     "check",
+    "create_enum",
+    "create_extension",
     "create_index_concurrently",
     "current",
     "downgrade",
+    "drop_enum",
     "grant_statements",
     "head_revision",
     "history",
+    "isolate_tenants",
     "run_grants",
     "script_location",
+    "set_storage",
     "sql",
     "upgrade",
 ]

@@ -69,7 +69,7 @@ async def upgrade(settings: Settings, revision: str = "head") -> None:
     """
 
     def work(config: Config, connection: Connection) -> None:
-        check_extensions(connection)
+        check_extensions(connection, settings)
         command.upgrade(config, revision)
 
     await _run(settings, "migrating the database", work)

@@ -21,11 +21,15 @@ from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import Connection, Index, Row, Table, text
+from sqlalchemy.dialects.postgresql.named_types import CreateEnumType
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
-from soldier_data.base.orm import EmbeddingVector, vector_storage
-from soldier_data.migrations.policies import POLICY
+from soldier_data.base.orm import EmbeddingVector, column_storage
+from soldier_data.migrations import enums
+from soldier_data.migrations.extensions import name_operator_classes_with_schema
+from soldier_data.migrations.operations import STORAGES
+from soldier_data.migrations.policies import POLICY, has_policy
 from soldier_data.migrations.source import changed_constraint, policies_of, storage_of, without_policy
 
 _SCRATCH = {"schema_translate_map": {None: "pg_temp"}}
@@ -40,26 +44,27 @@ _CONSTRAINTS = text(
     "WHERE conrelid = CAST(:table AS regclass) AND contype IN ('c', 'p')"
 )
 _STORAGE = text(
-    "SELECT attname, CAST(attstorage AS text) AS storage FROM pg_attribute "
-    "WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped"
+    "SELECT a.attname, CAST(a.attstorage AS text) AS present, CAST(t.typstorage AS text) AS usual "
+    "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+    "WHERE a.attrelid = CAST(:table AS regclass) AND a.attnum > 0 AND NOT a.attisdropped"
 )
-_STORAGE_LETTERS = {"PLAIN": "p", "EXTERNAL": "e"}
-_SECURITY = text(
-    "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHERE oid = CAST(:table AS regclass)"
-)
-_POLICIES = text(
-    "SELECT polname, polcmd = '*' AND polpermissive AND polroles = '{0}' AS for_all, "
-    "pg_get_expr(polqual, polrelid) AS using, pg_get_expr(polwithcheck, polrelid) AS checked "
-    "FROM pg_policy WHERE polrelid = CAST(:table AS regclass)"
-)
-# As PostgreSQL spells the expression of `policy_statements`.
-_TENANT = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
+_POLICIES = text("SELECT polname FROM pg_policy WHERE polrelid = CAST(:table AS regclass)")
 
 
 class StrictPostgresqlImpl(PostgresqlImpl):
     """Alembic's PostgreSQL, with every option of an index compared."""
 
     __dialect__ = "postgresql"
+
+    def create_index(self, index: Index, **kw: Any) -> None:
+        """As Alembic does. One that is there is not asked for: even IF NOT EXISTS locks the table against writers."""
+        if kw.get("if_not_exists") and not self.as_sql:
+            assert self.connection is not None
+            assert index.table is not None
+            values = {"index": str(index.name), "table": _quoted(self.connection, index.table)}
+            if self.connection.execute(_INDEX, values).one_or_none() is not None:
+                return
+        super().create_index(name_operator_classes_with_schema(index), **kw)
 
     def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
         """As Alembic does, and then method, operator classes, WITH, INCLUDE and WHERE."""
@@ -75,7 +80,9 @@ class StrictPostgresqlImpl(PostgresqlImpl):
         if not present.indisvalid:
             return ComparisonResult.Different("an interrupted build left it invalid")
         with _scratch(self.connection, table) as scratch:
-            self.connection.execute(CreateIndex(metadata_index), execution_options=_SCRATCH)
+            self.connection.execute(
+                CreateIndex(name_operator_classes_with_schema(metadata_index)), execution_options=_SCRATCH
+            )
             wanted = self.connection.execute(_INDEX, {"index": name, "table": scratch}).one()
         if present.definition != wanted.definition:
             return ComparisonResult.Different(f"{present.definition} to {wanted.definition}")
@@ -110,6 +117,7 @@ def _compare_table(
         connection = autogen_context.connection
         assert connection is not None
         modify_table_ops.ops += [
+            *enums.values_to_add(present, wanted),
             *_constraint_differences(connection, wanted),
             *_storage_differences(connection, wanted, present),
             *_policy_differences(connection, wanted),
@@ -129,28 +137,20 @@ def _constraint_differences(connection: Connection, table: Table) -> Iterator[op
 def _storage_differences(
     connection: Connection, table: Table, present: Table
 ) -> Iterator[ops.MigrateOperation]:
-    storage = {row.attname: row.storage for row in _rows(connection, _STORAGE, table)}
+    found = {row.attname: row for row in _rows(connection, _STORAGE, table)}
     for column in table.columns:
-        # A column of another type, or none yet, is given its storage where it is made.
-        if not isinstance(column.type, EmbeddingVector) or column.name not in present.columns:
+        # A column that is not there yet is given its storage where it is made.
+        if column.name not in present.columns:
             continue
-        wanted = vector_storage(table.name, column.name).rpartition(" ")[2]
-        if storage[column.name] != _STORAGE_LETTERS[wanted]:
-            yield storage_of(table.name, column.name)
+        storage, usual = STORAGES[found[column.name].present], STORAGES[found[column.name].usual]
+        if storage != (column_storage(column) or usual):
+            yield storage_of(table.name, column, usual=usual, instead_of=storage)
 
 
 def _policy_differences(connection: Connection, table: Table) -> Iterator[ops.MigrateOperation]:
-    secured = _rows(connection, _SECURITY, table)[0][0]
-    policies = {row.polname: row for row in _rows(connection, _POLICIES, table)}
-    for name in sorted(policies.keys() - {POLICY}):
+    for name in sorted({row.polname for row in _rows(connection, _POLICIES, table)} - {POLICY}):
         yield without_policy(table.name, name)
-    policy = policies.get(POLICY)
-    if (
-        not secured
-        or policy is None
-        or not policy.for_all
-        or (policy.using, policy.checked) != (_TENANT, _TENANT)
-    ):
+    if not has_policy(connection, _quoted(connection, table)):
         yield policies_of(table.name, says=f"row-level security of {table.name}")
 
 
@@ -159,6 +159,8 @@ def _scratch(connection: Connection, table: Table) -> Iterator[str]:
     """An empty temporary table as the models say, without foreign keys; gone on leaving."""
     savepoint = connection.begin_nested()
     try:
+        for enum in enums.enums_of(table.columns):
+            connection.execute(CreateEnumType(enum), execution_options=_SCRATCH)
         connection.execute(CreateTable(table, include_foreign_key_constraints=[]), execution_options=_SCRATCH)
         yield f"pg_temp.{connection.dialect.identifier_preparer.format_table(table)}"
     finally:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from time import monotonic
 from typing import Any
 
+import pgvector.sqlalchemy
 from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.schema import CreateSchema
 from sqlalchemy.util import await_only
 
 from soldier_data.base.engine import create_engine
 from soldier_data.base.orm import embedding_dimensions
+from soldier_data.base.statements import extensions_schema, quoted
 from soldier_data.errors import StoreConnectionError
 from soldier_data.settings import Settings
 
@@ -32,18 +36,47 @@ _PATIENCE = timedelta(minutes=5)
 LIMIT_LOCK_WAITS = "SET lock_timeout = '100ms'"
 """Everybody who wants a table queues behind the DDL that waits for it, so the DDL gives way after this time."""
 
+_VECTORS = {
+    "vector": pgvector.sqlalchemy.VECTOR,
+    "halfvec": pgvector.sqlalchemy.HALFVEC,
+    "sparsevec": pgvector.sqlalchemy.SPARSEVEC,
+}
+
+_EXISTS = text("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = :schema)")
+
+
+def look_nowhere_but_in(schema: str) -> str:
+    """The SQL that makes `schema` the only one in which unqualified names are looked for.
+
+    Migrations name tables and indexes without a schema. Were there a second one in the search_path, what a migration
+    drops or alters if it exists could be found there: in another deployment's tables. Types and operator classes
+    of extensions are therefore named with their schema.
+    """
+    return f"SET search_path TO {quoted(schema)}"
+
+
+@contextmanager
+def ddl_for(settings: Settings) -> Iterator[None]:
+    """DDL that is made within has the dimensions, and names the schema of the extensions, that `settings` say."""
+    dimensions = embedding_dimensions.set(settings.embedding_dimensions)
+    schema = extensions_schema.set(settings.extensions_schema)
+    try:
+        yield
+    finally:
+        extensions_schema.reset(schema)
+        embedding_dimensions.reset(dimensions)
+
 
 @asynccontextmanager
 async def open_for_migration(settings: Settings, *, alone: bool = True) -> AsyncIterator[AsyncConnection]:
-    """A connection that no other process migrates beside. DDL made meanwhile has the settings' dimensions.
+    """A connection that no other process migrates beside, and that sees the schema of the settings alone.
 
     Args:
-        settings: Which database, and the dimensions.
+        settings: Which database and schema, and what DDL is made with meanwhile.
         alone: Wait until no other process migrates; what only reads need not.
     """
     # Building an index may take long, and rightly so.
     engine = create_engine(settings.model_copy(update={"command_timeout": timedelta(days=1)}))
-    token = embedding_dimensions.set(settings.embedding_dimensions)
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -52,17 +85,30 @@ async def open_for_migration(settings: Settings, *, alone: bool = True) -> Async
             lock = text("SELECT pg_try_advisory_lock(:key)")
             while alone and not await connection.scalar(lock, {"key": _LOCK}):  # noqa: ASYNC110 - another process holds it.
                 await asyncio.sleep(_LOCK_POLL_SECONDS)
+            await connection.execute(text(look_nowhere_but_in(settings.database_schema)))
             await connection.execute(text(LIMIT_LOCK_WAITS))
             await connection.commit()
             await connection.execution_options(isolation_level="READ COMMITTED")
-            yield connection
+            await connection.run_sync(_know_types_of, settings.extensions_schema)
+            with ddl_for(settings):
+                yield connection
     finally:
-        embedding_dimensions.reset(token)
         await engine.dispose()
 
 
-def run_migrations(connection: Connection, options: dict[str, Any]) -> None:
+def _know_types_of(connection: Connection, extensions: str) -> None:
+    """Let reflection know pgvector's types as PostgreSQL spells those of a schema outside of the search_path."""
+    dialect = connection.dialect
+    assert isinstance(dialect, PGDialect)
+    dialect.ischema_names = dialect.ischema_names | {
+        f"{quoted(extensions)}.{name}": type_ for name, type_ in _VECTORS.items()
+    }
+
+
+def run_migrations(connection: Connection, settings: Settings, options: dict[str, Any]) -> None:
     """Do on `connection` what Alembic was called for, with `options` for its `context.configure`.
+
+    Schemas of the settings that are missing are made first.
 
     Each migration is a transaction. One that cannot have a lock at once is rolled back and tried again, so that
     readers of a busy table never wait long; what was done before it stays.
@@ -70,6 +116,11 @@ def run_migrations(connection: Connection, options: dict[str, Any]) -> None:
     Raises:
         StoreConnectionError: A table stayed locked for five minutes.
     """
+    for schema in (settings.database_schema, settings.extensions_schema):
+        # Asked first, because IF NOT EXISTS takes the right to create schemas even where there is nothing to create.
+        if not connection.scalar(_EXISTS, {"schema": schema}):
+            connection.execute(CreateSchema(schema))
+    connection.commit()
     give_up = monotonic() + _PATIENCE.total_seconds()
     while True:
         try:

@@ -1,29 +1,41 @@
-"""The extensions of PostgreSQL that the tables need."""
+"""The extensions of PostgreSQL that the tables need, and the schema that they are in."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+import re
 
+from alembic.operations import ops
+from sqlalchemy import Connection, Index, text
+
+from soldier_data.base.statements import extensions_schema, quoted
 from soldier_data.errors import ConfigurationError
+from soldier_data.settings import Settings
 
 _OLDEST_PGVECTOR = (0, 8)
 
 _STATE = text(
-    "SELECT a.name, a.default_version, a.installed_version, "
+    "SELECT a.name, a.default_version, a.installed_version, n.nspname AS schema, "
     # Trusted extensions take no more than CREATE on the database.
     "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR v.trusted "
     "AND has_database_privilege(current_database(), 'CREATE') AS may_create "
     "FROM pg_available_extensions a "
     "JOIN pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version "
+    "LEFT JOIN pg_extension e ON e.extname = a.name LEFT JOIN pg_namespace n ON n.oid = e.extnamespace "
     "WHERE a.name IN ('vector', 'pg_trgm')"
 )
 
+# Those of PostgreSQL itself are found without a schema.
+_OPERATOR_CLASS = re.compile(
+    r"(vector|halfvec|sparsevec)(_\w+)?_ops|bit_(hamming|jaccard)_ops|(gin|gist)_trgm_ops"
+)
 
-def check_extensions(connection: Connection) -> None:
+
+def check_extensions(connection: Connection, settings: Settings) -> None:
     """See that the extensions are there or can be created.
 
     Raises:
-        ConfigurationError: One is missing or too old, or the role may not create it; the message says what to do.
+        ConfigurationError: One is missing, too old or in another schema than the settings say, or the role may not
+            create it; the message says what to do.
     """
     found = {row.name: row for row in connection.execute(_STATE)}
     for name, package in (("vector", "pgvector"), ("pg_trgm", "PostgreSQL's contrib modules")):
@@ -38,6 +50,12 @@ def check_extensions(connection: Connection) -> None:
                 f"the database role may not create the extension {name}: have a superuser run "
                 f"`CREATE EXTENSION {name}` in this database, then run it again"
             )
+        if row.schema not in (None, settings.extensions_schema):
+            raise ConfigurationError(
+                f"the extension {name} is in the schema {row.schema}, and SOLDIER_EXTENSIONS_SCHEMA is "
+                f"{settings.extensions_schema}: set it to where the extensions vector and pg_trgm are, both in one "
+                "schema (`ALTER EXTENSION ... SET SCHEMA ...` moves one)"
+            )
         version = row.installed_version or row.default_version
         if name == "vector" and _numbers(version) < _OLDEST_PGVECTOR:
             remedy = (
@@ -48,6 +66,22 @@ def check_extensions(connection: Connection) -> None:
             raise ConfigurationError(
                 f"pgvector {version} is too old, 0.8 is the oldest that will do: {remedy}"
             )
+
+
+def name_operator_classes_with_schema(index: Index) -> Index:
+    """A copy of `index` for DDL, whose operator classes of extensions are found whatever the search_path is."""
+    copy = ops.CreateIndexOp.from_index(index).to_index()
+    options = copy.dialect_options["postgresql"]
+    options["ops"] = {
+        column: in_extensions(name) if _OPERATOR_CLASS.fullmatch(name) else name
+        for column, name in options["ops"].items()
+    }
+    return copy
+
+
+def in_extensions(name: str) -> str:
+    """The name, in DDL, of something that an extension brought."""
+    return f"{quoted(extensions_schema.get())}.{name}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

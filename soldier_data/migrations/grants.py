@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sqlalchemy import text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from soldier_data.base.failures import as_store_error
+from soldier_data.base.statements import Schemas, quoted
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.migrations.connection import driver_error, open_for_migration
 from soldier_data.schema import metadata
@@ -14,30 +14,34 @@ from soldier_data.settings import Settings
 
 _ROLE = text(
     "SELECT r.rolsuper, r.rolbypassrls, EXISTS (SELECT FROM pg_class c WHERE c.relname = ANY(:tables) "
-    "AND c.relnamespace = current_schema()::regnamespace AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner "
+    "AND c.relnamespace = to_regnamespace(:schema) AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner "
     "FROM pg_roles r WHERE r.rolname = :role"
 )
 
 
-def grant_statements(role: str) -> list[str]:
+def grant_statements(role: str, schemas: Schemas) -> list[str]:
     """The SQL that lets `role` use the tables: rows of all, and on the append-only ones reading and adding alone."""
-    quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects have no types.
-    name = quote(role)
+
+    def named(table: str) -> str:
+        return f"{quoted(schemas.tables)}.{quoted(table)}"
+
+    name, versions = quoted(role), named("alembic_version")
     tables = sorted(metadata.tables.values(), key=lambda table: table.name)
-    append_only = [quote(table.name) for table in tables if table.info.get("append_only")]
-    others = [quote(table.name) for table in tables if not table.info.get("append_only")]
-    everything = ", ".join(sorted([*append_only, *others, "alembic_version"]))
+    append_only = [named(table.name) for table in tables if table.info.get("append_only")]
+    others = [named(table.name) for table in tables if not table.info.get("append_only")]
+    everything = ", ".join(sorted([*append_only, *others, versions]))
     return [
         # First, so that running it again takes away what an earlier version or a hand granted.
         f"REVOKE ALL ON {everything} FROM {name}",
-        f"GRANT SELECT ON alembic_version TO {name}",
+        f"GRANT USAGE ON SCHEMA {', '.join(sorted({quoted(schema) for schema in schemas}))} TO {name}",
+        f"GRANT SELECT ON {versions} TO {name}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(others)} TO {name}",
         f"GRANT SELECT, INSERT ON {', '.join(append_only)} TO {name}",
     ]
 
 
 async def run_grants(settings: Settings, role: str) -> None:
-    """Run `grant_statements(role)` in one transaction.
+    """Run `grant_statements` for `role` and the schema of the settings, in one transaction.
 
     Raises:
         StoreConnectionError: The database cannot be reached.
@@ -48,8 +52,8 @@ async def run_grants(settings: Settings, role: str) -> None:
     failure: StoreError
     try:
         async with open_for_migration(settings) as connection:
-            await _check_role(connection, role, doing)
-            for statement in grant_statements(role):
+            await _check_role(connection, role, settings.database_schema, doing)
+            for statement in grant_statements(role, Schemas.of(settings)):
                 await connection.execute(text(statement))
             await connection.commit()
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
@@ -59,8 +63,8 @@ async def run_grants(settings: Settings, role: str) -> None:
     raise failure
 
 
-async def _check_role(connection: AsyncConnection, role: str, doing: str) -> None:
-    values = {"role": role, "tables": list(metadata.tables)}
+async def _check_role(connection: AsyncConnection, role: str, schema: str, doing: str) -> None:
+    values = {"role": role, "schema": quoted(schema), "tables": list(metadata.tables)}
     found = (await connection.execute(_ROLE, values)).one_or_none()
     if found is None:
         raise ConfigurationError(

@@ -9,11 +9,53 @@ from alembic import op
 from sqlalchemy import TextClause, text
 from sqlalchemy.sql.elements import ColumnElement
 
+from soldier_data.base.orm import vector_storage
+from soldier_data.base.statements import extensions_schema
 from soldier_data.migrations.connection import LIMIT_LOCK_WAITS
+from soldier_data.migrations.policies import has_policy, policy_statements
 
 _UNFINISHED = text(
     "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(quote_ident(:name)) AND NOT indisvalid)"
 )
+STORAGES = {"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
+"""What the catalogue's letters stand for."""
+
+_STORAGE = text(
+    "SELECT CAST(attstorage AS text) FROM pg_attribute WHERE attrelid = CAST(:table AS regclass) AND attname = :column"
+)
+
+
+def create_extension(name: str) -> None:
+    """Create an extension of PostgreSQL in the schema that the settings name for extensions, unless it is there."""
+    op.execute(f"CREATE EXTENSION IF NOT EXISTS {_quoted(name)} SCHEMA {_quoted(extensions_schema.get())}")
+
+
+def isolate_tenants(table: str) -> None:
+    """Give a table the row-level-security policy that shows a role the rows of the tenant in app.tenant_id alone.
+
+    A table that has it is not touched: each statement would lock out its readers until the migration is done.
+    """
+    if not op.get_context().as_sql and has_policy(op.get_bind(), _quoted(table)):
+        return
+    for statement in policy_statements(_quoted(table)):
+        op.execute(statement)
+
+
+def set_storage(table: str, column: str, storage: str | None = None) -> None:
+    """Choose how PostgreSQL keeps large values of a column, unless that is how it keeps them.
+
+    Args:
+        table: The table.
+        column: Its column.
+        storage: PLAIN, EXTERNAL, EXTENDED or MAIN. None is for columns of embeddings: PLAIN where they fit into
+            the rows, else EXTERNAL.
+    """
+    storage = storage or vector_storage()
+    if not op.get_context().as_sql:
+        values = {"table": _quoted(table), "column": column}
+        if STORAGES.get(op.get_bind().scalar(_STORAGE, values)) == storage:
+            return
+    op.execute(f"ALTER TABLE {_quoted(table)} ALTER COLUMN {_quoted(column)} SET STORAGE {storage}")
 
 
 def create_index_concurrently(
@@ -37,3 +79,7 @@ def create_index_concurrently(
             op.drop_index(name, table_name=table, postgresql_concurrently=True)
         op.create_index(name, table, columns, postgresql_concurrently=True, if_not_exists=True, **options)
         op.execute(LIMIT_LOCK_WAITS)
+
+
+def _quoted(name: str) -> str:
+    return op.get_context().dialect.identifier_preparer.quote(name)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection, text
+
 POLICY = "tenant_isolation"
+
+_ISOLATED = text(
+    "SELECT c.relrowsecurity AND c.relforcerowsecurity AND EXISTS (SELECT FROM pg_policy p "
+    "WHERE p.polrelid = c.oid AND p.polname = :policy AND p.polcmd = '*' AND p.polpermissive AND p.polroles = '{0}' "
+    "AND pg_get_expr(p.polqual, p.polrelid) = :tenant AND pg_get_expr(p.polwithcheck, p.polrelid) = :tenant) "
+    "FROM pg_class c WHERE c.oid = CAST(:table AS regclass)"
+)
+# As PostgreSQL spells the expression of `policy_statements`.
+_TENANT = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
 
 
 def policy_statements(table: str) -> list[str]:
@@ -14,3 +25,9 @@ def policy_statements(table: str) -> list[str]:
         f"DROP POLICY IF EXISTS {POLICY} ON {table}",
         f"CREATE POLICY {POLICY} ON {table} USING ({tenant}) WITH CHECK ({tenant})",
     ]
+
+
+def has_policy(connection: Connection, table: str) -> bool:
+    """Whether row-level security of `table`, a quoted name, is as `policy_statements` makes it."""
+    values = {"policy": POLICY, "tenant": _TENANT, "table": table}
+    return bool(connection.scalar(_ISOLATED, values))

@@ -6,13 +6,16 @@ from functools import cache
 from pathlib import Path
 
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Column, MetaData, Table, Text, select
 
 from soldier_data.base.statements import Statement
 
 _PACKAGE = Path(__file__).parents[1]
 
-SCHEMA_VERSION = Statement("reading the schema version", text("SELECT version_num FROM alembic_version"))
+# Alembic makes this table itself.
+_VERSIONS = Table("alembic_version", MetaData(), Column("version_num", Text))
+
+SCHEMA_VERSION = Statement("reading the schema version", select(_VERSIONS.c.version_num))
 
 
 def script_location() -> Path:

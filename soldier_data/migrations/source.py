@@ -7,8 +7,9 @@ from typing import Any
 from alembic.autogenerate import render_op_text, renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
+from sqlalchemy import Column
 
-from soldier_data.migrations.policies import policy_statements
+from soldier_data.base.orm import EmbeddingVector
 
 
 class SourceOp(ops.MigrateOperation):
@@ -42,16 +43,24 @@ class ConcurrentIndexOp(ops.CreateIndexOp):
 
 def policies_of(table: str, *, says: str) -> SourceOp:
     """The tenant policy of `table`. Undoing it is left to dropping the table: no revision went without it."""
-    return SourceOp(says, [_execute(statement) for statement in policy_statements(table)], [])
+    return SourceOp(says, [f"isolate_tenants({table!r})"], [], _import("isolate_tenants"))
 
 
-def storage_of(table: str, column: str) -> SourceOp:
-    """The storage of a vector column. Undoing it is left to dropping the column."""
+def storage_of(
+    table: str, column: Column[Any], *, usual: str | None = None, instead_of: str | None = None
+) -> SourceOp:
+    """The storage of a column, `usual` if it declares none.
+
+    Undoing it brings back `instead_of`, or is left to dropping a column that is new.
+    """
+    arguments = f"{table!r}, {column.name!r}"
+    storage = column.info.get("storage", usual)
+    vector = isinstance(column.type, EmbeddingVector)
     return SourceOp(
-        f"storage of {table}.{column}",
-        [f"op.execute(vector_storage({table!r}, {column!r}))"],
-        [],
-        ("from soldier_data.base.orm import vector_storage",),
+        f"storage of {table}.{column.name}",
+        [f"set_storage({arguments})" if vector else f"set_storage({arguments}, {storage!r})"],
+        [] if instead_of is None else [f"set_storage({arguments}, {instead_of!r})"],
+        _import("set_storage"),
     )
 
 
@@ -72,6 +81,10 @@ def without_policy(table: str, policy: str) -> SourceOp:
     return SourceOp(
         f"policy {policy} of {table}", [_execute(f'DROP POLICY IF EXISTS "{policy}" ON {table}')], []
     )
+
+
+def _import(operation: str) -> tuple[str, ...]:
+    return (f"from soldier_data.migrations import {operation}",)
 
 
 def _execute(statement: str) -> str:

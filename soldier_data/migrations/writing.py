@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+import pgvector.sqlalchemy
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Column, MetaData
+from sqlalchemy import Column, Enum, MetaData
+from sqlalchemy.schema import SchemaItem
 
-from soldier_data.base.orm import EmbeddingVector
+from soldier_data.base.orm import EmbeddingVector, column_storage
 from soldier_data.migrations.comparison import compare_type
-from soldier_data.migrations.source import ConcurrentIndexOp, policies_of, storage_of
+from soldier_data.migrations.enums import with_enums
+from soldier_data.migrations.source import ConcurrentIndexOp, SourceOp, policies_of, storage_of
 
 
 def configure_comparison(metadata: MetaData) -> dict[str, Any]:
@@ -31,6 +34,13 @@ def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | 
     if kind == "type" and isinstance(item, EmbeddingVector):
         autogen_context.imports.add("from soldier_data.base.orm import EmbeddingVector")
         return "EmbeddingVector()"
+    if kind == "type" and isinstance(item, pgvector.sqlalchemy.VECTOR):
+        autogen_context.imports.add("from soldier_data.base.orm import EmbeddingVector")
+        return f"EmbeddingVector({item.dim or ''})"
+    if kind == "type" and isinstance(item, Enum) and item.native_enum:
+        autogen_context.imports.add("from sqlalchemy.dialects import postgresql")
+        values = ", ".join(map(repr, item.enums))
+        return f"postgresql.ENUM({values}, name={item.name!r}, create_type=False)"
     if kind == "type" and type(item).__module__.startswith("pgvector."):
         autogen_context.imports.add("import pgvector.sqlalchemy")
     return False
@@ -44,7 +54,7 @@ def _write(_context: MigrationContext, _revision: Any, directives: list[ops.Migr
             written = list(_rewritten(container.ops, new_tables))
             # Building an index in the background commits what came before: the transaction holds all the rest.
             written.sort(key=lambda item: isinstance(item, ConcurrentIndexOp))
-            container.ops = written
+            container.ops = with_enums(container.ops, written)
 
 
 def _rewritten(
@@ -57,15 +67,16 @@ def _rewritten(
             case ops.CreateTableOp():
                 item.if_not_exists = True
                 yield item
-                for column in item.columns:
-                    if isinstance(column, Column) and isinstance(column.type, EmbeddingVector):
-                        yield storage_of(item.table_name, column.name)
+                yield from _storage_of_new(item.table_name, item.columns)
                 yield policies_of(item.table_name, says=f"row-level security of {item.table_name}")
             case ops.AddColumnOp():
                 item.if_not_exists = True
                 yield item
-                if isinstance(item.column.type, EmbeddingVector):
-                    yield storage_of(item.table_name, item.column.name)
+                yield from _storage_of_new(item.table_name, [item.column])
+            case ops.AlterColumnOp() if isinstance(item.modify_type, EmbeddingVector):
+                yield item
+                # A new type comes with its own storage.
+                yield from _storage_of_new(item.table_name, [Column(item.column_name, item.modify_type)])
             case ops.CreateIndexOp() if item.table_name not in new_tables:
                 yield ConcurrentIndexOp.from_index(item.to_index())
             case ops.CreateIndexOp():
@@ -83,3 +94,9 @@ def _rewritten(
                 yield item
             case _:
                 yield item
+
+
+def _storage_of_new(table: str, items: Iterable[SchemaItem]) -> Iterator[SourceOp]:
+    for item in items:
+        if isinstance(item, Column) and column_storage(item):
+            yield storage_of(table, item)

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from soldier_data.base.database import Database
-from soldier_data.base.statements import Statement
+from soldier_data.base.statements import Schemas, Statement
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator, bound_role
 from tests.conftest import settings_for
@@ -33,8 +33,10 @@ _CASES = [
 EVERY_CASE = [pytest.param(case, domain, id=name) for case, domain, name in _CASES]
 THOSE_THAT_REACH = [pytest.param(case, domain, id=name) for case, domain, name in _CASES if case.reaches]
 
-_TENANT_FILTER = re.compile(r"\b(?:\w+\.)?tenant_id = (?:(?P<parameter>\$\d+::UUID)|\w+\.tenant_id\b)")
-_SQL = vars(Statement)["sql"]
+_TENANT_FILTER = re.compile(
+    r"\b(?:\w+\.){0,2}tenant_id = (?:(?P<parameter>\$\d+::UUID)|(?:\w+\.){1,2}tenant_id\b)"
+)
+_SQL_IN = Statement.sql_in
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +66,15 @@ def _truth(found: re.Match[str]) -> str:
     return f"{found['parameter']} IS NOT NULL" if found["parameter"] else "TRUE"
 
 
-def _without_filter(statement: Statement) -> str:
-    text = _TENANT_FILTER.sub(_truth, _SQL.__get__(statement))
+def _without_filter(statement: Statement, schemas: Schemas) -> str:
+    text = _TENANT_FILTER.sub(_truth, _SQL_IN(statement, schemas))
     assert not re.search(r"\btenant_id\s*(=|<|>|IN\b|IS\b)", text), f"still filtered: {text}"
     return text
 
 
 def take_out_tenant_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every statement that is run from here on is one without tenant filters."""
-    monkeypatch.setattr(Statement, "sql", property(_without_filter, _SQL.__set__))
+    monkeypatch.setattr(Statement, "sql_in", _without_filter)
 
 
 @pytest.mark.parametrize(("case", "domain"), EVERY_CASE)

@@ -75,7 +75,7 @@ async def test_history_sql_and_grants_need_no_database() -> None:
     undone = await run(nowhere, "db", "sql", "0002:base", "--down")
     assert "DROP TABLE IF EXISTS agents" in undone.stdout
     granted = await run(nowhere, "db", "grants", "services")
-    assert "GRANT SELECT, INSERT ON audit_events, turn_records TO services;" in granted.stdout
+    assert "GRANT SELECT, INSERT ON public.audit_events, public.turn_records TO services;" in granted.stdout
 
 
 def test_the_page_of_the_schema_is_current() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from soldier_data.migrations import head_revision, upgrade
 from tests.conftest import DIMENSIONS, settings_for
-from tests.migrations.tools import alembic, edit, fetch, schema
+from tests.migrations.tools import alembic, edit, fetch, python, schema
 
 
 async def test_new_columns_and_tables_come_out_of_autogenerate_as_a_migration_that_runs(
@@ -132,3 +132,74 @@ async def test_a_constraint_and_a_type_come_out_of_autogenerate(database_url: st
     )
     assert "No new upgrade operations detected" in output
     assert await schema(database_url) == before
+
+
+async def test_a_new_value_of_an_enum_that_is_kept_as_text_needs_no_migration(
+    database_url: str, checkout: Path
+) -> None:
+    edit(
+        checkout / "soldier_data" / "config" / "models.py",
+        '    STEP = "step"\n',
+        '    STEP = "step"\n    TURN = "turn"\n',
+    )
+    (checkout / ".env").write_text(f"SOLDIER_EMBEDDING_DIMENSIONS={DIMENSIONS}\n")
+    checked = await alembic(database_url, "check", folder=checkout)
+    assert "No new upgrade operations detected" in checked
+
+
+async def test_an_enum_of_postgresql_and_its_new_values_come_out_of_autogenerate(
+    database_url: str, checkout: Path
+) -> None:
+    path = checkout / "soldier_data" / "config" / "orm.py"
+    edit(path, "from sqlalchemy import ", "from sqlalchemy import Enum, ")
+    edit(
+        path,
+        "    resolver_tool_id: Mapped[str]\n",
+        "    resolver_tool_id: Mapped[str]\n"
+        '    color: Mapped[str | None] = mapped_column(Enum("red", "it\'s: green", name="color"))\n',
+    )
+    with path.open("a") as orm:
+        orm.write(
+            "\n\nclass NoteRow(TenantKey, Base):\n"
+            '    """A note."""\n\n'
+            '    __tablename__ = "notes"\n\n'
+            '    color: Mapped[str] = mapped_column(Enum("red", "it\'s: green", name="color"))\n'
+            '    size: Mapped[str] = mapped_column(Enum("small", "large", name="size"))\n'
+        )
+    (checkout / ".env").write_text(f"SOLDIER_EMBEDDING_DIMENSIONS={DIMENSIONS}\n")
+    labels = (
+        "SELECT typname || ' ' || string_agg(enumlabel, ', ' ORDER BY enumsortorder) AS it "
+        "FROM pg_enum JOIN pg_type t ON t.oid = enumtypid GROUP BY typname ORDER BY typname"
+    )
+    before = await schema(database_url)
+    output = await alembic(
+        database_url,
+        "revision --autogenerate -m 'Add colors and sizes'",
+        "upgrade head",
+        "check",
+        folder=checkout,
+    )
+    assert "No new upgrade operations detected" in output
+    assert [row["it"] for row in await fetch(database_url, labels)] == [
+        "color red, it's: green",
+        "size small, large",
+    ]
+    first = await schema(database_url)
+    [written] = (checkout / "alembic" / "versions").glob("20*_add_colors_and_sizes.py")
+    await python(checkout, "-m", "ruff", "check", str(written))
+    await python(checkout, "-m", "ruff", "format", "--check", str(written))
+
+    path.write_text(path.read_text().replace('Enum("red", ', 'Enum("pink", "red", "blue", '))
+    output = await alembic(
+        database_url, "revision --autogenerate -m 'More colors'", "upgrade head", "check", folder=checkout
+    )
+    assert "No new upgrade operations detected" in output
+    assert (await fetch(database_url, labels))[0]["it"] == "color pink, red, blue, it's: green"
+
+    await alembic(database_url, "downgrade -2", folder=checkout)
+    assert await schema(database_url) == before
+    assert await fetch(database_url, labels) == []
+    await alembic(
+        database_url, "upgrade head", f"stamp {head_revision()}", "upgrade head", "check", folder=checkout
+    )
+    assert await schema(database_url) == first

@@ -31,7 +31,15 @@ DRIFTS = {
     "table": ("CREATE TABLE extra (id int)", "op.drop_table('extra'"),
     "storage": (
         "ALTER TABLE scenarios ALTER COLUMN entry_condition_embedding SET STORAGE EXTENDED",
-        "op.execute(vector_storage('scenarios', 'entry_condition_embedding'))",
+        "set_storage('scenarios', 'entry_condition_embedding')",
+    ),
+    "storage of a text": (
+        "ALTER TABLE embeddings ALTER COLUMN source_type SET STORAGE EXTENDED",
+        "set_storage('embeddings', 'source_type', 'MAIN')",
+    ),
+    "storage that is not declared": (
+        "ALTER TABLE episodes ALTER COLUMN content SET STORAGE MAIN",
+        "set_storage('episodes', 'content', 'EXTENDED')",
     ),
     "predicate": (
         "DROP INDEX ix_agents_page; CREATE INDEX ix_agents_page ON agents (tenant_id, created_at, id) WHERE enabled",
@@ -89,14 +97,14 @@ DRIFTS = {
         "ALTER TABLE rules ADD CONSTRAINT ck_rules_priority CHECK (priority < 1000)",
         'ALTER TABLE rules DROP CONSTRAINT IF EXISTS "ck_rules_priority"',
     ),
-    "no policy": ("DROP POLICY tenant_isolation ON agents", "CREATE POLICY tenant_isolation ON agents"),
+    "no policy": ("DROP POLICY tenant_isolation ON agents", "isolate_tenants('agents')"),
     "open policy": (
         "ALTER POLICY tenant_isolation ON rules USING (true)",
-        "CREATE POLICY tenant_isolation ON rules",
+        "isolate_tenants('rules')",
     ),
     "policy of some role": (
         "ALTER POLICY tenant_isolation ON variables TO pg_monitor",
-        "CREATE POLICY tenant_isolation ON variables",
+        "isolate_tenants('variables')",
     ),
     "another policy": (
         "CREATE POLICY all_of_it ON episodes USING (true)",
@@ -104,11 +112,11 @@ DRIFTS = {
     ),
     "security off": (
         "ALTER TABLE entities DISABLE ROW LEVEL SECURITY",
-        "ALTER TABLE entities ENABLE ROW LEVEL SECURITY",
+        "isolate_tenants('entities')",
     ),
     "security not forced": (
         "ALTER TABLE scenarios NO FORCE ROW LEVEL SECURITY",
-        "ALTER TABLE scenarios FORCE ROW LEVEL SECURITY",
+        "isolate_tenants('scenarios')",
     ),
 }
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import Engine
 
 from soldier_data import migrations
+from soldier_data.base.statements import Schemas
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
 from soldier_data.migrations import connection as migrating
 from soldier_data.migrations import head_revision
+from soldier_data.schema import metadata
 from tests.backends.connections import administrator
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.audit import TurnRecordFactory
@@ -31,8 +35,14 @@ async def test_eight_processes_upgrade_one_empty_database(empty_database_url: st
     assert await revision(empty_database_url) == [head_revision()]
 
 
+async def _needs_a_lock_on_agents(url: str) -> None:
+    """Have the next upgrade alter the table."""
+    await fetch(url, "ALTER TABLE agents NO FORCE ROW LEVEL SECURITY")
+    await alembic_here(url, "stamp", "base")
+
+
 async def test_readers_of_a_busy_table_never_stall_behind_an_upgrade(database_url: str) -> None:
-    await alembic_here(database_url, "stamp", "base")
+    await _needs_a_lock_on_agents(database_url)
     stop = asyncio.Event()
 
     async def read_all_the_time() -> int:
@@ -62,10 +72,22 @@ async def test_readers_of_a_busy_table_never_stall_behind_an_upgrade(database_ur
     assert await revision(database_url) == [head_revision()]
 
 
-async def test_a_table_that_stays_locked_is_told_at_last(
+async def test_an_upgrade_over_what_is_there_already_waits_for_no_lock(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await alembic_here(database_url, "stamp", "base")
+    monkeypatch.setattr(migrating, "_PATIENCE", timedelta(0))
+    async with administrator(database_url) as writer, writer.transaction():
+        tables = ", ".join(metadata.tables)
+        await writer.execute(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE")
+        await migrations.upgrade(settings_for(database_url))
+    assert await revision(database_url) == [head_revision()]
+
+
+async def test_a_table_that_stays_locked_is_told_at_last(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _needs_a_lock_on_agents(database_url)
     monkeypatch.setattr(migrating, "_PATIENCE", timedelta(seconds=0.3))
     async with administrator(database_url) as holder, holder.transaction():
         await holder.fetch("SELECT id FROM agents LIMIT 1")
@@ -161,6 +183,40 @@ async def test_sql_written_offline_makes_the_same_schema(empty_database_url: str
     assert {row["tablename"] for row in rows} <= {"alembic_version"}
 
 
+@pytest.mark.parametrize(
+    ("begin", "revisions", "down"),
+    [("none", "base:0003", False), ("0006", "0006:head", False), ("0004", "0004:0001", True)],
+)
+async def test_sql_written_offline_refuses_a_database_at_another_revision(
+    database_url: str, begin: str, revisions: str, down: bool
+) -> None:
+    settings = settings_for(database_url)
+    await migrations.downgrade(settings, "0005")
+    before = await schema(database_url)
+    script = await migrations.sql(settings, revisions, down=down)
+    async with administrator(database_url) as connection:
+        with pytest.raises(asyncpg.RaiseError, match=f"0005 instead of {begin}"):
+            await connection.execute(script)
+    async with administrator(database_url) as connection:
+        # A program that goes on after errors.
+        for statement in script.strip().split(";\n\n"):
+            with suppress(asyncpg.PostgresError):
+                await connection.execute(statement)
+    assert await revision(database_url) == ["0005"]
+    assert await schema(database_url) == before
+
+
+async def test_sql_written_offline_begins_again_where_all_was_undone(
+    empty_database_url: str, database_url: str
+) -> None:
+    settings = settings_for(empty_database_url)
+    await migrations.upgrade(settings)
+    await migrations.downgrade(settings, "base")
+    async with administrator(empty_database_url) as connection:
+        await connection.execute(await migrations.sql(settings))
+    assert await schema(empty_database_url) == await schema(database_url)
+
+
 # -- what goes wrong -------------------------------------------------------------------------------------------
 
 
@@ -202,14 +258,14 @@ async def test_an_old_pgvector_is_told(database_url: str) -> None:
 
 
 async def test_a_server_without_pgvector_is_told(empty_database_url: str) -> None:
-    # A view that stands before PostgreSQL's own hides what is installed.
-    await fetch(
-        empty_database_url,
-        "CREATE VIEW pg_available_extensions AS "
-        "SELECT * FROM pg_catalog.pg_available_extensions WHERE name <> 'vector'",
-    )
-    name = make_url(empty_database_url).database
-    await fetch(empty_database_url, f"ALTER DATABASE {name} SET search_path = public, pg_catalog")
+    # A view in place of PostgreSQL's own hides what is installed.
+    async with administrator(empty_database_url) as connection:
+        await connection.execute(
+            "SET allow_system_table_mods = on; "
+            "ALTER VIEW pg_catalog.pg_available_extensions RENAME TO every_extension; "
+            "CREATE VIEW pg_catalog.pg_available_extensions AS "
+            "SELECT * FROM pg_catalog.every_extension WHERE name <> 'vector'"
+        )
     with pytest.raises(ConfigurationError, match="extension vector is not installed"):
         await migrations.upgrade(settings_for(empty_database_url))
 
@@ -259,4 +315,6 @@ async def test_a_role_that_the_policies_do_not_bind_is_refused(database_url: str
 
 
 def test_names_of_roles_are_quoted() -> None:
-    assert all('"Robert""; --"' in statement for statement in migrations.grant_statements('Robert"; --'))
+    assert all(
+        '"Robert""; --"' in statement for statement in migrations.grant_statements('Robert"; --', Schemas())
+    )

@@ -28,11 +28,16 @@ _COMMANDS = (
 
 async def alembic(url: str, *commands: str, folder: Path = CHECKOUT, **variables: str) -> str:
     """Run the command `alembic` as a developer does."""
+    return await python(folder, "-c", _COMMANDS, *commands, DATABASE_URL=url, **variables)
+
+
+async def python(folder: Path, *arguments: str, **variables: str) -> str:
+    """Run Python in a checkout, without the settings of this process; returns what it prints."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLDIER_")}
-    environment |= {"DATABASE_URL": url, "PYTHONPATH": str(folder), **variables}
+    environment |= {"PYTHONPATH": str(folder), **variables}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-c", _COMMANDS, *commands),
+        *arguments,
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -58,8 +63,8 @@ async def alembic_here(
     return written.getvalue()
 
 
-async def fetch(url: str, sql: str) -> list[Any]:
-    connection = await asyncpg.connect(driver_url(url))
+async def fetch(url: str, sql: str, search_path: str = "public") -> list[Any]:
+    connection = await asyncpg.connect(driver_url(url), server_settings={"search_path": search_path})
     try:
         rows: list[Any] = await connection.fetch(sql)
         return rows
@@ -69,25 +74,32 @@ async def fetch(url: str, sql: str) -> list[Any]:
 
 _SCHEMA = """
 SELECT c.relname, c.relkind::text, c.relrowsecurity, c.relforcerowsecurity, a.attname, a.attnotnull,
-       format_type(a.atttypid, a.atttypmod), pg_get_indexdef(c.oid), a.attnum
+       format_type(a.atttypid, a.atttypmod), pg_get_indexdef(c.oid),
+       row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum)
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'i')
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'i')
+      AND a.attnum > 0 AND NOT a.attisdropped
 UNION ALL
 SELECT conrelid::regclass::text, 'constraint', NULL, NULL, conname, NULL, pg_get_constraintdef(oid), NULL, NULL
-FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+FROM pg_constraint WHERE connamespace = current_schema()::regnamespace
 UNION ALL
 SELECT attrelid::regclass::text, 'storage', NULL, NULL, attname, NULL, attstorage::text, NULL, NULL
 FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
-WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND attnum > 0 AND NOT attisdropped
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND attnum > 0 AND NOT attisdropped
 UNION ALL
 SELECT tablename, 'policy', NULL, NULL, policyname, NULL, qual || ' / ' || with_check, NULL, NULL
-FROM pg_policies
+FROM pg_policies WHERE schemaname = current_schema()
 ORDER BY 1, 2, 5, 7
 """
 
 
-async def schema(url: str) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in await fetch(url, _SCHEMA)]
+async def schema(url: str, name: str = "public") -> list[tuple[Any, ...]]:
+    """What is in the schema `name`, in words that are the same for every name."""
+    rows = await fetch(url, _SCHEMA, search_path=f"{name}, public")
+    return [
+        tuple(value.replace(f"{name}.", "") if isinstance(value, str) else value for value in row)
+        for row in rows
+    ]
 
 
 async def revision(url: str) -> list[str]:
