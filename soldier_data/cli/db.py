@@ -107,13 +107,16 @@ def sql(
 def grants(
     role: Annotated[str, typer.Argument(help="The database role that services log in with.")],
     run: Annotated[bool, typer.Option("--run", help="Run it, instead of printing it.")] = False,
+    erasure: Annotated[
+        bool, typer.Option("--erasure", help="Let it erase customers too: `soldier-data customers erase`.")
+    ] = False,
 ) -> None:
     """Print the SQL that grants ROLE what services need, or run it."""
     if run:
-        _done(migrations.run_grants(_settings(), role))
+        _done(migrations.run_grants(_settings(), role, erasure=erasure))
         typer.echo("Granted.")
         return
-    for statement in migrations.grant_statements(role, Schemas.of(_settings())):
+    for statement in migrations.grant_statements(role, Schemas.of(_settings()), erasure=erasure):
         typer.echo(f"{statement};")
 
 

@@ -162,12 +162,20 @@ async def _role(connection: AsyncConnection, settings: Settings) -> list[Finding
             text(
                 "SELECT r.rolsuper OR r.rolbypassrls AS unbound, EXISTS (SELECT FROM pg_class c "
                 "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = ANY(:tables) AND n.nspname = :schema "
-                "AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner FROM pg_roles r WHERE rolname = current_user"
+                "AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner, ARRAY(SELECT c.relname FROM pg_class c "
+                "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = ANY(:tables) AND n.nspname = :schema "
+                "AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')) "
+                "ORDER BY 1) AS denied FROM pg_roles r WHERE rolname = current_user"
             ),
             {"tables": list(metadata.tables), "schema": settings.database_schema},
         )
     ).one()
     bound = not row.unbound and not row.owner
+    if row.denied:
+        detail = (
+            f"may not use {', '.join(row.denied)}: have the owner run `soldier-data db grants ROLE --run`"
+        )
+        return [Finding("role", ok=False, detail=detail)]
     if bound and not settings.row_level_security:
         detail = "is bound by the policies, which show it nothing: set SOLDIER_ROW_LEVEL_SECURITY=true"
         return [Finding("role", ok=False, detail=detail)]

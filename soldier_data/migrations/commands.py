@@ -27,6 +27,7 @@ from soldier_data.settings import Settings
 
 _ALEMBIC = threading.Lock()
 _LOCK_POLL_SECONDS = 0.05
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,15 @@ async def _run(
     except CommandError as error:
         failure = _explained(error, doing)
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
-        failure = as_store_error(driver_error(error), doing)
+        cause = driver_error(error)
+        if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
+            failure = ConfigurationError(
+                f"{doing}: the database role may not do it: take the one that owns the tables, or is to own them "
+                "and has CREATE on the schema (docs/operations.md says how)",
+                cause=cause,
+            )
+        else:
+            failure = as_store_error(cause, doing)
     else:
         return
     raise failure
@@ -225,6 +234,12 @@ def _explained(error: CommandError, doing: str) -> ConfigurationError:
     if "not up to date" in str(error):
         return ConfigurationError(
             f"{doing}: the database is not at the newest revision: run `soldier-data db upgrade` first",
+            cause=error,
+        )
+    if "Relative revision" in str(error):
+        return ConfigurationError(
+            f"{doing}: there are not so many revisions in that direction: `soldier-data db history` lists them, and "
+            "`soldier-data db current` says where the database is",
             cause=error,
         )
     return ConfigurationError(f"{doing}: {error}", cause=error)

@@ -20,7 +20,7 @@ from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from alembic.util import PriorityDispatchResult
-from sqlalchemy import Connection, Index, Row, Table, text
+from sqlalchemy import Column, Connection, Index, Row, Table, text
 from sqlalchemy.dialects.postgresql.named_types import CreateEnumType
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
@@ -48,6 +48,10 @@ _STORAGE = text(
     "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
     "WHERE a.attrelid = CAST(:table AS regclass) AND a.attnum > 0 AND NOT a.attisdropped"
 )
+_COLUMN = text(
+    "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attname = :column "
+    "AND NOT attisdropped)"
+)
 _POLICIES = text("SELECT polname FROM pg_policy WHERE polrelid = CAST(:table AS regclass)")
 
 
@@ -65,6 +69,26 @@ class StrictPostgresqlImpl(PostgresqlImpl):
             if self.connection.execute(_INDEX, values).one_or_none() is not None:
                 return
         super().create_index(name_operator_classes_with_schema(index), **kw)
+
+    def add_column(self, table_name: str, column: Column[Any], **kw: Any) -> None:
+        """As Alembic does. One that is there is not asked for, for the same reason: it would lock out readers too."""
+        if kw.get("if_not_exists") and self._has_column(table_name, column):
+            return
+        super().add_column(table_name, column, **kw)
+
+    def drop_column(self, table_name: str, column: Column[Any], **kw: Any) -> None:
+        """As Alembic does. One that is not there is not asked for: its table may be gone too."""
+        if kw.get("if_exists") and not self.as_sql and not self._has_column(table_name, column):
+            return
+        super().drop_column(table_name, column, **kw)
+
+    def _has_column(self, table: str, column: Column[Any]) -> bool:
+        """Whether it is there; where SQL is only written, nobody knows."""
+        if self.as_sql:
+            return False
+        assert self.connection is not None
+        values = {"table": self.dialect.identifier_preparer.quote(table), "column": column.name}
+        return bool(self.connection.scalar(_COLUMN, values))
 
     def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
         """As Alembic does, and then method, operator classes, WITH, INCLUDE and WHERE."""

@@ -23,7 +23,7 @@ from sqlalchemy.util import await_only
 from soldier_data.base.engine import create_engine
 from soldier_data.base.orm import embedding_dimensions
 from soldier_data.base.statements import extensions_schema, quoted
-from soldier_data.errors import StoreConnectionError
+from soldier_data.errors import ConfigurationError, StoreConnectionError
 from soldier_data.settings import Settings
 
 # Any number will do that nobody else takes: the first eight bytes of "soldier_data" as a bigint.
@@ -33,7 +33,7 @@ _LOCK_POLL_SECONDS = 0.05
 _LOCK_NOT_AVAILABLE = "55P03"
 _PATIENCE = timedelta(minutes=5)
 
-LIMIT_LOCK_WAITS = "SET lock_timeout = '100ms'"
+LIMIT_LOCK_WAITS = "SET lock_timeout = '50ms'"
 """Everybody who wants a table queues behind the DDL that waits for it, so the DDL gives way after this time."""
 
 _VECTORS = {
@@ -74,7 +74,16 @@ async def open_for_migration(settings: Settings, *, alone: bool = True) -> Async
     Args:
         settings: Which database and schema, and what DDL is made with meanwhile.
         alone: Wait until no other process migrates; what only reads need not.
+
+    Raises:
+        ConfigurationError: The settings are for PgBouncer, where the lock and what is set for the session would
+            be left to whoever gets the server's connection next.
     """
+    if settings.pgbouncer:
+        raise ConfigurationError(
+            "this takes a session of the database server itself: let SOLDIER_DATABASE_URL lead to the server instead "
+            "of PgBouncer, and leave SOLDIER_PGBOUNCER unset for it"
+        )
     # Building an index may take long, and rightly so.
     engine = create_engine(settings.model_copy(update={"command_timeout": timedelta(days=1)}))
     try:

@@ -19,8 +19,14 @@ _ROLE = text(
 )
 
 
-def grant_statements(role: str, schemas: Schemas) -> list[str]:
-    """The SQL that lets `role` use the tables: rows of all, and on the append-only ones reading and adding alone."""
+def grant_statements(role: str, schemas: Schemas, *, erasure: bool = False) -> list[str]:
+    """The SQL that lets `role` use the tables: rows of all, and on the append-only ones reading and adding alone.
+
+    Args:
+        role: The role.
+        schemas: Where the tables are.
+        erasure: Let it erase customers too, which takes the texts out of the append-only tables.
+    """
 
     def named(table: str) -> str:
         return f"{quoted(schemas.tables)}.{quoted(table)}"
@@ -37,10 +43,15 @@ def grant_statements(role: str, schemas: Schemas) -> list[str]:
         f"GRANT SELECT ON {versions} TO {name}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(others)} TO {name}",
         f"GRANT SELECT, INSERT ON {', '.join(append_only)} TO {name}",
+        *(
+            f"GRANT UPDATE ({', '.join(map(quoted, table.info['erasable']))}) ON {named(table.name)} TO {name}"
+            for table in tables
+            if erasure and table.info.get("append_only")
+        ),
     ]
 
 
-async def run_grants(settings: Settings, role: str) -> None:
+async def run_grants(settings: Settings, role: str, *, erasure: bool = False) -> None:
     """Run `grant_statements` for `role` and the schema of the settings, in one transaction.
 
     Raises:
@@ -53,7 +64,7 @@ async def run_grants(settings: Settings, role: str) -> None:
     try:
         async with open_for_migration(settings) as connection:
             await _check_role(connection, role, settings.database_schema, doing)
-            for statement in grant_statements(role, Schemas.of(settings)):
+            for statement in grant_statements(role, Schemas.of(settings), erasure=erasure):
                 await connection.execute(text(statement))
             await connection.commit()
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.

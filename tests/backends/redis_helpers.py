@@ -59,7 +59,9 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
-    for task in tasks:
+    # Those that were accepted just now have to begin before they can be cancelled.
+    await asyncio.sleep(0)
+    for task in list(tasks):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await server.wait_closed()
@@ -69,21 +71,22 @@ class FaultyRedisProxy:
     """Passes bytes between clients and Redis, until told otherwise.
 
     Attributes:
-        answered: How many answers the server has given, each small enough to arrive in one piece.
-        lost: How many of them were lost.
+        lost: How many answers were lost.
         stall_after: The bytes of an answer that are passed on before everything stops; None passes all.
     """
 
     def __init__(self, redis_url: str) -> None:
         self._target = urlsplit(redis_url)
-        self._lose_at: int | None = None
-        self.answered = 0
+        self._answers_until_lost: int | None = None
         self.lost = 0
         self.stall_after: int | None = None
 
-    def lose_reply(self, place: int = 0) -> None:
-        """Cut the connection instead of passing an answer on, after `place` others have arrived."""
-        self._lose_at = self.answered + place
+    def lose_reply(self, place: int | None = 0) -> None:
+        """Cut the connection instead of passing an answer on, after `place` others; None passes all.
+
+        Several answers may arrive together, or one in pieces: each arrival counts.
+        """
+        self._answers_until_lost = place
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
@@ -104,10 +107,12 @@ class FaultyRedisProxy:
         forwarding = asyncio.create_task(forward())
         try:
             while data := await answers.read(65536):
-                self.answered += 1
-                if self.answered - 1 == self._lose_at:
-                    self.lost += 1
-                    return
+                if self._answers_until_lost is not None:
+                    self._answers_until_lost -= 1
+                    if self._answers_until_lost < 0:
+                        self._answers_until_lost = None
+                        self.lost += 1
+                        return
                 if self.stall_after is not None:
                     writer.write(data[: self.stall_after])
                     await asyncio.Event().wait()

@@ -208,6 +208,8 @@ async def _listening(
         yield
     finally:
         server.close()
+        # Those that were accepted just now have to begin before they can be cancelled.
+        await asyncio.sleep(0)
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from sqlalchemy import make_url
 from typer.testing import CliRunner, Result
 
 from soldier_data import migrations
 from soldier_data.cli.app import app
 from soldier_data.cli.doctor import examine
 from soldier_data.migrations.document import schema_page
-from tests.backends.connections import CANARY, administrator
+from tests.backends.connections import CANARY, administrator, bound_role
 from tests.conftest import DIMENSIONS, settings_for
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +105,17 @@ async def test_the_doctor_says_what_to_do(empty_database_url: str, redis_url: st
     assert findings["policies"].detail.startswith("missing on agents: ")
     assert findings["dimensions"].detail.startswith(f"{DIMENSIONS}: SOLDIER_EMBEDDING_DIMENSIONS is 5")
     assert findings["schema"].ok
+
+
+async def test_the_doctor_sees_that_the_role_lacks_privileges(database_url: str) -> None:
+    async with bound_role(database_url) as url, administrator(database_url) as owner:
+        role = make_url(url).username
+        settings = settings_for(url, row_level_security=True, session_backend="inmemory")
+        assert {item.name: item.ok for item in await examine(settings)}["role"] is True
+        await owner.execute(f"REVOKE INSERT ON steps FROM {role}")
+        findings = {item.name: item for item in await examine(settings)}
+        assert findings["role"].ok is False
+        assert findings["role"].detail.startswith("may not use steps: ")
 
 
 async def test_servers_that_do_not_answer_are_lines_of_the_report() -> None:

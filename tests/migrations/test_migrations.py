@@ -158,6 +158,10 @@ async def test_a_role_that_may_not_migrate_is_told_so(empty_database_url: str) -
         url = other.render_as_string(hide_password=False)
         with pytest.raises(ConfigurationError, match="CREATE EXTENSION"):
             await upgrade(settings_for(url))
+        for extension in ("vector", "pg_trgm"):
+            await fetch(empty_database_url, f"CREATE EXTENSION {extension}")
+        with pytest.raises(ConfigurationError, match="CREATE on the schema"):
+            await upgrade(settings_for(url))
     finally:
         await fetch(empty_database_url, f"DROP ROLE {role}")
 

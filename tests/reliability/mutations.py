@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from soldier_data.audit import TurnRecord
 from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.subjects import DataSubject
 from soldier_data.profiles import Channel
 from soldier_data.sessions import PendingMigration
 from tests.conftest import DIMENSIONS
@@ -39,7 +40,17 @@ from tests.tenants.case import Case, Domain, public_methods
 MODEL = "another model"
 VECTOR = [1.0] * DIMENSIONS
 
-_READS = ("get_", "list_", "count_", "find_", "search", "vector_search_", "text_search_", "hybrid_search_")
+_READS = (
+    "get_",
+    "list_",
+    "count_",
+    "find_",
+    "export_",
+    "search",
+    "vector_search_",
+    "text_search_",
+    "hybrid_search_",
+)
 _OTHER_READS = {"get", "traverse_from_entities", "health_check"}
 
 
@@ -53,6 +64,11 @@ async def revision(save: Callable[..., Awaitable[object]], entity: Any, **option
     """The entity's revision once it is saved."""
     await save(entity, **options)
     return entity.revision
+
+
+async def erased(store: Any, subject: DataSubject) -> int:
+    """How many records went."""
+    return sum(len(ids) for ids in (await store.erase_subject(subject)).values())
 
 
 async def added(add: Callable[..., Awaitable[object]], entity: Any) -> object:
@@ -160,6 +176,8 @@ MEMORY: list[Case[Any, Any]] = [
         1,
     ),
     Case("purge_deleted", lambda store, _, id_: store.purge_deleted(id_, timedelta(0)), 1),
+    # Three episodes, two entities and the relationship between them.
+    Case("erase_subject", lambda store, own, id_: erased(store, memory.subject(own, id_)), 6),
 ]
 
 
@@ -181,6 +199,7 @@ AUDIT: list[Case[Any, Any]] = [
         lambda store, own, id_: store.save_events(_records(own.event, AuditEventFactory, id_)),
         3,
     ),
+    Case("erase_subject", lambda store, own, id_: erased(store, audit.subject(own, id_)), 3),
 ]
 
 
@@ -219,6 +238,7 @@ PROFILES: list[Case[Any, Any]] = [
         True,
     ),
     Case("purge_deleted", lambda store, _, id_: store.purge_deleted(id_, timedelta(0)), 1),
+    Case("erase_subject", lambda store, own, id_: erased(store, profiles.subject(own, id_)), 1),
 ]
 
 
@@ -241,6 +261,7 @@ RUNS: list[Case[Any, Any]] = [
     ),
     Case("delete_step", lambda store, own, id_: store.delete_step(id_, own.step.id), True),
     Case("delete_run", lambda store, own, id_: store.delete_run(id_, own.run.id), True),
+    Case("erase_subject", lambda store, own, id_: erased(store, runs.subject(own, id_)), 5),
 ]
 
 VECTORS: list[Case[Any, Any]] = [
@@ -255,6 +276,7 @@ VECTORS: list[Case[Any, Any]] = [
         3,
     ),
     Case("delete_by_source", lambda store, own, id_: store.delete_by_source(id_, own.source_id), 1),
+    Case("erase_subject", lambda store, own, id_: erased(store, vectors.subject(own, id_)), 1),
 ]
 
 PENDING = PendingMigration(target_version=2, anchor_content_hash="abc", migration_plan_id=uuid4())
@@ -274,6 +296,7 @@ SESSIONS: list[Case[Any, Any]] = [
         lambda store, own, id_: store.mark_pending_migration(id_, [own.session_id], PENDING),
         1,
     ),
+    Case("delete_many", lambda store, own, id_: store.delete_many(id_, [own.session_id]), 1),
 ]
 
 MUTATIONS: tuple[Domain[Any, Any], ...] = (

@@ -34,10 +34,11 @@ WRITERS = 16
 
 
 @pytest.fixture(scope="module")
-def crashing() -> Iterator[EmbeddedServers]:
-    """Servers of the test's own. What PostgreSQL has committed is on the disk."""
+def crashing(count: Counts) -> Iterator[EmbeddedServers]:
+    """Servers of the test's own; in a soak, what PostgreSQL has committed is on the disk."""
+    on_disk = {"fsync": "on", "full_page_writes": "on"} if count.soak else {}
     try:
-        servers = EmbeddedServers.start(postgres_settings={"fsync": "on", "full_page_writes": "on"})
+        servers = EmbeddedServers.start(postgres_settings=on_disk)
     except ConfigurationError as error:
         pytest.skip(f"no servers of the test's own, which it kills: {error}")
     with servers:

@@ -1,0 +1,423 @@
+"""Migrations as operators run them: many at once, beside live traffic, killed, undone and done again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from soldier_data import migrations
+from soldier_data.data_layer import DataLayer
+from soldier_data.errors import StoreError
+from soldier_data.schema import metadata
+from tests.backends.connections import administrator
+from tests.conftest import DIMENSIONS, settings_for
+from tests.migrations.tools import (
+    CHECKOUT,
+    alembic,
+    alembic_here,
+    copy_checkout,
+    dump_schema,
+    environment,
+    fetch,
+    revision,
+    schema,
+)
+from tests.reliability.conftest import Counts, Found
+from tests.tenants.stores import DOMAINS
+
+_SIZE = str(DIMENSIONS)
+_STORES = {
+    "ConfigStore": "config",
+    "MemoryStore": "memory",
+    "AuditStore": "audit",
+    "ProfileStore": "profiles",
+    "RunStore": "runs",
+    "VectorStore": "vectors",
+}
+
+_MIGRATING = """
+SELECT pid AS it FROM pg_locks JOIN pg_database d ON d.oid = database
+WHERE locktype = 'advisory' AND granted AND datname = current_database()
+"""
+
+# Upgrades the database, and kills itself before the given statement.
+_KILLED_BEFORE = """
+import asyncio, os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from soldier_data.migrations import upgrade
+from soldier_data.settings import Settings
+
+left = int(sys.argv[1])
+
+@event.listens_for(Engine, "before_cursor_execute")
+def kill(*_):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(upgrade(Settings()))
+"""
+
+# A migration that builds an index beside live traffic.
+_MIGRATION = """
+from soldier_data.migrations import create_index_concurrently
+from alembic import op
+
+revision = "killed"
+down_revision = "{head}"
+
+def upgrade():
+    create_index_concurrently("ix_agents_killed", "agents", ["tenant_id", "updated_at"])
+
+def downgrade():
+    op.drop_index("ix_agents_killed", table_name="agents", if_exists=True)
+"""
+
+
+async def test_eight_processes_upgrade_one_empty_database(
+    empty_database_url: str, count: Counts, report: Found
+) -> None:
+    rounds, finished = count(1, 5), 0
+    for _ in range(rounds):
+        await asyncio.gather(
+            *(
+                alembic(empty_database_url, "upgrade head", SOLDIER_EMBEDDING_DIMENSIONS=_SIZE)
+                for _ in range(8)
+            )
+        )
+        finished += 8
+        assert await revision(empty_database_url) == [migrations.head_revision()]
+        await fetch(empty_database_url, "DROP SCHEMA public CASCADE")
+        await fetch(empty_database_url, "CREATE SCHEMA public")
+    report(
+        f"8 processes upgrading one empty database at once, {rounds} times",
+        bar="40 of 40 succeed, one head",
+        found=f"{finished} of {rounds * 8} succeeded, one head",
+    )
+
+
+async def test_an_empty_database_comes_to_head_quickly(
+    empty_database_url: str, count: Counts, report: Found
+) -> None:
+    settings = settings_for(empty_database_url, embedding_dimensions=1536)
+    seconds = []
+    for _ in range(count(1, 10)):
+        began = monotonic()
+        await migrations.upgrade(settings)
+        seconds.append(monotonic() - began)
+        assert await revision(empty_database_url) == [migrations.head_revision()]
+        await migrations.downgrade(settings, "base")
+    if count.soak:
+        assert max(seconds) <= 3
+    report(
+        f"migrations on an empty database, {len(seconds)} times",
+        bar="<= 3 s",
+        found=f"{min(seconds):.2f} to {max(seconds):.2f} s",
+    )
+
+
+async def test_readers_never_wait_long_behind_an_upgrade(
+    data: DataLayer, database_url: str, tenant_id: UUID, count: Counts, report: Found
+) -> None:
+    """Every table has to be altered, and the last one of the first tables' migration is held."""
+    await _fill(data, tenant_id)
+    for table in metadata.tables:
+        await fetch(database_url, f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
+    await alembic_here(database_url, "stamp", "base")
+    stop = asyncio.Event()
+    waits: list[float] = []
+
+    async def read_all_the_time() -> None:
+        async with administrator(database_url) as reader:
+            # PostgreSQL itself refuses a read that waits for longer: shorter than the table is held, and so long
+            # that a busy machine does not matter.
+            await reader.execute("SET lock_timeout = '2s'")
+            while not stop.is_set():
+                for table in metadata.tables:
+                    began = monotonic()
+                    await reader.fetch(f"SELECT tenant_id FROM {table} LIMIT 1")  # noqa: S608 - our tables.
+                    waits.append(monotonic() - began)
+                await asyncio.sleep(0.002)
+
+    async with administrator(database_url) as holder:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.fetch("SELECT tenant_id FROM variables LIMIT 1")
+        readers = [asyncio.create_task(read_all_the_time()) for _ in range(2)]
+        await asyncio.sleep(count(2, 20) / 10)
+        quiet = max(waits)
+        waits.clear()
+        # In a process of its own, so that the readers wait for nothing but the database.
+        upgrading = asyncio.create_task(
+            alembic(database_url, "upgrade head", SOLDIER_EMBEDDING_DIMENSIONS=_SIZE)
+        )
+        await _until(database_url, _MIGRATING)
+        await asyncio.sleep(count(25, 40) / 10)
+        assert not upgrading.done()
+        await transaction.rollback()
+        await upgrading
+        stop.set()
+        await asyncio.gather(*readers)
+    assert await revision(database_url) == [migrations.head_revision()]
+    assert await migrations.check(settings_for(database_url)) is None
+    if count.soak:
+        assert max(waits) < 0.25
+    report(
+        "upgrade while a 4 s transaction holds the table",
+        bar="other readers wait < 250 ms",
+        found=f"worst of {len(waits):,} reads {max(waits) * 1000:.0f} ms (before the upgrade {quiet * 1000:.0f} ms)",
+    )
+
+
+async def test_running_everything_again_on_a_full_database_is_not_noticed(
+    data: DataLayer, database_url: str, tenant_id: UUID, count: Counts, report: Found
+) -> None:
+    await _fill(data, tenant_id)
+    rows, first = await _rows(database_url), await schema(database_url)
+    stop = asyncio.Event()
+    waits: list[float] = []
+
+    async def write_all_the_time() -> None:
+        async with administrator(database_url) as writer:
+            while not stop.is_set():
+                for table in metadata.tables:
+                    began = monotonic()
+                    await writer.execute(f"UPDATE {table} SET tenant_id = tenant_id WHERE false")  # noqa: S608 - ours.
+                    waits.append(monotonic() - began)
+
+    writers = [asyncio.create_task(write_all_the_time()) for _ in range(2)]
+    await asyncio.sleep(count(2, 20) / 10)
+    quiet = max(waits)
+    waits.clear()
+    times = count(1, 20)
+    again = ["stamp base", "upgrade head"] * times
+    await alembic(database_url, *again, SOLDIER_EMBEDDING_DIMENSIONS=_SIZE)
+    stop.set()
+    await asyncio.gather(*writers)
+    assert await _rows(database_url) == rows
+    assert await schema(database_url) == first
+    if count.soak:
+        assert max(waits) < 0.25
+    report(
+        f"stamp base and upgrade to head on a full database under load, {times} times",
+        bar="nothing changed, nothing lost; others wait < 250 ms",
+        found=f"worst of {len(waits):,} writes {max(waits) * 1000:.0f} ms (before it {quiet * 1000:.0f} ms)",
+    )
+
+
+async def test_down_step_by_step_and_up_again_keeps_rows_and_comes_to_the_same_schema(
+    data: DataLayer, database_url: str, tenant_id: UUID, report: Found
+) -> None:
+    await _fill(data, tenant_id)
+    schemas = {migrations.head_revision(): await dump_schema(database_url)}
+    rows = await _rows(database_url)
+    compared = 0
+    for step in reversed(migrations.history()[:-1]):
+        await migrations.downgrade(data.settings, "-1")
+        assert await revision(database_url) == [step.id]
+        schemas[step.id] = await dump_schema(database_url)
+        left = await _rows(database_url)
+        compared += sum(_same(left[table], rows[table]) for table in left)
+    for step in migrations.history()[1:]:
+        await migrations.upgrade(data.settings, "+1")
+        assert await dump_schema(database_url) == schemas[step.id]
+    await migrations.downgrade(data.settings, "base")
+    await migrations.upgrade(data.settings)
+    assert await dump_schema(database_url) == schemas[migrations.head_revision()]
+    report(
+        "upgrade -> downgrade -> upgrade over real rows",
+        bar="rows of untouched tables intact; schema identical",
+        found=f"{len(rows)} tables filled, {compared} rows compared on the way down; pg_dump identical after each step",
+    )
+
+
+@pytest.mark.parametrize("way", ["upgrade", "downgrade"])
+async def test_migrating_can_be_done_again_whatever_statement_its_connection_was_killed_at(
+    empty_database_url: str, database_url: str, count: Counts, report: Found, way: str
+) -> None:
+    settings = settings_for(empty_database_url)
+    left = 0
+
+    def kill(connection: object, cursor: Any, *_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    async def migrate() -> None:
+        if way == "upgrade":
+            await migrations.upgrade(settings)
+        else:
+            await migrations.downgrade(settings, "base")
+
+    async def killed(position: int) -> bool:
+        nonlocal left
+        left = position
+        try:
+            await migrate()
+        except StoreError:
+            return left <= 0
+        return False
+
+    if way == "downgrade":
+        await migrations.upgrade(settings)
+    event.listen(Engine, "before_cursor_execute", kill)
+    try:
+        kills = await _kill_everywhere(
+            empty_database_url, killed, None if count.soak else (3, 8, 15, 20, 25, 30)
+        )
+    finally:
+        event.remove(Engine, "before_cursor_execute", kill)
+    assert kills >= 6
+    await migrate()
+    reached = await revision(empty_database_url)
+    assert reached == ([migrations.head_revision()] if way == "upgrade" else [])
+    await migrations.upgrade(settings)
+    assert await schema(empty_database_url) == await schema(database_url)
+    report(
+        f"{way} whose connection is killed before a statement, then run again",
+        bar="runs to the end after every statement; schema identical",
+        found=f"{kills} kills, schema identical",
+    )
+
+
+async def test_an_upgrade_can_be_run_again_whatever_statement_its_process_was_killed_at(
+    empty_database_url: str, database_url: str, count: Counts, report: Found
+) -> None:
+    async def killed(position: int) -> bool:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _KILLED_BEFORE, str(position)),
+            cwd=CHECKOUT,
+            env=environment(CHECKOUT, DATABASE_URL=empty_database_url, SOLDIER_EMBEDDING_DIMENSIONS=_SIZE),
+        )
+        code = await process.wait()
+        assert code in {0, -signal.SIGKILL}
+        return code != 0
+
+    kills = await _kill_everywhere(empty_database_url, killed, None if count.soak else (9, 40, 60))
+    assert kills >= 3
+    await migrations.upgrade(settings_for(empty_database_url))
+    assert await schema(empty_database_url) == await schema(database_url)
+    report(
+        "an upgrade whose process is killed (SIGKILL) before a statement, then run again",
+        bar="runs to the end; schema identical",
+        found=f"{kills} kills, schema identical",
+    )
+
+
+@pytest.mark.parametrize("backend_dies", [True, False], ids=["with its backend", "alone"])
+async def test_an_index_whose_building_process_was_killed_is_built_by_the_next_upgrade(
+    database_url: str, tmp_path: Path, report: Found, backend_dies: bool
+) -> None:
+    checkout = copy_checkout(tmp_path)
+    migration = _MIGRATION.format(head=migrations.head_revision())
+    (checkout / "alembic" / "versions" / "killed.py").write_text(migration)
+
+    async def upgrading() -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "alembic", "upgrade", "head"),
+            cwd=checkout,
+            env=environment(checkout, DATABASE_URL=database_url, SOLDIER_EMBEDDING_DIMENSIONS=_SIZE),
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    valid = "SELECT indisvalid AS it FROM pg_index WHERE indexrelid = 'ix_agents_killed'::regclass"
+    async with administrator(database_url) as writer:
+        transaction = writer.transaction()
+        await transaction.start()
+        # The build waits for it.
+        await writer.execute("LOCK TABLE agents IN ROW EXCLUSIVE MODE")
+        first = await upgrading()
+        building = "SELECT pid AS it FROM pg_stat_progress_create_index WHERE datname = current_database()"
+        builder = await _until(database_url, building)
+        first.kill()
+        await first.wait()
+        if backend_dies:
+            await fetch(database_url, f"SELECT pg_terminate_backend({builder})")
+            assert await _until(database_url, f"{valid} AND NOT indisvalid") is False
+        # It waits for the lock that a backend which goes on still holds.
+        second = await upgrading()
+        await transaction.rollback()
+        _, said = await second.communicate()
+        assert second.returncode == 0, said.decode()
+    assert [row["it"] for row in await fetch(database_url, valid)] == [True]
+    await alembic(database_url, "downgrade -1", folder=checkout, SOLDIER_EMBEDDING_DIMENSIONS=_SIZE)
+    report(
+        "a process killed while it builds an index concurrently"
+        + (", and its backend terminated: an invalid index is left" if backend_dies else ""),
+        bar="the next upgrade leaves a valid index",
+        found="valid",
+    )
+
+
+async def _kill_everywhere(
+    url: str, killed: Callable[[int], Awaitable[bool]], sample: Sequence[int] | None
+) -> int:
+    """Migrate again and again, killed each time, and without a sample not the last time.
+
+    Args:
+        url: The database.
+        killed: Migrates, and is killed before the n-th statement; whether it was.
+        sample: The statements, one after another; None is every statement of every migration.
+
+    Returns:
+        How often it was killed.
+    """
+    kills, position, reached = 0, 1, None
+    for position in sample or ():
+        kills += await killed(position)
+    while sample is None and await killed(position):
+        kills += 1
+        now = (await migrations.current(settings_for(url))).revision
+        # What is done is not done again, so the next migration begins with the first statements.
+        position, reached = position + 1 if now == reached else 1, now
+    return kills
+
+
+async def _fill(data: DataLayer, tenant_id: UUID) -> None:
+    """Something of every kind in every table."""
+    for domain in DOMAINS:
+        if name := _STORES.get(domain.contract.__name__):
+            await domain.seed(getattr(data, name), tenant_id)
+
+
+async def _rows(url: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every table that there is."""
+    tables = await fetch(
+        url,
+        "SELECT c.relname FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace "
+        "AND relname <> 'alembic_version' ORDER BY 1",
+    )
+    found = {}
+    for (table,) in tables:
+        rows = await fetch(url, f"SELECT to_jsonb(row)::text AS it FROM {table} AS row ORDER BY row::text")  # noqa: S608
+        found[table] = [json.loads(row["it"]) for row in rows]
+        assert found[table], f"nothing was stored in {table}"
+    return found
+
+
+def _same(left: list[dict[str, Any]], before: list[dict[str, Any]]) -> int:
+    """See that rows are what they were, but for columns that an undone migration added; how many they are."""
+    assert [{name: row[name] for name in left[0]} for row in before] == left
+    return len(left)
+
+
+async def _until(url: str, sql: str) -> Any:
+    """The first value that a query gives, waiting until it gives one."""
+    async with asyncio.timeout(30):
+        while not (rows := await fetch(url, sql)):  # noqa: ASYNC110 - another process makes it so.
+            await asyncio.sleep(0.02)
+    return rows[0]["it"]
