@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from soldier_data.memory import Episode as Episode
     from soldier_data.memory import MemoryStore as MemoryStore
     from soldier_data.memory import Relationship as Relationship
+    from soldier_data.privacy import CustomerExport as CustomerExport
+    from soldier_data.privacy import ErasureReport as ErasureReport
     from soldier_data.profiles import CustomerProfile as CustomerProfile
     from soldier_data.profiles import ProfileField as ProfileField
     from soldier_data.profiles import ProfileStore as ProfileStore
@@ -79,6 +81,7 @@ _HOMES = {
         "ValidationError",
     ),
     "soldier_data.memory": ("Entity", "Episode", "MemoryStore", "Relationship"),
+    "soldier_data.privacy": ("CustomerExport", "ErasureReport"),
     "soldier_data.profiles": ("CustomerProfile", "ProfileField", "ProfileStore"),
     "soldier_data.runs": ("Artifact", "LLMCall", "Run", "RunStatus", "RunStore", "Step"),
     "soldier_data.sessions": ("Channel", "Session", "SessionStatus", "SessionStore", "StepVisit"),

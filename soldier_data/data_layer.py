@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -25,6 +25,7 @@ from soldier_data.memory.inmemory import InMemoryMemoryStore
 from soldier_data.memory.postgres import PostgresMemoryStore
 from soldier_data.memory.store import MemoryStore
 from soldier_data.migrations import SCHEMA_VERSION, head_revision, upgrade
+from soldier_data.privacy import CustomerExport, CustomerRights, ErasureReport
 from soldier_data.profiles.inmemory import InMemoryProfileStore
 from soldier_data.profiles.postgres import PostgresProfileStore
 from soldier_data.profiles.store import ProfileStore
@@ -231,10 +232,50 @@ class DataLayer:
         await unit.run_callbacks()
         return result
 
+    async def export_customer(
+        self, tenant_id: UUID, profile_id: UUID, *, session_ids: Iterable[UUID] = ()
+    ) -> CustomerExport:
+        """Everything that the stores hold about a customer, ready to be written as JSON.
+
+        It is what `erase_customer` would erase; which records these are, the docstring of each store says. It is
+        read store by store, while others may write. Empty if nothing is held.
+
+        Args:
+            tenant_id: The tenant.
+            profile_id: The customer's profile. Profiles that were merged with it count as the same customer.
+            session_ids: Further conversations of theirs. Those that are still stored, and those that their profile
+                or their episodes name, are found without; turn records of other conversations, which ended
+                longer ago than sessions are kept, name nobody.
+        """
+        return await self._rights().export(tenant_id, profile_id, session_ids)
+
+    async def erase_customer(
+        self, tenant_id: UUID, profile_id: UUID, *, session_ids: Iterable[UUID] = ()
+    ) -> ErasureReport:
+        """Remove a customer for good from every store: what `export_customer` shows.
+
+        Audit records stay, without any text. Audit events of type "customer_erasure_begun" and "customer_erased"
+        tell of it by ids and counts. Afterwards nothing is held, and a repeated call finds nothing to do; after a
+        failure or a crash, a repeated call does what is left. End the customer's conversations first: what is
+        saved meanwhile comes back.
+
+        Args:
+            tenant_id: The tenant.
+            profile_id: As for `export_customer`.
+            session_ids: As for `export_customer`.
+
+        Raises:
+            ConfigurationError: The database role may not change audit records; the message says what to do.
+        """
+        return await self._rights().erase(tenant_id, profile_id, session_ids)
+
     async def health(self) -> HealthReport:
         """Look at the database, its schema and Redis, without trying again; each answer within its time-out."""
         database, redis = await asyncio.gather(self._database_health(), _timed(self._redis_health))
         return HealthReport(database=database[0], schema_at_head=database[1], redis=redis)
+
+    def _rights(self) -> CustomerRights:
+        return CustomerRights(self._stores, self.sessions, self.run_in_transaction)
 
     def _chosen(
         self, backend: DatabaseBackend, on_postgres: Callable[[Database], S], in_memory: Callable[[], S]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
-from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
+from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.values import check_moment, check_storable
 from soldier_data.errors import ConflictError, ValidationError
@@ -23,17 +23,6 @@ def check_record(record: TurnRecord | AuditEvent) -> None:
         ValidationError: Names the field.
     """
     check_storable(record)
-    if isinstance(record, TurnRecord):
-        # A frozen record's lists can still be changed, without validation.
-        _check_items(record.matched_rule_ids, UUID, "matched_rule_ids")
-        _check_items(record.tool_calls, ToolCall, "tool_calls")
-
-
-def _check_items(items: list[Any], kind: type, field: str) -> None:
-    if not all(isinstance(item, kind) for item in items):
-        raise ValidationError(
-            f"{field} holds something that is no {kind.__name__}: make the record anew", field=field
-        )
 
 
 def check_list(records: Sequence[R]) -> dict[UUID, R]:

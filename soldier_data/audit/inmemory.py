@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,11 +10,15 @@ from uuid import UUID
 from soldier_data.audit.checks import R, check_list, check_period, check_record, record_id, require_same
 from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.audit.store import AuditStore
+from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.paging import Cursor, check_page
+from soldier_data.base.subjects import DataSubject, json_text
 from soldier_data.base.values import check_text
 
 
+@checks_arguments
 class InMemoryAuditStore(AuditStore, InMemoryStore):
     """`AuditStore` without a database."""
 
@@ -91,6 +95,36 @@ class InMemoryAuditStore(AuditStore, InMemoryStore):
         ]
         found.sort(key=AuditEvent.position)
         return [event.model_copy(deep=True) for event in found[:limit]]
+
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        turns = [
+            turn
+            for turn in self._turns.of_tenant(subject.tenant_id)
+            if turn.session_id in subject.session_ids
+        ]
+        turn_ids = {turn.turn_id for turn in turns}
+        events = [
+            event
+            for event in self._events.of_tenant(subject.tenant_id)
+            if event.event_type not in ERASURE_EVENTS
+            and (
+                event.session_id in subject.session_ids
+                or event.turn_id in turn_ids
+                or subject.is_mentioned_in(json_text(event, "event_data"))
+            )
+        ]
+        return {
+            "turn_records": [turn.model_copy(deep=True) for turn in sorted(turns, key=record_id)],
+            "audit_events": [event.model_copy(deep=True) for event in sorted(events, key=record_id)],
+        }
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        changed = without_texts(await self.export_subject(subject))
+        for turn in changed["turn_records"]:
+            self._turns.put((turn.tenant_id, turn.turn_id), turn)
+        for event in changed["audit_events"]:
+            self._events.put((event.tenant_id, event.id), event)
+        return {table: [record_id(record) for record in records] for table, records in changed.items()}
 
 
 def _append(table: MemoryTable[R], record: R) -> UUID:

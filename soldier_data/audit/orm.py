@@ -12,8 +12,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from soldier_data.base.orm import Base, TenantKey
 
-APPEND_ONLY = {"append_only": True}
-"""Marks (as `Table.info`) the tables on which the application's role gets SELECT and INSERT alone."""
+
+def _append_only(*erasable: str) -> dict[str, Any]:
+    """Marks (as `Table.info`) the tables on which the application's role gets SELECT and INSERT alone.
+
+    Args:
+        erasable: The columns that hold what people said, which a role that erases customers may change.
+    """
+    return {"append_only": True, "erasable": erasable}
 
 
 class TurnRecordRow(TenantKey, Base):
@@ -23,7 +29,7 @@ class TurnRecordRow(TenantKey, Base):
     __table_args__ = (
         Index("ix_turn_records_session", "tenant_id", "session_id", "timestamp", "turn_number", "id"),
         Index("ix_turn_records_page", "tenant_id", "timestamp", "id"),
-        {"info": APPEND_ONLY},
+        {"info": _append_only("user_message", "agent_response", "tool_calls")},
     )
 
     agent_id: Mapped[UUID]
@@ -46,7 +52,7 @@ class AuditEventRow(TenantKey, Base):
     __tablename__ = "audit_events"
     __table_args__ = (
         Index("ix_audit_events_session", "tenant_id", "session_id", "timestamp", "id"),
-        {"info": APPEND_ONLY},
+        {"info": _append_only("event_data")},
     )
 
     event_type: Mapped[str]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
 from soldier_data.audit import statements as sql
+from soldier_data.audit import subject_statements
 from soldier_data.audit.checks import R, check_list, check_period, check_record, record_id, require_same
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
 from soldier_data.audit.store import AuditStore
+from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.database import Executor
 from soldier_data.base.paging import Cursor, check_page
+from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_text
 
@@ -23,6 +28,7 @@ _TOOL_CALLS = TypeAdapter(list[ToolCall])
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
+@checks_arguments
 class PostgresAuditStore(AuditStore):
     """`AuditStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
@@ -89,6 +95,22 @@ class PostgresAuditStore(AuditStore):
         values = {"tenant_id": tenant_id, "session_id": session_id, "event_type": event_type, "limit": limit}
         return [_event(row) for row in await self._db.fetch_all(statement, values)]
 
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        return await _of_subject(self._db, subject)
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        gone = ErasedIds()
+
+        async def work(transaction: Transaction) -> None:
+            changed = without_texts(await _of_subject(transaction, subject))
+            for table, statement in subject_statements.erase.items():
+                if changed[table]:
+                    await transaction.fetch_many(statement, [_values(record) for record in changed[table]])
+                gone.add({table: [record_id(record) for record in changed[table]]})
+
+        await self._db.atomically(work, "erasing the texts of audit records")
+        return gone.by_table()
+
     async def _append(
         self, statements: sql.RecordStatements, record: R, record_of: Callable[[Row], R]
     ) -> UUID:
@@ -122,6 +144,14 @@ class PostgresAuditStore(AuditStore):
 
         await self._db.atomically(work, statements.insert.doing)
         return len(listed)
+
+
+async def _of_subject(db: Executor, subject: DataSubject) -> dict[str, list[Any]]:
+    values = subject.parameters()
+    turns = [_turn(row) for row in await db.fetch_all(subject_statements.read_turns, values)]
+    values |= {"turn_ids": [turn.turn_id for turn in turns], "erasure_events": list(ERASURE_EVENTS)}
+    events = [_event(row) for row in await db.fetch_all(subject_statements.read_events, values)]
+    return {"turn_records": turns, "audit_events": events}
 
 
 def _values(record: TurnRecord | AuditEvent) -> Values:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
 from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.base.paging import Cursor
+from soldier_data.base.subjects import SubjectStore
 
 
-class AuditStore(ABC):
-    """Turn records and audit events. They are added and read, never changed and never deleted.
+class AuditStore(SubjectStore):
+    """Turn records and audit events. They are added and read, never changed and never deleted, with one exception.
+
+    Of a person (`SubjectStore`) are the turns of their sessions; the events of those sessions and turns, and those
+    that mention the person in event_data, but for the events that erasures leave of themselves. An erasure leaves
+    these records and takes their texts: messages become "[erased]", what tools were given and answered goes, and
+    the data of an event become {"erased": true}. It returns the ids of the records that it changed. In PostgreSQL
+    this takes a privilege that `soldier-data db grants --erasure` gives.
 
     Saving the same record again is a no-op, so that a save can be repeated whenever its outcome is not known.
     Records are the same if all their fields are: timestamps as moments, JSON documents as JSON, in which the
@@ -22,9 +29,9 @@ class AuditStore(ABC):
 
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: A text holds NUL or half of a surrogate pair, a JSON value is no JSON, a list holds
-            something of a wrong type, a number does not fit 64 bits, a datetime has no time zone or lies at the
-            very end of the calendar; a limit or offset is negative. Names the field.
+        ValidationError: An argument, or something in a list, is of a wrong type; a text holds NUL or half of a
+            surrogate pair, a JSON value is no JSON, a number does not fit 64 bits, a datetime has no time zone or
+            lies at the very end of the calendar; a limit or offset is negative. Names the field.
 
     Raises (every save):
         ConflictError: A different record is stored under the id. Nothing was saved.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from soldier_data.base.arguments import check_fields
+from soldier_data.base.values import check_integer
 from soldier_data.errors import ValidationError
 
 SHORTEST, LONGEST = 1e-15, 1e15
@@ -32,6 +34,9 @@ class TextToEmbed:
     text: str = field(repr=False)
     revision: int = 0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def position(self) -> tuple[str, UUID, UUID]:
         """Where it stands in the list of all."""
         return self.kind, self.tenant_id, self.id
@@ -50,6 +55,8 @@ def check_embedding(embedding: Sequence[float], dimensions: int, field: str) -> 
         ValidationError: It has another length than `dimensions`, holds NaN or infinity, or is the zero vector
             (whose cosine with anything is undefined) or so short or long that float32 cannot tell it from that.
     """
+    if not isinstance(embedding, Sized):
+        raise ValidationError(f"{field} is no list: pass a list of floats", field=field)
     if len(embedding) != dimensions:
         raise ValidationError(
             f"{field} has {len(embedding)} numbers where {dimensions} are stored: use a model of that size, "
@@ -79,7 +86,14 @@ def check_embeddings(
     Raises:
         ValidationError: An embedding cannot be stored, or a text is of a kind that this store does not keep.
     """
-    for number, (text, embedding) in enumerate(embeddings):
+    for number, pair in enumerate(embeddings):
+        # What the type checker knows of a pair, its caller may not.
+        if [type(part) is TextToEmbed for part in pair] != [True, False]:
+            raise ValidationError(
+                f"embeddings[{number}] is no pair of a TextToEmbed and its embedding", field="embeddings"
+            )
+        text, embedding = pair
+        check_integer(text.revision, "revision", least=0)
         if text.kind not in kinds:
             raise ValidationError(
                 f"embeddings[{number}] belongs to no {' or '.join(kinds)}: give it to the store that listed it",
@@ -93,7 +107,7 @@ def _norm(embedding: Sequence[float], field: str) -> float:
         return math.hypot(*embedding)
     except OverflowError:
         return math.inf
-    except TypeError:
+    except (TypeError, ValueError):
         message = f"{field} holds something that is no number: pass a list of floats"
     raise ValidationError(message, field=field)
 

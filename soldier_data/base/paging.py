@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from soldier_data.base.arguments import check_fields
 from soldier_data.errors import ValidationError
 
 
@@ -29,6 +30,9 @@ class Cursor:
 
     at: datetime
     id: UUID
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @classmethod
     def after(cls, entity: Listed) -> Cursor:

@@ -22,8 +22,14 @@ from sqlalchemy import (
     Dialect,
     FromClause,
     Table,
+    Text,
+    any_,
     bindparam,
+    cast,
+    func,
+    or_,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeEngine
@@ -64,11 +70,9 @@ class Statement:
 
     Attributes:
         doing: What the statement does, for error messages: "saving the rule".
-        sql: The text where tables and extensions are in the schema public, with parameters in asyncpg's form: $1,
-            $2, ...
     """
 
-    __slots__ = ("_constants", "_names", "_template", "_texts", "doing", "sql")
+    __slots__ = ("_constants", "_names", "_template", "_texts", "doing")
 
     def __init__(self, doing: str, clause: ClauseElement) -> None:
         token = extensions_schema.set(EXTENSIONS)
@@ -79,11 +83,15 @@ class Statement:
         self.doing = doing
         self._template = str(compiled)
         self._texts: dict[Schemas, str] = {}
-        self.sql = self.sql_in(Schemas())
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
         self._names = tuple(
             name.removeprefix(_PREFIX) for name in getattr(compiled, "positiontup", None) or ()
         )
+
+    @property
+    def sql(self) -> str:
+        """The text where tables and extensions are in the schema public; parameters as asyncpg's: $1, $2, ..."""
+        return self.sql_in(Schemas())
 
     def sql_in(self, schemas: Schemas) -> str:
         """The text for a database whose tables and extensions are in `schemas`."""
@@ -124,3 +132,15 @@ def table_of(row: type[DeclarativeBase]) -> Table:
     table: FromClause = row.__table__
     assert isinstance(table, Table)
     return table
+
+
+def is_one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """The column has one of the values in the parameter `name`, a list."""
+    condition: ColumnElement[bool] = column == any_(param(name, ARRAY(column.type)))
+    return condition
+
+
+def mentions(*columns: ColumnElement[Any]) -> ColumnElement[bool]:
+    """One of the columns, texts or JSON documents, mentions the person (see `base.subjects.DataSubject`)."""
+    patterns = any_(param("spellings", ARRAY(Text())))
+    return or_(*(func.lower(cast(column, Text)).like(patterns) for column in columns))

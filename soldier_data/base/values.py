@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -47,6 +47,24 @@ def check_storable(entity: BaseModel) -> None:
         fault = found
     else:
         return
+    raise _as_validation_error(fault)
+
+
+def check_containers(entity: BaseModel) -> None:
+    """Check what the lists and dicts of `entity` hold, but for free JSON: the types, and the keys.
+
+    Raises:
+        ValidationError: Names the field.
+    """
+    for name, type_ in _item_types(type(entity)).items():
+        try:
+            _check_items(getattr(entity, name), type_)
+        except _Fault as found:
+            fault = found
+            break
+    else:
+        return
+    fault.place.append(name)
     raise _as_validation_error(fault)
 
 
@@ -146,17 +164,34 @@ def _as_validation_error(fault: _Fault) -> ValidationError:
 
 
 def _check_model(model: BaseModel) -> None:
-    json_fields = _json_fields(type(model))
+    json_fields, item_types = _json_fields(type(model)), _item_types(type(model))
     for name, value in model.__dict__.items():
         try:
             if name in json_fields:
                 _check_json(value, 0)
             # Most values are of these kinds, and this runs for each value of each save.
             elif type(value) not in _ALWAYS_STORABLE:
+                if name in item_types:
+                    _check_items(value, item_types[name])
                 _check_typed(value)
         except _Fault as fault:
             fault.place.append(f".{name}")
             raise
+
+
+def _check_items(container: Any, type_: type) -> None:
+    """Check what a list or dict holds: it can be changed without validation."""
+    in_dict = isinstance(container, dict)
+    if in_dict:
+        for key in container:
+            try:
+                _check_key(key)
+            except _Fault as fault:
+                fault.place.append("[...]")
+                raise
+    for item in container.values() if in_dict else container:
+        if not isinstance(item, type_):
+            raise _Fault(f"holds something of the type {type(item).__name__}: use {type_.__name__}")
 
 
 _ALWAYS_STORABLE = frozenset({type(None), bool, UUID})
@@ -179,7 +214,7 @@ def _check_typed(value: Any) -> None:
             return
         for index, nested in enumerate(value):
             try:
-                _check_typed(nested)
+                _check_item(nested)
             except _Fault as fault:
                 fault.place.append(f"[{index}]")
                 raise
@@ -187,10 +222,16 @@ def _check_typed(value: Any) -> None:
         for key, nested in value.items():
             try:
                 _check_string(key)
-                _check_typed(nested)
+                _check_item(nested)
             except _Fault as fault:
                 fault.place.append("[...]")
                 raise
+
+
+def _check_item(value: Any) -> None:
+    if isinstance(value, list | dict):
+        raise _Fault(f"is of the type {type(value).__name__}: use what the field is made of")
+    _check_typed(value)
 
 
 def _check_json(value: Any, depth: int) -> None:
@@ -210,9 +251,7 @@ def _check_json(value: Any, depth: int) -> None:
                 _check_json(nested, depth + 1)
             return
         for key, nested in value.items():
-            if type(key) is not str:
-                raise _Fault("has a key that is not text, which JSON does not know: use text for keys")
-            _check_string(key)
+            _check_key(key)
             _check_json(nested, depth + 1)
     elif kind is int:
         if value.bit_length() > MAX_JSON_INTEGER_BITS:
@@ -223,7 +262,15 @@ def _check_json(value: Any, depth: int) -> None:
         )
 
 
+def _check_key(key: Any) -> None:
+    if type(key) is not str:
+        raise _Fault("has a key that is not text, which JSON does not know: use text for keys")
+    _check_string(key)
+
+
 def _check_datetime(value: datetime) -> None:
+    if value.tzinfo is None:
+        raise _Fault("has no time zone: use an aware datetime")
     if not EARLIEST <= value <= LATEST:
         raise _Fault(
             "is at the very end of the calendar, where time zones lead out of it: use None for never"
@@ -253,6 +300,18 @@ def _check_string(value: str) -> None:
 def _json_fields(model: type[BaseModel]) -> frozenset[str]:
     """The fields of `model` that are annotated with `Any` somewhere: free JSON."""
     return frozenset(name for name, field in model.model_fields.items() if _mentions_any(field.annotation))
+
+
+@cache
+def _item_types(model: type[BaseModel]) -> dict[str, type]:
+    """What the lists and dicts of `model` hold. Free JSON and embeddings have checks of their own."""
+    found = {}
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) in (list, dict) and not _mentions_any(field.annotation):
+            item = get_args(field.annotation)[-1]
+            # The only annotated ones are datetimes in UTC.
+            found[name] = datetime if get_origin(item) is Annotated else item
+    return found
 
 
 def _mentions_any(annotation: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from soldier_data.cli.customers import app as customers
 from soldier_data.cli.db import app as db
 from soldier_data.cli.demo import demo
 from soldier_data.cli.doctor import doctor
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(doctor)
+app.add_typer(customers, name="customers")
 app.add_typer(db, name="db")
 app.add_typer(sessions, name="sessions")
 app.add_typer(vectors, name="vectors")

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.embeddings import (
     TextToEmbed,
     check_embeddings,
@@ -38,6 +39,7 @@ from soldier_data.settings import Settings
 P = TypeVar("P", bound=AgentPart)
 
 
+@checks_arguments
 class InMemoryConfigStore(ConfigStore, InMemoryStore):
     """`ConfigStore` without a database.
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
 from soldier_data.base.database import Executor
 from soldier_data.base.embeddings import TextToEmbed, check_query
@@ -38,6 +39,7 @@ from soldier_data.config.store import ConfigStore
 _STEPS = TypeAdapter(list[ScenarioStep])
 
 
+@checks_arguments
 class PostgresConfigStore(ConfigStore):
     """`ConfigStore` on a `Database`, or on the `Transaction` of a unit of work."""
 

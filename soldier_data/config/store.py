@@ -40,8 +40,9 @@ class ConfigStore(ABC):
 
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: A text holds NUL or half of a surrogate pair, a JSON value is no JSON, an embedding has
-            the wrong length, is not finite or is the zero vector; a limit or offset is negative. Names the field.
+        ValidationError: An argument, or something in a list, is of a wrong type; a text holds NUL or half of a
+            surrogate pair, a JSON value is no JSON, an embedding has the wrong length, is not finite or is the
+            zero vector; a limit or offset is negative. Names the field.
 
     Raises (every save):
         NotFoundError: The agent that the entity belongs to does not exist in the tenant, or is deleted.

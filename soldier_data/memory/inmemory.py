@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.embeddings import TextToEmbed, check_embeddings, check_query, page_of_texts
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
+from soldier_data.base.subjects import DataSubject, ids_of
 from soldier_data.base.values import check_moment, check_text, moment_before
+from soldier_data.memory import subjects
 from soldier_data.memory.checks import (
     check_episodes,
     check_filters,
@@ -20,18 +23,13 @@ from soldier_data.memory.checks import (
     missing_end,
 )
 from soldier_data.memory.models import ContentType, Entity, Episode, Relationship
-from soldier_data.memory.search import (
-    EpisodeFilter,
-    by_similarity,
-    containing,
-    fuse,
-    walk,
-)
+from soldier_data.memory.search import EpisodeFilter, by_similarity, containing, fuse, walk
 from soldier_data.memory.store import MemoryStore
 from soldier_data.memory.tables import Tables, add, copy, ends, living, mark_deleted, put
 from soldier_data.settings import Settings
 
 
+@checks_arguments
 class InMemoryMemoryStore(MemoryStore, InMemoryStore):
     """`MemoryStore` without a database.
 
@@ -343,6 +341,29 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
                 relationships.add(found.id)
         gone = zip(tables.all(), (episodes, entities, relationships), strict=True)
         return sum(table.remove((tenant_id, id_)) for table, ids in gone for id_ in ids)
+
+    async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
+        found = {each.session_id for each in subjects.episodes_of(self._tables, subject)}
+        return sorted(session_id for session_id in found if session_id is not None)
+
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        episodes, entities, relationships = subjects.find_all(self._tables, subject)
+        found: dict[str, list[Any]] = {
+            "episodes": episodes,
+            "entities": entities,
+            "relationships": relationships,
+        }
+        return {
+            table: sorted((copy(each) for each in listed), key=lambda each: each.id)
+            for table, listed in found.items()
+        }
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        found = await self.export_subject(subject)
+        for table, entities in zip(self._tables.all(), found.values(), strict=True):
+            for each in entities:
+                table.remove((subject.tenant_id, each.id))
+        return {name: ids_of(entities) for name, entities in found.items()}
 
     def _filtered(self, tenant_id: UUID, wanted: EpisodeFilter) -> list[Episode]:
         wanted.checked()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
 from soldier_data.base.database import Executor
 from soldier_data.base.embeddings import TextToEmbed, check_query
@@ -16,10 +16,11 @@ from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.revisioned import delete_row
 from soldier_data.base.statements import Statement
+from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_moment, check_text, moment_before
 from soldier_data.errors import ConflictError
-from soldier_data.memory import graph
+from soldier_data.memory import graph, subject_statements
 from soldier_data.memory import statements as sql
 from soldier_data.memory.checks import (
     check_episodes,
@@ -30,7 +31,7 @@ from soldier_data.memory.checks import (
     missing_end,
 )
 from soldier_data.memory.models import ContentType, Entity, Episode, Relationship
-from soldier_data.memory.search import EpisodeFilter, candidates, fold, words_of
+from soldier_data.memory.search import EpisodeFilter, candidates, fold, patterns_of, words_of
 from soldier_data.memory.store import MemoryStore
 
 _COLUMNS = [column.name for column in sql.EPISODES.columns]
@@ -38,12 +39,8 @@ _COLUMNS = [column.name for column in sql.EPISODES.columns]
 # So many that COPY's own round trips do not count, and so few that each COPY ends well within the command timeout.
 _ROWS_AT_A_TIME = 5_000
 
-# What pg_trgm makes a trigram of.
-_INDEXED = re.compile(r"[^\W_]{3}")
 
-_LITERALLY = str.maketrans({character: f"\\{character}" for character in "\\%_"})
-
-
+@checks_arguments
 class PostgresMemoryStore(MemoryStore):
     """`MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
@@ -151,7 +148,7 @@ class PostgresMemoryStore(MemoryStore):
         words = words_of(query)
         if not words:
             return []
-        values = {**filters, **_patterns(words), "tenant_id": tenant_id, "limit": limit}
+        values = {**filters, **patterns_of(words), "tenant_id": tenant_id, "limit": limit}
         statement = sql.text_search_episodes(frozenset(filters), indexed="pattern" in values)
         return [_episode(row) for row in await self._db.fetch_all(statement, values)]
 
@@ -178,7 +175,7 @@ class PostgresMemoryStore(MemoryStore):
         words = words_of(query)
         values = {
             **filters,
-            **_patterns(words),
+            **patterns_of(words),
             "tenant_id": tenant_id,
             "query": query_embedding,
             # Every content contains all of no words, but such a query finds nothing.
@@ -332,6 +329,28 @@ class PostgresMemoryStore(MemoryStore):
         values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
         return await self._count(graph.purge_deleted, values)
 
+    async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
+        return await subject_statements.find_sessions(self._db, subject)
+
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        found = await subject_statements.find_all(self._db, subject)
+        made = {"episodes": _episode, "entities": _entity, "relationships": _relationship}
+        return {
+            table: [
+                make(row) for row in await subject_statements.read(self._db, subject, table, found[table])
+            ]
+            for table, make in made.items()
+        }
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        gone = ErasedIds()
+
+        async def work(transaction: Transaction) -> None:
+            gone.add(await subject_statements.erase(transaction, subject))
+
+        await self._db.atomically(work, "erasing what is remembered of the customer")
+        return gone.by_table()
+
     async def _add(self, statement: Statement, entity: Episode | Entity) -> UUID:
         if await self._db.fetch_one(statement, _values(entity, new_id())) is None:
             raise id_taken(f"{statement.doing} {entity.id}")
@@ -353,19 +372,6 @@ async def _write_episodes(transaction: Transaction, rows: list[Values]) -> None:
     added = await transaction.fetch_many(sql.add_episode, rows)
     if len(added) < len(rows):
         raise id_taken("adding episodes")
-
-
-def _patterns(words: list[str]) -> dict[str, Any]:
-    """The words as the parameters of a text search: one that the trigram index can find apart from the others."""
-    indexed = max((word for word in words if _INDEXED.search(word)), key=len, default=None)
-    patterns: dict[str, Any] = {"patterns": [_pattern(word) for word in words if word != indexed]}
-    if indexed is not None:
-        patterns |= {"pattern": _pattern(indexed), "planned_anew": True}
-    return patterns
-
-
-def _pattern(word: str) -> str:
-    return f"%{word.translate(_LITERALLY)}%"
 
 
 def _values(entity: Episode | Entity | Relationship, write_id: UUID) -> Values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -19,6 +20,11 @@ FUSION_CONSTANT = 60
 of one ranking from outweighing everything in the other."""
 
 _FEWEST_CANDIDATES = 100
+
+# What pg_trgm makes a trigram of.
+_INDEXED = re.compile(r"[^\W_]{3}")
+
+_LITERALLY = str.maketrans({character: f"\\{character}" for character in "\\%_"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +138,16 @@ def walk(starts: set[UUID], edges: Sequence[tuple[UUID, UUID]], nodes: set[UUID]
         reached += sorted(frontier)
         depth -= 1
     return reached
+
+
+def patterns_of(words: list[str]) -> dict[str, Any]:
+    """The words as the parameters of a text search: one that the trigram index can find apart from the others."""
+    indexed = max((word for word in words if _INDEXED.search(word)), key=len, default=None)
+    patterns: dict[str, Any] = {"patterns": [_pattern(word) for word in words if word != indexed]}
+    if indexed is not None:
+        patterns |= {"pattern": _pattern(indexed), "planned_anew": True}
+    return patterns
+
+
+def _pattern(word: str) -> str:
+    return f"%{word.translate(_LITERALLY)}%"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.paging import Cursor
+from soldier_data.base.subjects import DataSubject, SubjectStore
 from soldier_data.memory.models import ContentType, Entity, Episode, Relationship
 
 
-class MemoryStore(ABC):
+class MemoryStore(SubjectStore):
     """What agents remember: episodes, and a graph of entities and relationships.
 
     Adding takes a new id: one that is stored, even under a deleted row, is a ConflictError. What is added comes
@@ -24,11 +25,18 @@ class MemoryStore(ABC):
     What is returned is the caller's own copy. Lists come in a fixed order; ties go by id. A call whose reply is
     lost with the connection is repeated, and has one effect.
 
+    Of a person (`SubjectStore`) are the episodes with their customer_profile_id; those that name no customer, but
+    one of the person's sessions, or mention the person in group_id or source_metadata; the entities that these
+    episodes mention and no other episode does; the entities and relationships of groups in which all episodes are
+    the person's, and those that mention the person in group_id or attributes; and the relationships of all these
+    entities.
+
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: A text holds NUL or half of a surrogate pair, a JSON value is no JSON, an embedding has
-            the wrong length, is not finite or is the zero vector; a moment has no time zone; a limit is negative;
-            a group_id that is to be stored is longer than 2,000 bytes. Names the field.
+        ValidationError: An argument, or something in a list, is of a wrong type; a text holds NUL or half of a
+            surrogate pair, a JSON value is no JSON, an embedding has the wrong length, is not finite or is the
+            zero vector; a moment has no time zone; a limit is negative; a group_id that is to be stored is longer
+            than 2,000 bytes. Names the field.
     """
 
     # -- episodes --------------------------------------------------------------------------------------------
@@ -313,3 +321,9 @@ class MemoryStore(ABC):
 
         A removal leaves nothing to know it by: repeated because its reply was lost, it returns 0.
         """
+
+    # -- data subjects ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
+        """The sessions that the person's episodes are of, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,9 +10,11 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.shared import Channel
+from soldier_data.base.subjects import DataSubject
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError
 from soldier_data.profiles.checks import (
@@ -24,6 +26,7 @@ from soldier_data.profiles.checks import (
 )
 from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileAsset, ProfileField
 from soldier_data.profiles.store import ProfileStore
+from soldier_data.profiles.subjects import subject_of
 
 
 class _History(BaseModel):
@@ -35,6 +38,14 @@ class _History(BaseModel):
     replaced: list[ProfileField] = []
 
 
+class _Merger(BaseModel):
+    """The profiles that were merged into one."""
+
+    tenant_id: UUID
+    profile_id: UUID
+    merged_profile_ids: list[UUID] = []
+
+
 class _Tables:
     """The tables of the store, or of one unit of work on them."""
 
@@ -42,14 +53,20 @@ class _Tables:
         self,
         profiles: MemoryTable[CustomerProfile] | None = None,
         histories: MemoryTable[_History] | None = None,
+        mergers: MemoryTable[_Merger] | None = None,
     ) -> None:
         self.profiles = profiles or MemoryTable[CustomerProfile]()
         self.histories = histories or MemoryTable[_History]()
+        self.mergers = mergers or MemoryTable[_Merger]()
 
     def begin(self) -> _Tables:
-        return _Tables(self.profiles.begin(), self.histories.begin())
+        return _Tables(self.profiles.begin(), self.histories.begin(), self.mergers.begin())
+
+    def all(self) -> tuple[MemoryTable[Any], ...]:
+        return (self.profiles, self.histories, self.mergers)
 
 
+@checks_arguments
 class InMemoryProfileStore(ProfileStore, InMemoryStore):
     """`ProfileStore` without a database."""
 
@@ -62,7 +79,7 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         return store
 
     def tables(self) -> Iterable[MemoryTable[Any]]:
-        return (self._tables.profiles, self._tables.histories)
+        return self._tables.all()
 
     def check_unique(self, entity: Any) -> None:
         if isinstance(entity, CustomerProfile) and not entity.is_deleted:
@@ -189,6 +206,7 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         source.deleted_at = moment
         self._put(source, moment)
         self._put(target, moment)
+        self._record_merger(source, target)
         return True
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
@@ -199,10 +217,54 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
             if profile.deleted_at is not None and profile.deleted_at < before
         ]
         for profile_id in purged:
-            self._tables.profiles.remove((tenant_id, profile_id))
-            for history in self._histories(tenant_id, profile_id):
-                self._tables.histories.remove((tenant_id, profile_id, history.name))
+            self._remove(tenant_id, profile_id)
         return len(purged)
+
+    async def get_data_subject(self, tenant_id: UUID, profile_id: UUID) -> DataSubject:
+        profile_ids = {profile_id}
+        for merger in self._tables.mergers.of_tenant(tenant_id):
+            if profile_id in (merger.profile_id, *merger.merged_profile_ids):
+                profile_ids |= {merger.profile_id, *merger.merged_profile_ids}
+        return subject_of(tenant_id, profile_ids, *self._held(tenant_id, profile_ids))
+
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        profiles, history = self._held(subject.tenant_id, subject.profile_ids)
+        return {"customer_profiles": profiles, "profile_fields": history}
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        profiles, _ = self._held(subject.tenant_id, subject.profile_ids)
+        for profile in profiles:
+            self._remove(subject.tenant_id, profile.id)
+        return {"customer_profiles": [profile.id for profile in profiles]}
+
+    def _held(
+        self, tenant_id: UUID, profile_ids: Iterable[UUID]
+    ) -> tuple[list[CustomerProfile], list[ProfileField]]:
+        profiles, fields = [], []
+        for profile_id in sorted(profile_ids):
+            profile = self._tables.profiles.get((tenant_id, profile_id))
+            if profile is None:
+                continue
+            if profile.is_deleted:
+                # A deletion frees them for other profiles.
+                profile.channel_identities = []
+            profiles.append(profile)
+            for history in sorted(self._histories(tenant_id, profile_id), key=lambda each: each.name):
+                fields += [field.model_copy(deep=True) for field in history.replaced]
+        return profiles, fields
+
+    def _remove(self, tenant_id: UUID, profile_id: UUID) -> None:
+        self._tables.profiles.remove((tenant_id, profile_id))
+        self._tables.mergers.remove((tenant_id, profile_id))
+        for history in self._histories(tenant_id, profile_id):
+            self._tables.histories.remove((tenant_id, profile_id, history.name))
+
+    def _record_merger(self, source: CustomerProfile, target: CustomerProfile) -> None:
+        tenant_id, mergers = target.tenant_id, self._tables.mergers
+        merger = mergers.get((tenant_id, target.id)) or _Merger(tenant_id=tenant_id, profile_id=target.id)
+        earlier = mergers.peek((tenant_id, source.id))
+        merger.merged_profile_ids += [*(earlier.merged_profile_ids if earlier else ()), source.id]
+        mergers.put((tenant_id, target.id), merger)
 
     def _get(self, tenant_id: UUID, profile_id: UUID) -> CustomerProfile | None:
         profile = self._tables.profiles.get((tenant_id, profile_id))

@@ -33,6 +33,7 @@ lock_both = Statement(
         PROFILES.c.updated_at,
         PROFILES.c.deleted_at,
         PROFILES.c.write_id,
+        PROFILES.c.merged_profile_ids,
     )
     .where(of_tenant(PROFILES), PROFILES.c.id.in_([_SOURCE_ID, _TARGET_ID]))
     .order_by(PROFILES.c.id)
@@ -88,6 +89,7 @@ def _merge() -> tuple[Statement, ...]:
             **changed,
             external_id=column_param(PROFILES.c.external_id),
             last_interaction_at=column_param(PROFILES.c.last_interaction_at),
+            merged_profile_ids=column_param(PROFILES.c.merged_profile_ids),
         ),
     )
     return tuple(Statement("merging the profiles", statement) for statement in statements)
@@ -105,9 +107,9 @@ lock_old = Statement(
 )
 
 
-def _purge() -> tuple[Statement, ...]:
+def remove(doing: str) -> tuple[Statement, ...]:
+    """What removes profiles for good, those of the parameter `ids`: their parts first."""
     ids = any_(param("ids", ARRAY(Uuid())))
-    doing = "purging deleted profiles"
     return (
         *(
             Statement(doing, delete(table).where(of_tenant(table), table.c.profile_id == ids))
@@ -117,5 +119,4 @@ def _purge() -> tuple[Statement, ...]:
     )
 
 
-purge = _purge()
-"""What removes the rows that `lock_old` found, the profiles last."""
+purge = remove("purging deleted profiles")

@@ -14,7 +14,12 @@ from soldier_data.base.orm import LIVING, Base, Revisioned, SoftDeleted, TenantK
 
 
 class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
-    """`CustomerProfile` without its parts."""
+    """`CustomerProfile` without its parts.
+
+    Attributes:
+        merged_profile_ids: The profiles that were merged into this one, and those that had been merged into them.
+            They stand here, because a purge removes their own rows.
+    """
 
     __tablename__ = "customer_profiles"
     __table_args__ = (
@@ -41,6 +46,7 @@ class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
     external_id: Mapped[str | None]
     verification_level: Mapped[str]
     last_interaction_at: Mapped[datetime | None]
+    merged_profile_ids: Mapped[list[UUID] | None]
 
 
 class ProfilePartRow:

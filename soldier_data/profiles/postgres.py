@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.database import Executor
 from soldier_data.base.models import Model, mark_saved, new_id, utcnow
 from soldier_data.base.shared import Channel
 from soldier_data.base.statements import Statement
+from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError, StoreError
-from soldier_data.profiles import merge_statements, statements, write_statements
+from soldier_data.profiles import merge_statements, statements, subject_statements, write_statements
 from soldier_data.profiles.checks import (
     check_field,
     check_identity,
@@ -26,11 +28,13 @@ from soldier_data.profiles.checks import (
 )
 from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileAsset, ProfileField
 from soldier_data.profiles.store import ProfileStore
+from soldier_data.profiles.subjects import subject_of
 
 _MOST_ATTEMPTS = 100
 """How often `get_or_create` looks again for a profile that others create and delete under its eyes."""
 
 
+@checks_arguments
 class PostgresProfileStore(ProfileStore):
     """`ProfileStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
@@ -151,6 +155,45 @@ class PostgresProfileStore(ProfileStore):
         await self._db.atomically(work, "purging deleted profiles")
         return len(gone)
 
+    async def get_data_subject(self, tenant_id: UUID, profile_id: UUID) -> DataSubject:
+        rows = await self._db.fetch_all(
+            subject_statements.find_merged, {"tenant_id": tenant_id, "id": profile_id}
+        )
+        profile_ids = {profile_id}
+        for row in rows:
+            profile_ids |= {row["id"], *(row["merged_profile_ids"] or ())}
+        profiles, history = await self._held(tenant_id, profile_ids)
+        return subject_of(tenant_id, profile_ids, profiles, history)
+
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        profiles, history = await self._held(subject.tenant_id, subject.profile_ids)
+        return {"customer_profiles": profiles, "profile_fields": history}
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        gone, values = ErasedIds(), subject.parameters()
+
+        async def work(transaction: Transaction) -> None:
+            rows = await transaction.fetch_all(subject_statements.lock_profiles, values)
+            ids = [row["id"] for row in rows]
+            gone.add({"customer_profiles": ids})
+            for statement in subject_statements.erase:
+                await transaction.fetch_all(statement, {**values, "ids": ids})
+
+        await self._db.atomically(work, "erasing the customer's profiles")
+        return gone.by_table()
+
+    async def _held(
+        self, tenant_id: UUID, profile_ids: Iterable[UUID]
+    ) -> tuple[list[CustomerProfile], list[ProfileField]]:
+        """Profiles, deleted ones too, and their former fields."""
+        values = {"tenant_id": tenant_id, "profile_ids": list(profile_ids)}
+        profiles = await self._db.fetch_all(subject_statements.read_profiles, values)
+        history = await self._db.fetch_all(subject_statements.read_history, values)
+        return (
+            [CustomerProfile.model_validate_json(row["profile"]) for row in profiles],
+            [ProfileField.model_validate_json(row["field"]) for row in history],
+        )
+
     async def _read(self, statement: Statement, values: Values) -> CustomerProfile | None:
         row = await self._db.fetch_one(statement, values)
         return CustomerProfile.model_validate_json(row["profile"]) if row else None
@@ -211,4 +254,9 @@ def _merged(source: Row, target: Row) -> dict[str, Any]:
     return {
         "external_id": source["external_id"] if target["external_id"] is None else target["external_id"],
         "last_interaction_at": max(interactions, default=None),
+        "merged_profile_ids": [
+            *(target["merged_profile_ids"] or ()),
+            *(source["merged_profile_ids"] or ()),
+            source["id"],
+        ],
     }

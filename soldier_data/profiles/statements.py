@@ -43,6 +43,9 @@ PRESENT = FIELDS.c.replaced_at.is_(None)
 OWNER = ("tenant_id", "profile_id")
 """The columns by which a row belongs to a profile."""
 
+NO_FIELDS = ("write_id", "merged_profile_ids")
+"""The columns of a profile's row that are no fields of the profile."""
+
 
 def of_tenant(table: FromClause) -> ColumnElement[bool]:
     """The rows of the tenant."""
@@ -83,16 +86,21 @@ def _fields() -> ScalarSelect[Any]:
     )
 
 
-def _profile() -> Select[Any]:
+def whole_profiles() -> Select[Any]:
+    """Profiles of the tenant with all their parts, deleted ones too."""
     whole = _object(
         PROFILES,
-        ("write_id",),
+        NO_FIELDS,
         channel_identities=_parts(IDENTITIES),
         fields=_fields(),
         assets=_parts(ASSETS),
         consents=_parts(CONSENTS),
     )
-    return select(whole.label("profile")).where(of_tenant(PROFILES), LIVING)
+    return select(whole.label("profile")).where(of_tenant(PROFILES))
+
+
+def _profile() -> Select[Any]:
+    return whole_profiles().where(LIVING)
 
 
 get_by_id = Statement("reading the profile", _profile().where(has_key(PROFILES)))
@@ -112,9 +120,12 @@ def _get_by_channel_identity() -> Statement:
 
 get_by_channel_identity = _get_by_channel_identity()
 
+FIELD = _object(FIELDS, (*OWNER, "id", "revision")).label("field")
+"""A field as JSON, as it is or as it once was."""
+
 get_field_history = Statement(
     "reading the history of the field",
-    select(_object(FIELDS, (*OWNER, "id", "revision")).label("field"))
+    select(FIELD)
     .join(PROFILES, and_(of_tenant(PROFILES), PROFILES.c.id == FIELDS.c.profile_id, LIVING))
     .where(
         of_profile(FIELDS, column_param(PROFILES.c.id)),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from datetime import timedelta
 from uuid import UUID
 
 from soldier_data.base.shared import Channel
+from soldier_data.base.subjects import DataSubject, SubjectStore
 from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileAsset, ProfileField
 
 
-class ProfileStore(ABC):
+class ProfileStore(SubjectStore):
     """Customer profiles, each with its channel identities, fields, assets and consents.
 
     A profile comes back whole: identities, assets and consents in the order in which they were saved or added,
@@ -29,10 +30,14 @@ class ProfileStore(ABC):
     Deletions are soft: the profile is gone from every read at once, with its history, and its identities are free
     for others. `purge_deleted` removes it for good later.
 
+    Of a person (`SubjectStore`) are their profiles with all parts, and the former values of fields, which an
+    export lists as "profile_fields".
+
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: A text holds NUL or half of a surrogate pair, a JSON value is no JSON, or an external_id,
-            channel_user_id or name of a field is longer than 2,000 bytes. Names the field.
+        ValidationError: An argument, or something in a list, is of a wrong type; a text holds NUL or half of a
+            surrogate pair, a JSON value is no JSON, or an external_id, channel_user_id or name of a field is
+            longer than 2,000 bytes. Names the field.
     """
 
     @abstractmethod
@@ -133,4 +138,12 @@ class ProfileStore(ABC):
         """Remove for good the profiles deleted longer ago than `older_than`; returns how many went.
 
         With a profile go its parts and its history.
+        """
+
+    @abstractmethod
+    async def get_data_subject(self, tenant_id: UUID, profile_id: UUID) -> DataSubject:
+        """Who the customer of a profile is, by all that their profiles tell.
+
+        Their profiles are this one, those that it was merged with, on whichever side, and those that were merged
+        with these; deleted ones too, until they are purged. Of an unknown profile nothing is known but its id.
         """

@@ -57,6 +57,9 @@ _OWNER_ID = (TENANT_ID, _PROFILE_ID)
 _KEYS = {IDENTITIES: ("channel", "channel_user_id"), ASSETS: ("id",), CONSENTS: ("position",)}
 """What tells the rows of one profile apart."""
 
+_SAVED = [c for c in PROFILES.columns if c.name != "merged_profile_ids"]
+"""The columns that saving a profile writes: what was merged into it stays known."""
+
 _FIELD_STATE = ("id", "name", "replaced_at", "revision")
 """The columns of a field that do not count when two of one name are compared."""
 
@@ -99,7 +102,7 @@ def _change(seen: CTE, values: dict[str, Any], *where: ColumnElement[bool]) -> A
 
 
 def _new_row() -> dict[str, ColumnElement[Any]]:
-    row: dict[str, ColumnElement[Any]] = {c.name: column_param(c) for c in PROFILES.columns}
+    row: dict[str, ColumnElement[Any]] = {c.name: column_param(c) for c in _SAVED}
     return row | {"updated_at": NOW, "revision": ONE}
 
 
@@ -224,7 +227,7 @@ def _save() -> Statement:
         .returning(PROFILES.c.revision, PROFILES.c.updated_at)
         .cte("inserted")
     )
-    content = {c.name: column_param(c) for c in PROFILES.columns if c.name not in ("tenant_id", "id")}
+    content = {c.name: column_param(c) for c in _SAVED if c.name not in ("tenant_id", "id")}
     updated = _change(seen, content, expected, not_(repeated)).cte("updated")
     profile = union_all(select(inserted), select(updated)).cte("profile")
 

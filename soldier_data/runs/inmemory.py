@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC
 from decimal import Decimal, localcontext
 from typing import Any, TypeVar
 from uuid import UUID
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
+from soldier_data.base.subjects import DataSubject, ids_of, json_text
 from soldier_data.base.values import check_revision
 from soldier_data.errors import ConflictError
 from soldier_data.runs.checks import check_key, check_list, check_part, check_run, elsewhere, missing, taken
@@ -41,6 +43,7 @@ class _Tables:
         return (self.runs, *self.parts())
 
 
+@checks_arguments
 class InMemoryRunStore(RunStore, InMemoryStore):
     """`RunStore` without a database."""
 
@@ -168,6 +171,32 @@ class InMemoryRunStore(RunStore, InMemoryStore):
         found = self._parts(self._tables.llm_calls, tenant_id, run_id)
         return sorted(found, key=lambda call: (call.created_at, call.id))
 
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        tables, tenant_id = self._tables, subject.tenant_id
+        wanted = {run.id for run in tables.runs.of_tenant(tenant_id) if _is_theirs(run, subject)}
+        parts: list[Step | Artifact] = [
+            *tables.steps.of_tenant(tenant_id),
+            *tables.artifacts.of_tenant(tenant_id),
+        ]
+        for part in parts:
+            if subject.is_mentioned_in(*_texts(part)):
+                wanted.add(part.run_id)
+        found: dict[str, list[Any]] = {
+            "runs": [run for run in tables.runs.of_tenant(tenant_id) if run.id in wanted]
+        }
+        for name, table in zip(("steps", "artifacts", "llm_calls"), tables.parts(), strict=True):
+            found[name] = [part for part in table.of_tenant(tenant_id) if part.run_id in wanted]
+        return {
+            name: sorted((each.model_copy(deep=True) for each in listed), key=lambda each: each.id)
+            for name, listed in found.items()
+        }
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        found = await self.export_subject(subject)
+        for run in found["runs"]:
+            await self.delete_run(subject.tenant_id, run.id)
+        return {name: ids_of(entities) for name, entities in found.items()}
+
     def _living(self, tenant_id: UUID) -> Iterator[Run]:
         return (run for run in self._tables.runs.of_tenant(tenant_id) if not run.is_deleted)
 
@@ -198,6 +227,18 @@ class InMemoryRunStore(RunStore, InMemoryStore):
             return True
         step = self._tables.steps.peek((part.tenant_id, part.step_id))
         return step is not None and step.run_id == part.run_id
+
+
+def _is_theirs(run: Run, subject: DataSubject) -> bool:
+    texts = (run.actor, run.trace_id, run.idempotency_key, json_text(run, "request_payload"))
+    return run.actor in subject.actors or subject.is_mentioned_in(*texts)
+
+
+def _texts(part: Step | Artifact) -> tuple[str, ...]:
+    """Where a part may mention somebody."""
+    if isinstance(part, Step):
+        return (json_text(part, "input_data", "output_data"),)
+    return part.url, json_text(part, "metadata")
 
 
 def _first(runs: Iterator[Run]) -> Run | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.database import Executor
 from soldier_data.base.paging import Cursor
 from soldier_data.base.statements import Statement
+from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.errors import ConflictError
 from soldier_data.runs import statements as sql
+from soldier_data.runs import subject_statements
 from soldier_data.runs.checks import (
     Part,
     check_key,
@@ -26,6 +30,7 @@ from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus
 from soldier_data.runs.store import RunStore
 
 
+@checks_arguments
 class PostgresRunStore(RunStore):
     """`RunStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
@@ -134,7 +139,34 @@ class PostgresRunStore(RunStore):
 
     async def get_llm_calls(self, tenant_id: UUID, run_id: UUID) -> list[LLMCall]:
         rows = await self._db.fetch_all(sql.llm_calls.listed, {"tenant_id": tenant_id, "run_id": run_id})
-        return [LLMCall.model_validate(dict(row)) for row in rows]
+        return [_llm_call(row) for row in rows]
+
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        values = subject.parameters()
+        values["run_ids"] = [
+            row["id"] for row in await self._db.fetch_all(subject_statements.find_runs, values)
+        ]
+        return {
+            table: [
+                make(row) for row in await self._db.fetch_all(subject_statements.read_listed[table], values)
+            ]
+            for table, make in _ENTITY_OF.items()
+        }
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        gone = ErasedIds()
+
+        async def work(transaction: Transaction) -> None:
+            values = subject.parameters()
+            rows = await transaction.fetch_all(subject_statements.find_runs, values)
+            values["run_ids"] = [row["id"] for row in rows]
+            gone.add({"runs": values["run_ids"]})
+            for table, statement in subject_statements.find_parts.items():
+                gone.add({table: [row["id"] for row in await transaction.fetch_all(statement, values)]})
+            await transaction.fetch_all(subject_statements.delete_runs, values)
+
+        await self._db.atomically(work, "erasing the customer's runs")
+        return gone.by_table()
 
     async def _run(self, statement: Statement, values: Values) -> Run | None:
         row = await self._db.fetch_one(statement, values)
@@ -166,3 +198,15 @@ def _step(row: Row) -> Step:
 
 def _artifact(row: Row) -> Artifact:
     return Artifact.model_validate({**row, "metadata": json.loads(row["metadata"])})
+
+
+def _llm_call(row: Row) -> LLMCall:
+    return LLMCall.model_validate(dict(row))
+
+
+_ENTITY_OF: dict[str, Callable[[Row], Any]] = {
+    "runs": _run,
+    "steps": _step,
+    "artifacts": _artifact,
+    "llm_calls": _llm_call,
+}

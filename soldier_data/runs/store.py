@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from uuid import UUID
 
 from soldier_data.base.paging import Cursor
+from soldier_data.base.subjects import SubjectStore
 from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus, Step
 
 
-class RunStore(ABC):
+class RunStore(SubjectStore):
     """Runs, and the steps, artifacts and LLM calls of each.
 
     Every save inserts, or replaces what is stored under (tenant_id, id), and returns the id. What is returned by
     reads is the caller's own copy. A run saved with `deleted_at` set is softly deleted: no read finds it or what
     belongs to it any more, and its trace_id and idempotency_key are free again.
+
+    Of a person (`SubjectStore`) are the runs whose actor is one of their identities or external ids, those that
+    mention the person in actor, trace_id, idempotency_key or request_payload, and those with a step or an artifact
+    that does; with all that belongs to them.
 
     A call whose reply is lost with the connection is repeated, and has one effect. Only if somebody else saves the
     run between the two attempts, a `save_run` without `if_revision` wins over that and counts twice, and one with
@@ -22,9 +27,10 @@ class RunStore(ABC):
 
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: A text holds NUL or half of a surrogate pair, a JSON value is no JSON, a number does not
-            fit 64 bits, a datetime lies at the very end of the calendar; an actor, a trace_id or an
-            idempotency_key is longer than 2,000 bytes; a limit or offset is negative. Names the field.
+        ValidationError: An argument, or something in a list, is of a wrong type; a text holds NUL or half of a
+            surrogate pair, a JSON value is no JSON, a number does not fit 64 bits, a datetime lies at the very
+            end of the calendar; an actor, a trace_id or an idempotency_key is longer than 2,000 bytes; a limit or
+            offset is negative. Names the field.
 
     Raises (save_step, save_artifact, save_llm_call):
         NotFoundError: The tenant has no run run_id, or that run has no step step_id.

@@ -22,7 +22,7 @@ from datetime import datetime
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import PydanticSerializationError
 
-from soldier_data.base.values import check_json, check_storable
+from soldier_data.base.values import check_containers, check_json, check_storable
 from soldier_data.errors import StoreError, ValidationError
 from soldier_data.sessions.models import Session
 
@@ -57,6 +57,8 @@ def encode(session: Session, last_activity_at: datetime) -> bytes:
     """
     # The part of a session that validation does not look into.
     check_json(session.variables, "variables")
+    # Pydantic writes None for a part that is None, and half of a surrogate pair in a key as another character.
+    check_containers(session)
     try:
         # Lists and dicts can be changed without validation; `warnings` finds values of a wrong type there.
         members = _to_json(session, exclude=_NOT_IN_BODY, warnings="error")
@@ -124,8 +126,9 @@ def unreadable(key: str, cause: Exception | None = None) -> StoreError:
 
 
 def _wrong_field(session: Session) -> str:
-    try:
-        Session.model_validate(session.model_dump(warnings=False))
-    except PydanticValidationError as error:
-        return str(error.errors(include_input=False)[0]["loc"][0])
+    for name in Session.model_fields:
+        try:
+            _to_json(session, include={name}, warnings="error")
+        except PydanticSerializationError:
+            return name
     return "a field"

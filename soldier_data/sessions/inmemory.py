@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.models import utcnow
+from soldier_data.base.paging import check_page
 from soldier_data.base.shared import Channel, ScopeFilter
 from soldier_data.base.values import check_storable, check_text
 from soldier_data.logging import get_logger
 from soldier_data.sessions.codec import encode, join
 from soldier_data.sessions.models import PendingMigration, Session, SessionStatus, SessionTierConfig
 from soldier_data.sessions.semantics import (
-    check_limit,
+    check_place,
     conflict,
     in_scope,
     mark_saved,
@@ -31,6 +33,7 @@ class _Kept(NamedTuple):
     expires_at: datetime
 
 
+@checks_arguments
 class InMemorySessionStore(SessionStore):
     """Keeps sessions in a dict: for services' own tests, and for development without Redis.
 
@@ -79,18 +82,26 @@ class InMemorySessionStore(SessionStore):
         self._log.debug("session_deleted", session_id=str(session_id), found=found)
         return found
 
+    async def delete_many(self, tenant_id: UUID, session_ids: Iterable[UUID]) -> int:
+        return sum([await self.delete(session_id, tenant_id=tenant_id) for session_id in set(session_ids)])
+
     async def get_by_channel(self, tenant_id: UUID, channel: Channel, user_channel_id: str) -> Session | None:
+        found = await self.list_by_channel(tenant_id, channel, user_channel_id, limit=1)
+        return found[0] if found else None
+
+    async def list_by_channel(
+        self, tenant_id: UUID, channel: Channel, user_channel_id: str, *, limit: int = 100
+    ) -> list[Session]:
         check_text(user_channel_id, "user_channel_id")
-        found = self._select(
-            "session_get_by_channel",
+        return self._select(
+            "session_list_by_channel",
             lambda session: (
                 session.tenant_id == tenant_id
                 and session.channel == channel
                 and session.user_channel_id == user_channel_id
             ),
-            limit=1,
+            limit=limit,
         )
-        return found[0] if found else None
 
     async def list_by_agent(
         self, tenant_id: UUID, agent_id: UUID, *, status: SessionStatus | None = None, limit: int = 100
@@ -124,7 +135,7 @@ class InMemorySessionStore(SessionStore):
         step_content_hash: str,
         scope_filter: ScopeFilter | None = None,
     ) -> list[Session]:
-        check_text(step_content_hash, "step_content_hash")
+        check_place(scenario_version, step_content_hash)
         place = (scenario_id, scenario_version, step_content_hash)
         now = self._now()
         return self._select(
@@ -166,7 +177,7 @@ class InMemorySessionStore(SessionStore):
         self, operation: str, wanted: Callable[[Session], bool], *, limit: int | None = None
     ) -> list[Session]:
         if limit is not None:
-            check_limit(limit)
+            check_page(limit)
         for session_id in [key for key, kept in self._kept.items() if self._is_over(kept)]:
             del self._kept[session_id]
         found = [kept.session for kept in self._kept.values() if wanted(kept.session)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.models import utcnow
+from soldier_data.base.paging import check_page
 from soldier_data.base.shared import Channel, ScopeFilter
 from soldier_data.base.values import check_storable, check_text
 from soldier_data.errors import ConflictError, StoreError
@@ -26,21 +26,23 @@ from soldier_data.sessions.models import (
     SessionStatus,
     SessionTierConfig,
 )
+from soldier_data.sessions.removal import DELETE, delete_sessions, deletion
 from soldier_data.sessions.semantics import (
-    check_limit,
-    conflict,
+    check_place,
     in_scope,
     mark_saved,
+    microseconds,
+    milliseconds,
     milliseconds_to_live,
+    new_write_id,
     past_max_age,
-    taken,
+    refusal,
 )
 from soldier_data.sessions.store import SessionStore
 from soldier_data.sessions.watch import watch_removed_keys
 
 _GET = load_script("get", common=True)
 _SAVE = load_script("save", common=True)
-_DELETE = load_script("delete", common=True)
 _PROMOTE = load_script("promote", common=True)
 _DEMOTE = load_script("demote")
 _TIER = load_script("tier")
@@ -48,14 +50,11 @@ _MARK = load_script("mark", common=True)
 
 # Each one fails only if somebody saves the session within a millisecond or so.
 _MARK_ATTEMPTS = 20
-# Longer than a call goes on trying, so that a deletion that is repeated knows that it was done.
-_DELETION_REMEMBERED = timedelta(minutes=1)
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-_MICROSECOND = timedelta(microseconds=1)
 
 Tier = Literal["hot", "persistent"]
 
 
+@checks_arguments
 class RedisSessionStore(SessionStore):
     """Keeps each session twice, in one atomic step: hot as JSON, persistent compressed.
 
@@ -104,21 +103,21 @@ class RedisSessionStore(SessionStore):
         session_id, tenant_id = str(session.session_id), str(session.tenant_id)
         keys = self._keys.session(session_id)
         indexes = self._keys.indexes(session)
-        score = (now - _EPOCH) // _MICROSECOND
-        created_at = _milliseconds(session.created_at)
+        score = microseconds(now)
+        created_at = milliseconds(session.created_at)
         # An entry that old was last saved a whole persist_ttl ago.
         dead_score = score - self._persist_ttl * 1000
         reply = await self._redis.script(
             f"saving session {session_id}",
             _SAVE,
             keys if self._redis.is_cluster else (*keys, *indexes),
-            f"{'-' if if_revision is None else if_revision} {_write_id()} {tenant_id}"
+            f"{'-' if if_revision is None else if_revision} {new_write_id()} {tenant_id}"
             f" {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score} {dead_score} {self._max_age}",
             persistent_value(tenant_id, created_at, body),
             hot_value(tenant_id, body),
         )
         if isinstance(reply, list):
-            raise _refusal(session, if_revision, *reply, key=keys[1])
+            raise refusal(session, if_revision, *reply, key=keys[1])
         revision: int = reply
         if self._redis.is_cluster:
             await self._redis.pipeline(
@@ -138,23 +137,23 @@ class RedisSessionStore(SessionStore):
         return session.session_id
 
     async def delete(self, session_id: UUID, *, tenant_id: UUID | None = None) -> bool:
-        keys = self._keys.session(session_id)
-        removed = await self._redis.script(
-            f"deleting session {session_id}",
-            _DELETE,
-            (*keys, self._keys.deleted(session_id)),
-            _or_empty(tenant_id),
-            _write_id(),
-            _DELETION_REMEMBERED // MILLISECOND,
-        )
+        keys, arguments = deletion(self._keys, session_id, tenant_id)
+        removed = await self._redis.script(f"deleting session {session_id}", DELETE, keys, *arguments)
         if removed < 0:
             raise unreadable(keys[1])
         self._log.debug("session_deleted", session_id=str(session_id), found=removed > 0)
         return bool(removed)
 
+    async def delete_many(self, tenant_id: UUID, session_ids: Iterable[UUID]) -> int:
+        removed = await delete_sessions(self._redis, self._keys, self._lookup, tenant_id, session_ids)
+        self._log.debug("sessions_deleted", tenant_id=str(tenant_id), removed=removed)
+        return removed
+
     async def get_by_channel(self, tenant_id: UUID, channel: Channel, user_channel_id: str) -> Session | None:
         check_text(user_channel_id, "user_channel_id")
-        index = self._keys.channel(tenant_id, Channel(channel), user_channel_id)
+        if channel not in list(Channel):
+            return None
+        index = self._keys.channel(tenant_id, channel, user_channel_id)
         start = 0
         found: Session | None = None
         while found is None:
@@ -169,11 +168,23 @@ class RedisSessionStore(SessionStore):
         self._log.debug("session_get_by_channel", tenant_id=str(tenant_id), found=found is not None)
         return found
 
+    async def list_by_channel(
+        self, tenant_id: UUID, channel: Channel, user_channel_id: str, *, limit: int = 100
+    ) -> list[Session]:
+        check_page(limit)
+        check_text(user_channel_id, "user_channel_id")
+        if channel not in list(Channel):
+            return []
+        index = self._keys.channel(tenant_id, channel, user_channel_id)
+        found = await self._lookup.first(index, limit)
+        self._log.debug("session_list_by_channel", tenant_id=str(tenant_id), found=len(found))
+        return found
+
     async def list_by_agent(
         self, tenant_id: UUID, agent_id: UUID, *, status: SessionStatus | None = None, limit: int = 100
     ) -> list[Session]:
-        check_limit(limit)
-        index = self._keys.agent(tenant_id, agent_id, None if status is None else SessionStatus(status))
+        check_page(limit)
+        index = self._keys.agent(tenant_id, agent_id, status)
         found = await self._lookup.first(index, limit)
         self._log.debug("session_list_by_agent", agent_id=str(agent_id), found=len(found))
         return found
@@ -181,7 +192,7 @@ class RedisSessionStore(SessionStore):
     async def list_by_customer(
         self, tenant_id: UUID, customer_profile_id: UUID, *, limit: int = 100
     ) -> list[Session]:
-        check_limit(limit)
+        check_page(limit)
         found = await self._lookup.first(self._keys.customer(tenant_id, customer_profile_id), limit)
         self._log.debug(
             "session_list_by_customer", customer_profile_id=str(customer_profile_id), found=len(found)
@@ -196,7 +207,7 @@ class RedisSessionStore(SessionStore):
         step_content_hash: str,
         scope_filter: ScopeFilter | None = None,
     ) -> list[Session]:
-        check_text(step_content_hash, "step_content_hash")
+        check_place(scenario_version, step_content_hash)
         index = self._keys.step(tenant_id, (scenario_id, scenario_version, step_content_hash))
         found = await self._lookup.all(index)
         if scope_filter is not None:
@@ -251,8 +262,8 @@ class RedisSessionStore(SessionStore):
             calls[session_id] = (
                 pair,
                 (
-                    f"{session.revision} {_write_id()} {tenant}",
-                    persistent_value(tenant, _milliseconds(session.created_at), body),
+                    f"{session.revision} {new_write_id()} {tenant}",
+                    persistent_value(tenant, milliseconds(session.created_at), body),
                     hot_value(tenant, body),
                 ),
             )
@@ -339,7 +350,7 @@ class RedisSessionStore(SessionStore):
         Returns:
             How many sessions and entries were removed.
         """
-        sessions = await remove_old_sessions(self._redis, self._keys, _milliseconds(utcnow()) - self._max_age)
+        sessions = await remove_old_sessions(self._redis, self._keys, milliseconds(utcnow()) - self._max_age)
         entries = await remove_dead_entries(self._redis, self._keys)
         self._log.debug("session_cleanup", sessions=sessions, entries=entries)
         return sessions + entries
@@ -383,22 +394,6 @@ class RedisSessionStore(SessionStore):
         ):
             return None
         return session
-
-
-def _refusal(
-    session: Session, if_revision: int | None, outcome: bytes, stored: int, *, key: str
-) -> StoreError:
-    if outcome == b"conflict" and if_revision is not None:
-        return conflict(session, if_revision, stored)
-    return taken(session) if outcome == b"taken" else unreadable(key)
-
-
-def _milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // MILLISECOND
-
-
-def _write_id() -> str:
-    return os.urandom(6).hex()
 
 
 def _or_empty(tenant_id: UUID | None) -> str:

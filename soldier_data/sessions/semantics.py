@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import os
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from soldier_data.base.shared import ScopeFilter
-from soldier_data.errors import ConflictError, ValidationError
+from soldier_data.base.values import check_integer, check_text
+from soldier_data.errors import ConflictError, StoreError, ValidationError
+from soldier_data.sessions.codec import unreadable
 from soldier_data.sessions.models import MILLISECOND, Session, SessionStatus, SessionTierConfig
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 StepPlace = tuple[UUID, int, str]
 """Scenario, its version, and the content hash of the step."""
@@ -83,11 +88,35 @@ def taken(session: Session) -> ConflictError:
     return ConflictError(f"the id of session {session.session_id} is taken: use another id")
 
 
-def check_limit(limit: int) -> None:
-    """Refuse a negative limit.
+def refusal(
+    session: Session, if_revision: int | None, outcome: bytes, stored: int, *, key: str
+) -> StoreError:
+    """The error for what the save script answered in place of a revision."""
+    if outcome == b"conflict" and if_revision is not None:
+        return conflict(session, if_revision, stored)
+    return taken(session) if outcome == b"taken" else unreadable(key)
+
+
+def milliseconds(moment: datetime) -> int:
+    """The moment in milliseconds since 1970, as Redis counts."""
+    return (moment - _EPOCH) // MILLISECOND
+
+
+def new_write_id() -> str:
+    """What a call that writes is known by, should it be repeated because its reply was lost."""
+    return os.urandom(6).hex()
+
+
+def microseconds(moment: datetime) -> int:
+    """The moment in microseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def check_place(scenario_version: int, step_content_hash: str) -> None:
+    """Check what `find_sessions_by_step_hash` is asked for.
 
     Raises:
-        ValidationError: `limit` is negative.
+        ValidationError: Names the argument.
     """
-    if limit < 0:
-        raise ValidationError("limit is negative: use 0 or more", field="limit")
+    check_integer(scenario_version, "scenario_version")
+    check_text(step_content_hash, "step_content_hash")

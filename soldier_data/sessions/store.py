@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from soldier_data.base.shared import Channel, ScopeFilter
@@ -20,7 +20,8 @@ class SessionStore(ABC):
     A call whose reply is lost with the connection is repeated, and has one effect.
 
     Every method raises `StoreConnectionError` when the server cannot be reached or does not answer in time,
-    and `ValidationError` for text that cannot be stored.
+    and `ValidationError`, which names the field, for an argument of a wrong type and for text that cannot be
+    stored: with NUL, or half of a surrogate pair.
     """
 
     @abstractmethod
@@ -59,8 +60,28 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
+    async def delete_many(self, tenant_id: UUID, session_ids: Iterable[UUID]) -> int:
+        """Remove sessions of the tenant for good, with every index entry that leads to them.
+
+        Ids of no session, or of another tenant's, are skipped. Takes few round trips, however many there are.
+
+        Returns:
+            How many sessions were removed.
+
+        Raises:
+            StoreError: What is stored under an id is not a session that this version can read. It is left as it
+                is; other sessions may be removed already, and calling again removes the others.
+        """
+
+    @abstractmethod
     async def get_by_channel(self, tenant_id: UUID, channel: Channel, user_channel_id: str) -> Session | None:
         """The most recently saved session of a customer's address on a channel, whatever its status."""
+
+    @abstractmethod
+    async def list_by_channel(
+        self, tenant_id: UUID, channel: Channel, user_channel_id: str, *, limit: int = 100
+    ) -> list[Session]:
+        """Sessions of a customer's address on a channel; order, limit and errors as in `list_by_agent`."""
 
     @abstractmethod
     async def list_by_agent(

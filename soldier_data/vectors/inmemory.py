@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.embeddings import cosine_similarity, to_float32
 from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.base.subjects import DataSubject, ids_of, json_text
 from soldier_data.settings import Settings
 from soldier_data.vectors.checks import (
     adding,
@@ -22,6 +24,7 @@ from soldier_data.vectors.models import Embedding
 from soldier_data.vectors.store import VectorStore
 
 
+@checks_arguments
 class InMemoryVectorStore(VectorStore, InMemoryStore):
     """`VectorStore` without a database.
 
@@ -83,6 +86,20 @@ class InMemoryVectorStore(VectorStore, InMemoryStore):
         for id_ in found:
             self._embeddings.remove((tenant_id, id_))
         return len(found)
+
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        found = [
+            each.model_copy(deep=True)
+            for each in self._embeddings.of_tenant(subject.tenant_id)
+            if each.source_id in subject.sources or subject.is_mentioned_in(json_text(each, "metadata"))
+        ]
+        return {"embeddings": sorted(found, key=lambda each: each.id)}
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        found = (await self.export_subject(subject))["embeddings"]
+        for each in found:
+            self._embeddings.remove((subject.tenant_id, each.id))
+        return {"embeddings": ids_of(found)}
 
     def _add(self, embeddings: Sequence[Embedding], doing: str) -> None:
         if any(self._embeddings.peek((each.tenant_id, each.id)) is not None for each in embeddings):

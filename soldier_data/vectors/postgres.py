@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.database import Executor
 from soldier_data.base.models import new_id
+from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.errors import ConflictError
 from soldier_data.vectors import statements as sql
+from soldier_data.vectors import subject_statements
 from soldier_data.vectors.checks import adding, check_added, check_all, check_search, check_source, id_taken
 from soldier_data.vectors.models import Embedding
 from soldier_data.vectors.store import VectorStore
@@ -25,6 +28,7 @@ _ROWS_AT_A_TIME = 5_000
 _ANY_DISTANCE = 3.0
 
 
+@checks_arguments
 class PostgresVectorStore(VectorStore):
     """`VectorStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
@@ -94,6 +98,20 @@ class PostgresVectorStore(VectorStore):
         assert row is not None
         how_many: int = row["how_many"]
         return how_many
+
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        rows = await self._db.fetch_all(subject_statements.read, subject.parameters())
+        return {"embeddings": [_embedding(row) for row in rows]}
+
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        gone = ErasedIds()
+
+        async def work(transaction: Transaction) -> None:
+            rows = await transaction.fetch_all(subject_statements.erase, subject.parameters())
+            gone.add({"embeddings": [row["id"] for row in rows]})
+
+        await self._db.atomically(work, subject_statements.erase.doing)
+        return gone.by_table()
 
 
 async def _write(transaction: Transaction, rows: list[Values]) -> None:

@@ -13,7 +13,10 @@ from soldier_data.vectors.orm import EmbeddingRow
 
 EMBEDDINGS = table_of(EmbeddingRow)
 
-_OF_TENANT = EMBEDDINGS.c.tenant_id == column_param(EMBEDDINGS.c.tenant_id)
+OF_TENANT = EMBEDDINGS.c.tenant_id == column_param(EMBEDDINGS.c.tenant_id)
+COLUMNS = [column for column in EMBEDDINGS.columns if column.name not in ("write_id", "searched_metadata")]
+"""The columns that an embedding is built from."""
+
 _OWN_WRITE = EMBEDDINGS.c.write_id == column_param(EMBEDDINGS.c.write_id)
 
 
@@ -43,7 +46,7 @@ def search(*, source_type: bool, metadata_filter: bool) -> Statement:
     query = param("query", EmbeddingVector())
     distance: ColumnElement[float] = EMBEDDINGS.c.embedding.cosine_distance(query).label("distance")
     # Only ids are sorted, and the few rows that are wanted are read afterwards.
-    statement = select(EMBEDDINGS.c.id, distance).where(_OF_TENANT)
+    statement = select(EMBEDDINGS.c.id, distance).where(OF_TENANT)
     if source_type:
         statement = statement.where(EMBEDDINGS.c.source_type == column_param(EMBEDDINGS.c.source_type))
     if metadata_filter:
@@ -53,13 +56,10 @@ def search(*, source_type: bool, metadata_filter: bool) -> Statement:
     nearest = (
         statement.order_by(distance, EMBEDDINGS.c.id).limit(param("limit", BigInteger())).subquery("nearest")
     )
-    columns = [
-        column for column in EMBEDDINGS.columns if column.name not in ("write_id", "searched_metadata")
-    ]
     return Statement(
         "searching the embeddings",
-        select(*columns, nearest.c.distance)
-        .join(nearest, and_(_OF_TENANT, EMBEDDINGS.c.id == nearest.c.id))
+        select(*COLUMNS, nearest.c.distance)
+        .join(nearest, and_(OF_TENANT, EMBEDDINGS.c.id == nearest.c.id))
         .where(nearest.c.distance <= param("max_distance", Float(53)))
         .order_by(nearest.c.distance, EMBEDDINGS.c.id),
     )
@@ -67,7 +67,7 @@ def search(*, source_type: bool, metadata_filter: bool) -> Statement:
 
 _deleted = (
     delete(EMBEDDINGS)
-    .where(_OF_TENANT, EMBEDDINGS.c.source_id == column_param(EMBEDDINGS.c.source_id))
+    .where(OF_TENANT, EMBEDDINGS.c.source_id == column_param(EMBEDDINGS.c.source_id))
     .returning(EMBEDDINGS.c.id)
     .cte("deleted")
 )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+from soldier_data.base.subjects import SubjectStore
 from soldier_data.vectors.models import Embedding
 
 
-class VectorStore(ABC):
+class VectorStore(SubjectStore):
     """Embeddings. They are added, searched, and deleted for good by their source.
+
+    Of a person (`SubjectStore`) are those whose source_id is the id of something of theirs, in either spelling of a
+    UUID, and those that mention the person in their metadata.
 
     A call whose reply is lost with the connection is repeated, and has one effect.
 
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: An embedding has a wrong length, holds NaN or infinity, or is (nearly) the zero vector; a
-            text holds NUL or half of a surrogate pair, metadata is no JSON, a datetime lies at the very end of
-            the calendar; a source_type or source_id is longer than 1,000 bytes; a limit is negative, min_score
-            is not finite. Names the field.
+        ValidationError: An argument, or something in a list, is of a wrong type; an embedding has a wrong length,
+            holds NaN or infinity, or is (nearly) the zero vector; a text holds NUL or half of a surrogate pair,
+            metadata is no JSON, a datetime lies at the very end of the calendar; a source_type or source_id is
+            longer than 1,000 bytes; a limit is negative, min_score is not finite. Names the field.
     """
 
     @abstractmethod

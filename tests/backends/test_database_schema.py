@@ -55,7 +55,7 @@ async def bound(owner: Database) -> AsyncIterator[Database]:
     async with administrator(owner.settings.database_url) as connection:
         await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
         await connection.execute(f"ALTER ROLE {role} SET search_path = ''")
-        await run_grants(owner.settings, role)
+        await run_grants(owner.settings, role, erasure=True)
         by_role = make_url(owner.settings.database_url).set(username=role, password="x")  # noqa: S106 - of a test role.
         url = by_role.render_as_string(hide_password=False)
         database = Database(settings_for(url, row_level_security=True, **_SCHEMA))

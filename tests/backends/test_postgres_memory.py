@@ -16,6 +16,7 @@ from soldier_data.base.database import Database
 from soldier_data.base.engine import open_connection
 from soldier_data.base.paging import Cursor
 from soldier_data.base.statements import Statement
+from soldier_data.base.subjects import DataSubject
 from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.memory import Entity, Episode, MemoryStore, PostgresMemoryStore, Relationship, graph
 from soldier_data.memory import statements as sql
@@ -59,6 +60,7 @@ def _everything(tenant_id: UUID) -> tuple[Episode, Entity, Entity, Relationship]
 def _calls(store: MemoryStore, tenant_id: UUID) -> list[tuple[str, Callable[[], Awaitable[Any]]]]:
     episode, first, second, relationship = _everything(tenant_id)
     cursor = Cursor.after(episode)
+    somebody = DataSubject(tenant_id, frozenset([uuid4()]))
     return [
         ("add_episode", lambda: store.add_episode(episode)),
         ("get_episode", lambda: store.get_episode(tenant_id, episode.id)),
@@ -89,6 +91,7 @@ def _calls(store: MemoryStore, tenant_id: UUID) -> list[tuple[str, Callable[[], 
         ("purge_deleted", lambda: store.purge_deleted(tenant_id, timedelta(0))),
         ("count_to_embed", lambda: store.count_to_embed("model", tenant_id=tenant_id)),
         ("list_to_embed", lambda: store.list_to_embed("model", tenant_id=tenant_id)),
+        ("list_subject_sessions", lambda: store.list_subject_sessions(somebody)),
     ]
 
 
@@ -103,7 +106,7 @@ async def test_each_call_takes_one_round_trip(
         await call()
     counted = {name: await passing.count(call) for name, call in _calls(store, tenant_id)}
     assert counted == dict.fromkeys(counted, 1)
-    in_a_transaction = {"add_episodes", "set_embeddings"}
+    in_a_transaction = {"add_episodes", "set_embeddings", "export_subject", "erase_subject"}
     assert {name.split(",")[0] for name in counted} | in_a_transaction == MemoryStore.__abstractmethods__
 
 

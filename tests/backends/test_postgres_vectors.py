@@ -12,6 +12,7 @@ import pytest
 from soldier_data.base.database import Database
 from soldier_data.base.engine import open_connection
 from soldier_data.base.failures import TransientError
+from soldier_data.base.subjects import DataSubject
 from soldier_data.base.transaction import Transaction
 from soldier_data.errors import ConflictError
 from soldier_data.vectors import Embedding, PostgresVectorStore, VectorStore
@@ -48,11 +49,14 @@ async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, Postgre
 def _calls(store: VectorStore, tenant_id: UUID) -> dict[str, Callable[[], Awaitable[Any]]]:
     """A call of every method of the store."""
     one, *many = (EmbeddingFactory(tenant_id=tenant_id, source_id="s") for _ in range(4))
+    somebody = DataSubject(tenant_id, frozenset([uuid4()]))
     calls: dict[str, Callable[[], Awaitable[Any]]] = {
         "add_embedding": lambda: store.add_embedding(one),
         "add_embeddings": lambda: store.add_embeddings(many),
         "search": lambda: store.search(QUERY, tenant_id, source_type="document", metadata_filter={"a": 1}),
         "delete_by_source": lambda: store.delete_by_source(tenant_id, "s"),
+        "export_subject": lambda: store.export_subject(somebody),
+        "erase_subject": lambda: store.erase_subject(somebody),
     }
     assert set(calls) == VectorStore.__abstractmethods__
     return calls
@@ -68,7 +72,7 @@ async def test_each_call_takes_one_round_trip_and_a_list_few(
     counted = {name: await passing.count(call) for name, call in _calls(store, tenant_id).items()}
     # BEGIN, COMMIT, and COPY, which asks for the types of the columns first.
     assert counted.pop("add_embeddings") <= 6
-    assert counted == dict.fromkeys(counted, 1)
+    assert counted == dict.fromkeys(counted, 1) | {"erase_subject": 3}
 
 
 async def test_adding_whose_reply_is_lost_takes_effect_once(
@@ -138,7 +142,7 @@ async def test_a_role_that_row_level_security_binds_can_do_everything(
         store = PostgresVectorStore(bound)
         try:
             results = [await call() for call in _calls(store, tenant_id).values()]
-            assert results[1:] == [3, [], 4]
+            assert results[1:] == [3, [], 4, {"embeddings": []}, {"embeddings": []}]
             added = EmbeddingFactory(tenant_id=tenant_id)
             await store.add_embedding(added)
             with pytest.raises(ConflictError):

@@ -184,7 +184,7 @@ def _json_in(record: TurnRecord | AuditEvent) -> Any:
 # -- append-only -----------------------------------------------------------------------------------------------
 
 
-def test_the_store_has_no_method_that_changes_or_deletes() -> None:
+def test_the_store_has_no_method_that_changes_or_deletes_but_the_erasure_of_a_person() -> None:
     public = {name for name in dir(AuditStore) if not name.startswith("_")}
     assert public == {
         "save_turn",
@@ -196,6 +196,8 @@ def test_the_store_has_no_method_that_changes_or_deletes() -> None:
         "save_events",
         "get_event",
         "list_events_by_session",
+        "export_subject",
+        "erase_subject",
     }
 
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from pydantic import BaseModel
 
+from soldier_data.base.subjects import DataSubject
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreError, ValidationError
 from soldier_data.unit_of_work import UnitOfWork
@@ -134,6 +135,10 @@ class Side:
                 return
 
     def _comparable(self, value: Any) -> Any:
+        if isinstance(value, DataSubject):
+            value = {field.name: getattr(value, field.name) for field in fields(value)}
+        elif isinstance(value, frozenset):
+            value = sorted(value, key=str)
         match value:
             case UUID():
                 if value not in self._stand_ins and value.int > MADE[-1].int:
@@ -168,7 +173,7 @@ def _mapped(value: Any, table: dict[UUID, UUID]) -> Any:
         return value.model_copy(update={name: _mapped(held, table) for name, held in value})
     if isinstance(value, dict):
         return {key: _mapped(held, table) for key, held in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | frozenset):
         return type(value)(_mapped(item, table) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
         changed = {field.name: _mapped(getattr(value, field.name), table) for field in fields(value)}

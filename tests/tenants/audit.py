@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from soldier_data.audit import AuditEvent, AuditStore, InMemoryAuditStore, PostgresAuditStore, TurnRecord
 from soldier_data.base.paging import Cursor
+from soldier_data.base.subjects import DataSubject
 from tests.factories.audit import AuditEventFactory, TurnRecordFactory
 from tests.tenants.case import Case, Domain, as_of
 
@@ -45,6 +46,13 @@ async def list_turns_of_a_period(store: AuditStore, own: Stored, other: UUID) ->
     return await store.list_turns_by_tenant(
         other, start_time=own.turn.timestamp, before=Cursor.after(own.later_turn)
     )
+
+
+def subject(own: Stored, other: UUID) -> DataSubject:
+    return DataSubject(other, frozenset([uuid4()]), session_ids=frozenset([own.turn.session_id]))
+
+
+NOTHING: dict[str, list[object]] = {"turn_records": [], "audit_events": []}
 
 
 DOMAIN: Domain[AuditStore, Stored] = Domain(
@@ -87,5 +95,7 @@ DOMAIN: Domain[AuditStore, Stored] = Domain(
             ),
             [],
         ),
+        Case("export_subject", lambda store, own, other: store.export_subject(subject(own, other)), NOTHING),
+        Case("erase_subject", lambda store, own, other: store.erase_subject(subject(own, other)), NOTHING),
     ],
 )

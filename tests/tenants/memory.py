@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.paging import Cursor
+from soldier_data.base.subjects import DataSubject
 from soldier_data.errors import NotFoundError
 from soldier_data.memory import (
     Entity,
@@ -118,6 +119,14 @@ async def traverse_beside_owner(store: MemoryStore, own: Stored, other: UUID) ->
         [relationship.from_entity_id, own.entity.id], other, own.entity.group_id, depth=5
     )
     return {entity.id for entity in found} == {relationship.from_entity_id, relationship.to_entity_id}
+
+
+def subject(own: Stored, other: UUID) -> DataSubject:
+    assert own.episode.customer_profile_id is not None
+    return DataSubject(other, frozenset([own.episode.customer_profile_id]))
+
+
+NOTHING: dict[str, list[object]] = {"episodes": [], "entities": [], "relationships": []}
 
 
 DOMAIN: Domain[MemoryStore, Stored] = Domain(
@@ -245,6 +254,13 @@ DOMAIN: Domain[MemoryStore, Stored] = Domain(
             ),
             0,
         ),
+        Case(
+            "list_subject_sessions",
+            lambda store, own, other: store.list_subject_sessions(subject(own, other)),
+            [],
+        ),
+        Case("export_subject", lambda store, own, other: store.export_subject(subject(own, other)), NOTHING),
+        Case("erase_subject", lambda store, own, other: store.erase_subject(subject(own, other)), NOTHING),
         Case("purge_deleted", lambda store, _own, other: store.purge_deleted(other, timedelta(0)), 0),
     ],
 )

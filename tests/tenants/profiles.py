@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from soldier_data.base.subjects import DataSubject
 from soldier_data.profiles import (
     ChannelIdentity,
     CustomerProfile,
@@ -92,6 +93,15 @@ async def link_same_channel(store: ProfileStore, own: Stored, other: UUID) -> ob
     return await store.link_channel(other, (await saved(store, other)).id, own.identity)
 
 
+async def get_data_subject(store: ProfileStore, own: Stored, other: UUID) -> object:
+    """Nothing but what the caller knew."""
+    return await store.get_data_subject(other, own.profile.id) == subject(own, other)
+
+
+def subject(own: Stored, other: UUID) -> DataSubject:
+    return DataSubject(other, frozenset([own.profile.id]))
+
+
 DOMAIN: Domain[ProfileStore, Stored] = Domain(
     contract=ProfileStore,
     backends={"inmemory": InMemoryProfileStore, "postgres": PostgresProfileStore},
@@ -107,6 +117,17 @@ DOMAIN: Domain[ProfileStore, Stored] = Domain(
         Case("get_or_create", get_or_create, (True, False, False, {})),
         Case("save", save, expected=True),
         Case("save", save_over_deleted, expected=True),
+        Case("get_data_subject", get_data_subject, expected=True),
+        Case(
+            "export_subject",
+            lambda store, own, other: store.export_subject(subject(own, other)),
+            {"customer_profiles": [], "profile_fields": []},
+        ),
+        Case(
+            "erase_subject",
+            lambda store, own, other: store.erase_subject(subject(own, other)),
+            {"customer_profiles": []},
+        ),
         Case("delete", lambda store, own, other: store.delete(other, own.profile.id), False),
         Case(
             "update_field",

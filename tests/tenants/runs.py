@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from soldier_data.base.paging import Cursor
+from soldier_data.base.subjects import DataSubject
 from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.runs import (
     Artifact,
@@ -77,6 +78,13 @@ async def save_step_under_owners_id(store: RunStore, own: Stored, other: UUID) -
     return await store.get_steps(other, run.id) == [step]
 
 
+def subject(own: Stored, other: UUID) -> DataSubject:
+    return DataSubject(other, frozenset([uuid4()]), external_ids=frozenset([own.run.actor]))
+
+
+NOTHING: dict[str, list[object]] = {"runs": [], "steps": [], "artifacts": [], "llm_calls": []}
+
+
 DOMAIN: Domain[RunStore, Stored] = Domain(
     contract=RunStore,
     backends={"inmemory": InMemoryRunStore, "postgres": PostgresRunStore},
@@ -113,6 +121,8 @@ DOMAIN: Domain[RunStore, Stored] = Domain(
             lambda store, own, other: store.count_runs(other, own.run.actor, status=own.run.status),
             0,
         ),
+        Case("export_subject", lambda store, own, other: store.export_subject(subject(own, other)), NOTHING),
+        Case("erase_subject", lambda store, own, other: store.erase_subject(subject(own, other)), NOTHING),
         Case("delete_run", lambda store, own, other: store.delete_run(other, own.run.id), False),
         Case("get_run_stats", lambda store, own, other: store.get_run_stats(other, own.run.id), None),
         # The run is not the intruder's.

@@ -63,6 +63,12 @@ DOMAIN: Domain[SessionStore, Session] = Domain(
             lambda store, own, other: store.get_by_channel(other, own.channel, own.user_channel_id),
             None,
         ),
+        Case(
+            "list_by_channel",
+            lambda store, own, other: store.list_by_channel(other, own.channel, own.user_channel_id),
+            [],
+        ),
+        Case("delete_many", lambda store, own, other: store.delete_many(other, [own.session_id]), 0),
         Case("list_by_agent", lambda store, own, other: store.list_by_agent(other, own.agent_id), []),
         Case(
             "list_by_agent",

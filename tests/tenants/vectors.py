@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from soldier_data.base.subjects import DataSubject
 from soldier_data.vectors import Embedding, InMemoryVectorStore, PostgresVectorStore, VectorStore
 from tests.factories.vectors import EmbeddingFactory
 from tests.tenants.case import Case, Domain, as_of
@@ -12,7 +13,7 @@ from tests.tenants.case import Case, Domain, as_of
 async def seed(store: VectorStore, tenant_id: UUID) -> Embedding:
     # Unlike any other test's, so that no statement without a tenant would find those rows too.
     embedding: Embedding = EmbeddingFactory(
-        tenant_id=tenant_id, source_id=f"source {tenant_id}", metadata={"page": 1}
+        tenant_id=tenant_id, source_id=str(tenant_id), metadata={"page": 1}
     )
     await store.add_embedding(embedding)
     return embedding
@@ -20,6 +21,10 @@ async def seed(store: VectorStore, tenant_id: UUID) -> Embedding:
 
 async def add_embedding(store: VectorStore, own: Embedding, other: UUID) -> object:
     return await store.add_embedding(as_of(own, other)) == own.id
+
+
+def subject(own: Embedding, other: UUID) -> DataSubject:
+    return DataSubject(other, frozenset([UUID(own.source_id)]))
 
 
 DOMAIN: Domain[VectorStore, Embedding] = Domain(
@@ -45,6 +50,16 @@ DOMAIN: Domain[VectorStore, Embedding] = Domain(
                 min_score=-1.0,
             ),
             [],
+        ),
+        Case(
+            "export_subject",
+            lambda store, own, other: store.export_subject(subject(own, other)),
+            {"embeddings": []},
+        ),
+        Case(
+            "erase_subject",
+            lambda store, own, other: store.erase_subject(subject(own, other)),
+            {"embeddings": []},
         ),
         Case("delete_by_source", lambda store, own, other: store.delete_by_source(other, own.source_id), 0),
     ],

@@ -25,6 +25,7 @@ from tests.reliability.operations.values import (
     entities,
     ids,
     lists,
+    subjects,
 )
 from tests.reliability.side_by_side import Operations, call
 
@@ -63,6 +64,7 @@ EPISODES = entities(
     session_id=OWNER,
     embedding=OPTIONAL_VECTORS,
     embedding_model=MODELS,
+    entity_ids=st.lists(ENTITY, max_size=1),
     deleted_at=TO_DELETE,
 )
 ENTITIES = entities(
@@ -90,6 +92,8 @@ RELATIONSHIPS = entities(
 TEXTS = st.builds(
     TextToEmbed, st.sampled_from(["episode", "episode", "rule"]), TENANT, EPISODE, st.just("text")
 )
+
+PEOPLE = subjects(ids(50, 2), ids(50, 2))
 
 OPERATIONS = Operations(
     store="memory",
@@ -148,6 +152,8 @@ OPERATIONS = Operations(
             depth=st.sampled_from([-1, 0, 1, 2, 3]),
             relation_types=st.none() | st.lists(NAMES, max_size=2),
         ),
+        call("list_subject_sessions", PEOPLE),
+        call("export_subject", PEOPLE),
     ],
     writes=[
         call("add_episode", EPISODES),
@@ -165,5 +171,6 @@ OPERATIONS = Operations(
         call("delete_relationship", TENANT, RELATIONSHIP),
         call("delete_by_group", TENANT, GROUPS),
         call("purge_deleted", TENANT, AGES),
+        call("erase_subject", PEOPLE),
     ],
 )

@@ -31,6 +31,7 @@ from tests.reliability.operations.values import (
     certain,
     entities,
     ids,
+    subjects,
 )
 from tests.reliability.side_by_side import MADE, Operations, call
 
@@ -80,6 +81,8 @@ PROFILES = entities(
     deleted_at=TO_DELETE,
 )
 
+PEOPLE = subjects([*PROFILE_IDS, *MADE[:4]])
+
 PROFILE_OPERATIONS = Operations(
     store="profiles",
     contract=ProfileStore,
@@ -102,6 +105,8 @@ PROFILE_OPERATIONS = Operations(
         call("get_by_customer_id", TENANT, st.sampled_from([*CUSTOMER_IDS, *MADE[:4]])),
         call("get_by_channel_identity", TENANT, CHANNELS, ADDRESSES),
         call("get_field_history", TENANT, PROFILE, NAMES),
+        call("get_data_subject", TENANT, PROFILE),
+        call("export_subject", PEOPLE),
     ],
     writes=[
         call("get_or_create", TENANT, CHANNELS, ADDRESSES),
@@ -113,6 +118,7 @@ PROFILE_OPERATIONS = Operations(
         call("link_channel", TENANT, PROFILE, IDENTITIES),
         call("merge_profiles", TENANT, PROFILE, PROFILE),
         call("purge_deleted", TENANT, AGES),
+        call("erase_subject", PEOPLE),
     ],
 )
 
@@ -167,6 +173,7 @@ SESSION_OPERATIONS = Operations(
         call("get", SESSION),
         call("get", SESSION, tenant_id=TENANT),
         call("get_by_channel", TENANT, CHANNELS, ADDRESSES),
+        call("list_by_channel", TENANT, CHANNELS, ADDRESSES, limit=LIMITS),
         call("list_by_agent", TENANT, AGENT, status=st.none() | STATUSES, limit=LIMITS),
         call("list_by_customer", TENANT, AGENT, limit=LIMITS),
         call(
@@ -178,6 +185,7 @@ SESSION_OPERATIONS = Operations(
         call("save", SESSIONS),
         call("save", SESSIONS, if_revision=REVISIONS),
         call("delete", SESSION, tenant_id=st.none() | TENANT),
+        call("delete_many", TENANT, st.lists(SESSION, max_size=3)),
         call(
             "mark_pending_migration",
             TENANT,

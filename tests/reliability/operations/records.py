@@ -24,6 +24,7 @@ from tests.reliability.operations.values import (
     entities,
     ids,
     lists,
+    subjects,
 )
 from tests.reliability.side_by_side import Operations, call
 
@@ -66,6 +67,8 @@ EVENTS = entities(
     timestamp=MOMENTS,
 )
 
+PEOPLE = subjects(ids(80, 1), ids(30, 2))
+
 AUDIT = Operations(
     store="audit",
     contract=AuditStore,
@@ -88,12 +91,14 @@ AUDIT = Operations(
         ),
         call("get_event", TENANT, TURN),
         call("list_events_by_session", TENANT, SESSION, event_type=st.none() | NAMES, limit=LIMITS),
+        call("export_subject", PEOPLE),
     ],
     writes=[
         call("save_turn", TURNS),
         call("save_turns", lists(TURNS)),
         call("save_event", EVENTS),
         call("save_events", lists(EVENTS)),
+        call("erase_subject", PEOPLE),
     ],
 )
 
@@ -143,6 +148,8 @@ LLM_CALLS = entities(
     created_at=MOMENTS,
 )
 
+ACTORS = subjects(ids(80, 1), external_ids=st.frozensets(NAMES, max_size=1))
+
 RUN_OPERATIONS = Operations(
     store="runs",
     contract=RunStore,
@@ -171,6 +178,7 @@ RUN_OPERATIONS = Operations(
         call("get_steps", TENANT, RUN),
         call("get_artifacts", TENANT, RUN),
         call("get_llm_calls", TENANT, RUN),
+        call("export_subject", ACTORS),
     ],
     writes=[
         # Nothing else can be stored without a run.
@@ -181,11 +189,13 @@ RUN_OPERATIONS = Operations(
         call("save_llm_call", LLM_CALLS),
         call("delete_run", TENANT, RUN),
         call("delete_step", TENANT, PART),
+        call("erase_subject", ACTORS),
     ],
 )
 
 EMBEDDING_IDS = ids(60, 4)
-SOURCES = st.sampled_from(["s", "t"])
+SOURCE_IDS = ids(90, 2)
+SOURCES = st.sampled_from(["s", str(SOURCE_IDS[0]), SOURCE_IDS[1].hex])
 EMBEDDINGS = entities(
     Embedding,
     id=st.sampled_from(EMBEDDING_IDS),
@@ -214,10 +224,12 @@ VECTOR_OPERATIONS = Operations(
             limit=LIMITS,
             min_score=st.sampled_from([None, 0.0, 0.5, -1.0]),
         ),
+        call("export_subject", subjects(SOURCE_IDS)),
     ],
     writes=[
         call("add_embedding", EMBEDDINGS),
         call("add_embeddings", lists(EMBEDDINGS)),
         call("delete_by_source", TENANT, SOURCES),
+        call("erase_subject", subjects(SOURCE_IDS)),
     ],
 )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from soldier_data.base.paging import Cursor
+from soldier_data.base.subjects import DataSubject
 from tests.conftest import DIMENSIONS
 from tests.reliability.side_by_side import TENANTS
 
@@ -77,3 +78,18 @@ def lists(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 def cursors(of: list[UUID]) -> st.SearchStrategy[Cursor | None]:
     """Positions in lists of these."""
     return st.none() | st.builds(Cursor, MOMENTS, st.sampled_from(of))
+
+
+def subjects(
+    profiles: Sequence[UUID], sessions: Sequence[UUID] = (), **values: st.SearchStrategy[Any]
+) -> st.SearchStrategy[DataSubject]:
+    """People with some of these profiles and sessions."""
+    return st.builds(
+        DataSubject,
+        tenant_id=TENANT,
+        profile_ids=st.frozensets(st.sampled_from(profiles), min_size=1, max_size=2),
+        session_ids=st.frozensets(st.sampled_from(sessions), max_size=1)
+        if sessions
+        else st.just(frozenset()),
+        **values,
+    )

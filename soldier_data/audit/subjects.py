@@ -1,0 +1,45 @@
+"""What an erasure leaves of an audit record: that something happened, and nothing that was said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
+from soldier_data.base.subjects import ERASED
+
+ERASURE_EVENTS = frozenset({"customer_erasure_begun", "customer_erased"})
+"""Types of the events that erasures leave of themselves. They name the person by ids, and outlive them."""
+
+_NOTHING_LEFT = {"erased": True}
+
+
+def without_texts(found: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """What `AuditStore.export_subject` found, without texts, but for the records that have none already."""
+    turns = [(turn, _turn_without_text(turn)) for turn in found["turn_records"]]
+    events = [(event, _event_without_data(event)) for event in found["audit_events"]]
+    return {
+        "turn_records": [erased for turn, erased in turns if turn != erased],
+        "audit_events": [erased for event, erased in events if event != erased],
+    }
+
+
+def _turn_without_text(turn: TurnRecord) -> TurnRecord:
+    """The turn with its ids, times and counts, and the tools that it called, but without any text."""
+    return turn.model_copy(
+        update={
+            "user_message": ERASED,
+            "agent_response": ERASED,
+            "tool_calls": [_call_without_data(call) for call in turn.tool_calls],
+        }
+    )
+
+
+def _event_without_data(event: AuditEvent) -> AuditEvent:
+    """The event with its type, ids and time, but without its data."""
+    return event.model_copy(update={"event_data": _NOTHING_LEFT})
+
+
+def _call_without_data(call: ToolCall) -> ToolCall:
+    error = None if call.error is None else ERASED
+    return call.model_copy(update={"input": {}, "output": None, "error": error})

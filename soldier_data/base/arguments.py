@@ -1,0 +1,135 @@
+"""Checking the types of what stores are called with, before anything else looks at it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache, wraps
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from soldier_data.base.values import check_text
+from soldier_data.errors import ValidationError
+
+S = TypeVar("S", bound=type)
+
+
+def checks_arguments(store: S) -> S:
+    """Let every public coroutine method of the class `store` refuse arguments that are not of their annotated type.
+
+    Python itself does not, and then each backend does something else: one finds nothing, one fails inside of the
+    driver. For an enum any text is taken, one that is none of its values included, which nothing stored has. An
+    iterator is made a list.
+
+    Raises (every such method):
+        ValidationError: Names the argument, and says what it has to be.
+    """
+    for name, method in list(vars(store).items()):
+        if inspect.iscoroutinefunction(method) and not name.startswith("_"):
+            setattr(store, name, _checking(method))
+    return store
+
+
+def check_fields(value: Any) -> None:
+    """Check that each field of a dataclass, which does not do that itself, is of its annotated type.
+
+    Raises:
+        ValidationError: Names the field.
+    """
+    class_: type = type(value)
+    for parameter in _fields_of(class_):
+        parameter.checked(getattr(value, parameter.name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """What one parameter takes.
+
+    Attributes:
+        name: Of the parameter.
+        types: What a value has to be an instance of.
+        is_enum: Whether it takes the values of an enum.
+        items: What each item of a list has to be an instance of; None if it is no list. Numbers in a list have a check
+            of their own, the one of embeddings, and nothing to compare with.
+        at_once: The types of which every value is taken. Most values are of these, and are found so quickest.
+    """
+
+    name: str
+    types: tuple[type, ...]
+    is_enum: bool
+    items: tuple[type, ...] | None
+    at_once: frozenset[type]
+
+    def checked(self, value: Any) -> Any:
+        # A text or a dict can be gone through like a list, but is never meant for one.
+        if not isinstance(value, self.types) or (
+            self.items is not None and isinstance(value, str | bytes | dict)
+        ):
+            raise self._refusal("", value, self.types)
+        if self.is_enum and isinstance(value, str):
+            # Methods check the other texts themselves.
+            check_text(value, self.name)
+        if not self.items or not isinstance(value, Iterable):
+            return value
+        listed = value if isinstance(value, Sequence) else list(value)
+        for place, item in enumerate(listed):
+            if not isinstance(item, self.items):
+                raise self._refusal(f"[{place}]", item, self.items)
+        return listed
+
+    def _refusal(self, place: str, value: Any, types: tuple[type, ...]) -> ValidationError:
+        expected = " or ".join("None" if type_ is NoneType else type_.__name__ for type_ in types)
+        return ValidationError(
+            f"{self.name}{place} is of the type {type(value).__name__}: pass {expected}", field=self.name
+        )
+
+
+def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    hints = get_type_hints(method)
+    names = [name for name in inspect.signature(method).parameters if name != "self"]
+    parameters = [_parameter(name, hints[name]) for name in names]
+    by_name = dict(zip(names, parameters, strict=True))
+
+    @wraps(method)
+    async def checking(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # An argument too many, or of another name, is left to Python.
+        checked = [
+            value if type(value) in parameter.at_once else parameter.checked(value)
+            for parameter, value in zip(parameters, args, strict=False)
+        ]
+        for name, value in kwargs.items():
+            if name in by_name and type(value) not in by_name[name].at_once:
+                kwargs[name] = by_name[name].checked(value)
+        return await method(self, *checked, *args[len(checked) :], **kwargs)
+
+    return checking
+
+
+@cache
+def _fields_of(class_: type) -> list[_Parameter]:
+    return [_parameter(name, annotation) for name, annotation in get_type_hints(class_).items()]
+
+
+def _parameter(name: str, annotation: Any) -> _Parameter:
+    types: list[type] = []
+    is_enum = False
+    items: tuple[type, ...] | None = None
+    for member in _members(annotation):
+        origin = get_origin(member)
+        if origin is Literal or (isinstance(member, type) and issubclass(member, StrEnum)):
+            types.append(str)
+            is_enum = True
+        else:
+            # An integer is taken for a float, as type checkers do.
+            types += [float, int] if member is float else [origin or member]
+        if origin in (Sequence, Iterable, frozenset):
+            kinds = _members(get_args(member)[0])
+            items = tuple(get_origin(kind) or kind for kind in kinds if kind is not float)
+    at_once = frozenset(types) - {frozenset} - ({str} if is_enum else set())
+    return _Parameter(name, tuple(types), is_enum, items, at_once)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)

@@ -1,0 +1,63 @@
+"""`soldier-data customers`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from soldier_data.data_layer import DataLayer
+from soldier_data.errors import StoreError
+
+T = TypeVar("T")
+
+app = typer.Typer(help="Hand out, or erase, all that is held about a customer.", no_args_is_help=True)
+
+_PROFILE = typer.Argument(help="The id of the customer's profile.")
+_TENANT = typer.Option(help="The id of the tenant.")
+_SESSION = typer.Option(
+    help="A further conversation of the customer's, long ended. May be given several times."
+)
+
+
+@app.command()
+def export(
+    profile_id: Annotated[UUID, _PROFILE],
+    tenant: Annotated[UUID, _TENANT],
+    session: Annotated[list[UUID] | None, _SESSION] = None,
+) -> None:
+    """Print everything held about a customer as JSON, personal data and all."""
+    found = _done(lambda data: data.export_customer(tenant, profile_id, session_ids=session or ()))
+    typer.echo(found.model_dump_json(indent=2))
+
+
+@app.command()
+def erase(
+    profile_id: Annotated[UUID, _PROFILE],
+    tenant: Annotated[UUID, _TENANT],
+    session: Annotated[list[UUID] | None, _SESSION] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase a customer from every store, for good. What was broken off is finished by running it again."""
+    if not yes:
+        typer.confirm(f"Erase the customer {profile_id} of the tenant {tenant} for good?", abort=True)
+    report = _done(lambda data: data.erase_customer(tenant, profile_id, session_ids=session or ()))
+    typer.echo(report.model_dump_json(indent=2))
+
+
+def _done(work: Callable[[DataLayer], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with DataLayer.open() as data:
+            return await work(data)
+
+    try:
+        return asyncio.run(run())
+    except StoreError as error:
+        message = f"[bold red]Not done:[/] {escape(str(error))}"
+    Console(stderr=True).print(message, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)

@@ -1,0 +1,289 @@
+"""Whatever a store is called with, it comes back exactly or is refused by name, and all else stays readable."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from copy import deepcopy
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import BaseModel
+from pydantic import ValidationError as PydanticValidationError
+
+from soldier_data.audit import AuditEvent, TurnRecord
+from soldier_data.base.embeddings import to_float32
+from soldier_data.config import Agent, MigrationPlan, Rule, Scenario, Template, ToolActivation, Variable
+from soldier_data.data_layer import DataLayer
+from soldier_data.errors import ConflictError, NotFoundError, ValidationError
+from soldier_data.memory import Entity, Episode, Relationship
+from soldier_data.profiles import CustomerProfile
+from soldier_data.runs import Artifact, LLMCall, Run, Step
+from soldier_data.sessions import Session
+from soldier_data.vectors import Embedding
+from tests.conftest import settings_for
+from tests.reliability.conftest import Counts, Found
+from tests.reliability.hostile_places import Place, ValidCall, places, valid_calls, with_value
+from tests.reliability.hostile_texts import HUGE_TEXTS
+from tests.reliability.hostile_values import VALUES
+from tests.tenants.case import Domain
+from tests.tenants.stores import DOMAINS
+
+EVERY_STORE = [
+    pytest.param(domain, backend, id=f"{backend}-{domain.contract.__name__}")
+    for domain in DOMAINS
+    for backend in domain.backends
+]
+
+HOLDERS = {
+    "ConfigStore": "config",
+    "MemoryStore": "memory",
+    "AuditStore": "audit",
+    "ProfileStore": "profiles",
+    "RunStore": "runs",
+    "VectorStore": "vectors",
+    "SessionStore": "sessions",
+}
+
+READS = (
+    "get",
+    "list",
+    "count",
+    "vector_search",
+    "text_search",
+    "hybrid_search",
+    "search",
+    "traverse",
+    "find",
+)
+
+Reader = Callable[[Any, Any], Awaitable[Any]]
+
+
+async def _of_run(found: Awaitable[list[Any]], part: Any) -> Any:
+    return next((other for other in await found if other.id == part.id), None)
+
+
+async def _embedding(store: Any, entity: Embedding) -> Any:
+    found = await store.search(
+        entity.embedding, entity.tenant_id, limit=1_000, source_type=entity.source_type, min_score=0.99
+    )
+    return next((other for other, _ in found if other.id == entity.id), None)
+
+
+READERS: dict[type[BaseModel], Reader] = {
+    Agent: lambda store, entity: store.get_agent(entity.tenant_id, entity.id),
+    Rule: lambda store, entity: store.get_rule(entity.tenant_id, entity.id),
+    Scenario: lambda store, entity: store.get_scenario(entity.tenant_id, entity.id),
+    Template: lambda store, entity: store.get_template(entity.tenant_id, entity.id),
+    Variable: lambda store, entity: store.get_variable(entity.tenant_id, entity.id),
+    ToolActivation: lambda store, entity: store.get_tool_activation(
+        entity.tenant_id, entity.agent_id, entity.tool_id
+    ),
+    MigrationPlan: lambda store, entity: store.get_migration_plan(entity.tenant_id, entity.id),
+    Episode: lambda store, entity: store.get_episode(entity.tenant_id, entity.id),
+    Entity: lambda store, entity: store.get_entity(entity.tenant_id, entity.id),
+    Relationship: lambda store, entity: store.get_relationship(entity.tenant_id, entity.id),
+    TurnRecord: lambda store, entity: store.get_turn(entity.tenant_id, entity.turn_id),
+    AuditEvent: lambda store, entity: store.get_event(entity.tenant_id, entity.id),
+    CustomerProfile: lambda store, entity: store.get_by_id(entity.tenant_id, entity.id),
+    Run: lambda store, entity: store.get_run(entity.tenant_id, entity.id),
+    Step: lambda store, entity: _of_run(store.get_steps(entity.tenant_id, entity.run_id), entity),
+    Artifact: lambda store, entity: _of_run(store.get_artifacts(entity.tenant_id, entity.run_id), entity),
+    LLMCall: lambda store, entity: _of_run(store.get_llm_calls(entity.tenant_id, entity.run_id), entity),
+    Embedding: _embedding,
+    Session: lambda store, entity: store.get(entity.session_id),
+}
+"""How what was saved is read again."""
+
+FRESH: dict[str, Callable[[], Any]] = {
+    "id": uuid4,
+    "turn_id": uuid4,
+    "session_id": uuid4,
+    "customer_id": uuid4,
+    "trace_id": lambda: uuid4().hex,
+    "idempotency_key": lambda: uuid4().hex,
+    "external_id": lambda: uuid4().hex,
+    "tool_id": lambda: uuid4().hex,
+}
+"""What is unique about entities, so that one saved before is no reason to refuse the next."""
+
+
+def renewed(call: ValidCall) -> ValidCall:
+    """The same call for entities that are not stored yet."""
+    arguments = {name: _renewed(call, value) for name, value in deepcopy(call.arguments).items()}
+    if "if_revision" in arguments:
+        arguments["if_revision"] = None
+    return ValidCall(call.method, arguments)
+
+
+def _renewed(call: ValidCall, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_renewed(call, item) for item in value]
+    if type(value) not in READERS or call.method.startswith("update"):
+        return value
+    update = {name: FRESH[name]() for name in FRESH if name in type(value).model_fields}
+    if isinstance(value, Agent | Variable):
+        update["name"] = f"n{uuid4().hex}"
+    if isinstance(value, CustomerProfile):
+        for identity in value.channel_identities:
+            identity.channel_user_id = uuid4().hex
+    # An event is found by its session, a step of a run by its run.
+    if not isinstance(value, Session):
+        update.pop("session_id", None)
+    return value.model_copy(update=update)
+
+
+async def is_right(store: Any, call: ValidCall) -> bool:
+    """Whether the call as it is finds what it refers to. Not so for those that the intruder's own entities make."""
+    if not call.method.startswith(("save", "add", "update")):
+        return True
+    try:
+        await getattr(store, call.method)(**renewed(call).arguments)
+    except NotFoundError:
+        return False
+    return True
+
+
+class Attempts:
+    """Calls one store with what is hostile, and judges how it takes it."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.by_model = self.by_store = self.taken = 0
+        self.wrong: list[str] = []
+
+    async def make(self, call: ValidCall, place: Place, value: Any) -> None:
+        try:
+            arguments = with_value(renewed(call).arguments, place, value)
+        except TypeError:
+            return  # It cannot be a key of a dict.
+        except (PydanticValidationError, ValidationError, RecursionError):
+            # The last one is how Python's enums take a document that is nested too deep.
+            self.by_model += 1
+            return
+        wrong = await self._call(call, arguments, place, value)
+        if wrong:
+            self.wrong.append(f"{call.method}, {place}: {described(value)}: {wrong}")
+
+    async def _call(self, call: ValidCall, arguments: dict[str, Any], place: Place, value: Any) -> str | None:
+        """What is wrong with how the store takes it."""
+        try:
+            await getattr(self._store, call.method)(**arguments)
+        except ValidationError as error:
+            self.by_store += 1
+            named = error.field is not None and any(str(step) in error.field for step in place)
+            return None if named else f"the error names {error.field}: {error}"
+        except (ConflictError, NotFoundError) as error:
+            self.by_store += 1
+            # It is of the right type, and of no entity or of another one.
+            return None if isinstance(value, _MAY_BE_UNKNOWN) else f"{error!r}"
+        except Exception as error:  # noqa: BLE001 - every other one is wrong.
+            return f"{error!r}"[:300]
+        self.taken += 1
+        for argument in arguments.values():
+            for entity in argument if isinstance(argument, list) else [argument]:
+                if not await self._is_kept(entity):
+                    return "it came back as something else"
+        return None
+
+    async def _is_kept(self, entity: Any) -> bool:
+        reader = READERS.get(type(entity))
+        found = None if reader is None else await reader(self._store, entity)
+        # What is not found is softly deleted, or the call was not to save it.
+        return found is None or repr(_plain(found)) == repr(_plain(entity))
+
+
+def described(value: Any) -> str:
+    """What a value looks like, in a few words."""
+    try:
+        text = ascii(value)[:80]
+    except (ValueError, RecursionError):
+        text = "too much to tell"
+    return f"{text} ({type(value).__name__})"
+
+
+_MAY_BE_UNKNOWN = (str, int, float, UUID, list, dict, type(None))
+
+
+def _plain(value: Any) -> Any:
+    """What an entity holds, embeddings as they are kept."""
+    if isinstance(value, BaseModel):
+        return {
+            name: to_float32(held) if name.endswith("embedding") and held is not None else _plain(held)
+            for name, held in value
+            if name not in {"updated_at", "revision", "last_activity_at", "replaced_at"}
+        }
+    if isinstance(value, dict):
+        return {key: _plain(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+@pytest.fixture
+async def layer(shared_database_url: str, redis_url: str) -> AsyncIterator[DataLayer]:
+    settings = settings_for(
+        shared_database_url, redis_url=redis_url, session_key_prefix=f"t{uuid4().hex}", retry_budget=0
+    )
+    async with DataLayer.open(settings) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(("domain", "backend"), EVERY_STORE)
+async def test_hostile_input_comes_back_exactly_or_is_refused_by_name(
+    domain: Domain[Any, Any],
+    backend: str,
+    layer: DataLayer,
+    tenant_id: UUID,
+    count: Counts,
+    report: Found,
+) -> None:
+    data = DataLayer(layer.settings.in_memory()) if backend == "inmemory" else layer
+    store = getattr(data, HOLDERS[domain.contract.__name__])
+    calls = [
+        call
+        for call in await valid_calls(domain, await domain.seed(store, tenant_id), tenant_id)
+        if await is_right(store, call)
+    ]
+    another_id = uuid4()
+    others_calls = await valid_calls(domain, await domain.seed(store, another_id), another_id)
+
+    async def read(calls: list[ValidCall]) -> list[Any]:
+        return [
+            await getattr(store, call.method)(**deepcopy(call.arguments))
+            for call in calls
+            if call.method.startswith(READS) and call.method != "get_or_create"
+        ]
+
+    before = await read(others_calls)
+    attempts = Attempts(store)
+    every = count(120, 1)
+    where = [
+        (call, place)
+        for call in calls
+        for place in places(call.arguments)
+        # That would delete what other calls refer to.
+        if not (call.method.startswith("update") and place[-1] == "deleted_at")
+    ]
+    for number, (call, place) in enumerate(where):
+        # In the quick form each place gets some of the values, and each value comes to some places.
+        for value in VALUES[number % every :: every]:
+            await attempts.make(call, place, value)
+        if number % 40 == 0:
+            # All that was taken can be listed, searched and read, too.
+            await read(calls)
+    for call, place in where[:: count(len(where), 10)]:
+        for value in HUGE_TEXTS:
+            await attempts.make(call, place, value)
+    assert not attempts.wrong, "\n".join([f"{len(attempts.wrong)} calls:", *attempts.wrong[:40]])
+    await read(calls)
+    assert await read(others_calls) == before
+    assert attempts.taken
+    report(
+        f"{len(VALUES) + len(HUGE_TEXTS)} hostile inputs in {len(where)} places of {len(calls)} calls of "
+        f"{type(store).__name__}",
+        bar="refused by an error that names the field, or comes back exactly; what was stored before still reads",
+        found=f"{attempts.by_model:,} refused by the entity, {attempts.by_store:,} by the store, "
+        f"{attempts.taken:,} taken",
+    )
