@@ -17,11 +17,10 @@ from soldier_data.migrations.connection import (
 )
 from soldier_data.migrations.offline import expect_begin, expect_result
 from soldier_data.migrations.writing import configure_comparison, render_item
-from soldier_data.schema import metadata
+from soldier_data.schema import metadata_with_vector_indexes
 from soldier_data.settings import Settings
 
 config = context.config
-options = configure_comparison(metadata)
 
 
 def run_offline(settings: Settings) -> None:
@@ -53,6 +52,8 @@ async def run_online(settings: Settings) -> None:
 
 # `soldier_data.migrations` hands these over and takes the last one back; the command `alembic` hands over nothing.
 settings = config.attributes.get("settings") or Settings()
+with ddl_for(settings):
+    options = configure_comparison(metadata_with_vector_indexes())
 given_connection = config.attributes.get("connection")
 config.attributes["render_item"] = render_item
 

@@ -7,9 +7,10 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import perf_counter
 
-from benchmarks import audit, config, lookups, memory, profiles, report, sessions, startup
+from benchmarks import audit, config, lookups, memory, profiles, report, sessions, startup, vectors
 from benchmarks.harness import Bench
 from soldier_data import DataLayer
 
@@ -21,6 +22,7 @@ SUBJECTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "sessions": sessions.measure,
     "lookups": lookups.measure,
     "startup": startup.measure,
+    "vectors": vectors.measure,
 }
 
 
@@ -31,17 +33,25 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="fewer rows and shorter timings: a look, no result"
     )
+    parser.add_argument(
+        "--embeddings",
+        type=Path,
+        default=Path(__file__).parents[2] / "shared" / "data",
+        metavar="FOLDER",
+        help="real embeddings for `vectors` (default: ../shared/data beside the checkout)",
+    )
     parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
     options = parser.parse_args()
     if options.write and (options.only or options.quick):
         parser.error("--write takes the whole run: leave out --only and --quick")
-    asyncio.run(_run([options.only] if options.only else list(SUBJECTS), options.quick, options.write))
+    names = [options.only] if options.only else list(SUBJECTS)
+    asyncio.run(_run(names, options.embeddings, options.quick, options.write))
 
 
-async def _run(names: list[str], quick: bool, write: bool) -> None:
+async def _run(names: list[str], embeddings: Path, quick: bool, write: bool) -> None:
     started, load = perf_counter(), os.getloadavg()[0]
     async with DataLayer.embedded() as data:
-        bench = Bench(data, seconds=0.3 if quick else 1.5, quick=quick)
+        bench = Bench(data, seconds=0.3 if quick else 1.5, quick=quick, embeddings=embeddings)
         for name in names:
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
             await SUBJECTS[name](bench)

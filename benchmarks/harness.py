@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Literal
@@ -36,7 +37,7 @@ class Case:
     operations: int = 1
 
 
-Unit = Literal["time", "bytes", "count"]
+Unit = Literal["time", "bytes", "count", "share"]
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,23 @@ class Spread:
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure must not exceed: the ratio of the medians, or our own median."""
+    """What a figure must not exceed, or with `at_least` not miss: the ratio of the medians, or our own median."""
 
-    most: float
+    value: float
     of: Literal["ratio", "ours"] = "ratio"
     excluded: bool = False
+    at_least: bool = False
 
     def text(self, unit: Unit) -> str:
-        sign = "<" if self.excluded else "<="
-        return f"{sign} {self.most:g} x" if self.of == "ratio" else f"{sign} {show(self.most, unit)}"
+        sign = ">=" if self.at_least else "<" if self.excluded else "<="
+        return f"{sign} {self.value:g} x" if self.of == "ratio" else f"{sign} {show(self.value, unit)}"
 
     def holds(self, ours: float, ratio: float | None) -> bool:
         value = ours if self.of == "ours" else ratio
         assert value is not None, "a bar on the ratio needs something to compare with"
-        return value < self.most if self.excluded else value <= self.most
+        if self.at_least:
+            return value >= self.value
+        return value < self.value if self.excluded else value <= self.value
 
 
 AHEAD = Bar(1.0, excluded=True)
@@ -110,12 +114,14 @@ class Bench:
     Attributes:
         seconds: How long each way to do something is timed.
         quick: Whether to leave out what takes long to fill.
+        embeddings: The folder of real embeddings (`benchmarks/vectors_sample.py` says which files).
         round_trips: What operations took, counted once.
     """
 
     data: DataLayer
     seconds: float
     quick: bool
+    embeddings: Path
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     round_trips: dict[str, int] = field(default_factory=dict)
@@ -206,6 +212,8 @@ def show(value: float, unit: Unit) -> str:
         return f"{value:,.0f} B"
     if unit == "count":
         return f"{value:,.0f}"
+    if unit == "share":
+        return f"{value:.3f}"
     if value < 0.001:
         return f"{value * 1e6:.0f} us"
     if value < 1:

@@ -32,6 +32,7 @@ _PACKAGES = (
     "advanced-alchemy",
     "langgraph-checkpoint-postgres",
     "openai-agents",
+    "agno",
 )
 
 

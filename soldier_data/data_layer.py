@@ -93,19 +93,19 @@ class DataLayer:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._database = Database(settings) if settings.uses_postgres else None
-        dimensions = settings.embedding_dimensions
+        dimensions, model = settings.embedding_dimensions, settings.embedding_model
         self._stores = Stores(
             config=self._chosen(
-                settings.config_backend, PostgresConfigStore, lambda: InMemoryConfigStore(dimensions)
+                settings.config_backend, PostgresConfigStore, lambda: InMemoryConfigStore(dimensions, model)
             ),
             memory=self._chosen(
-                settings.memory_backend, PostgresMemoryStore, lambda: InMemoryMemoryStore(dimensions)
+                settings.memory_backend, PostgresMemoryStore, lambda: InMemoryMemoryStore(dimensions, model)
             ),
             audit=self._chosen(settings.audit_backend, PostgresAuditStore, InMemoryAuditStore),
             profiles=self._chosen(settings.profile_backend, PostgresProfileStore, InMemoryProfileStore),
             runs=self._chosen(settings.run_backend, PostgresRunStore, InMemoryRunStore),
             vectors=self._chosen(
-                settings.vector_backend, PostgresVectorStore, lambda: InMemoryVectorStore(dimensions)
+                settings.vector_backend, PostgresVectorStore, lambda: InMemoryVectorStore(dimensions, model)
             ),
         )
         self.config: ConfigStore = self._stores.config

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from sqlalchemy import MetaData
+
 from soldier_data.audit import orm as _audit
 from soldier_data.base.orm import Base
+from soldier_data.base.vector_index import add_vector_indexes, embedding_columns
 from soldier_data.config import orm as _config
 from soldier_data.memory import orm as _memory
 from soldier_data.profiles import orm as _profiles
@@ -12,7 +15,16 @@ from soldier_data.vectors import orm as _vectors
 
 metadata = Base.metadata
 
-__all__ = ["metadata"]
+__all__ = ["metadata", "metadata_with_vector_indexes"]
 
 # Importing the modules is what fills the metadata.
 _MODULES = (_config, _memory, _audit, _profiles, _runs, _vectors)
+
+
+def metadata_with_vector_indexes() -> MetaData:
+    """The same with the vector indexes that DDL is made with at present: what a database should look like."""
+    copied = MetaData(naming_convention=metadata.naming_convention)
+    for table in metadata.tables.values():
+        table.to_metadata(copied)
+    add_vector_indexes(embedding_columns(copied))
+    return copied

@@ -15,6 +15,7 @@ from soldier_data.errors import ConfigurationError
 
 DatabaseBackend = Literal["postgres", "inmemory"]
 SessionBackend = Literal["redis", "inmemory"]
+VectorIndex = Literal["hnsw", "ivfflat", "none"]
 
 _NUMBER = TypeAdapter(float)
 
@@ -116,6 +117,15 @@ class Settings(BaseSettings):
 
     embedding_dimensions: int = Field(
         default=1536, ge=1, le=16_000, description="Length of every stored embedding."
+    )
+    embedding_model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Vector searches compare embeddings by this model alone, unless they name another one. "
+        "Without it: all embeddings.",
+    )
+    vector_index: VectorIndex = Field(
+        default="hnsw", description="Index of embeddings: `hnsw`, `ivfflat` or `none`."
     )
 
     anthropic_model: str = Field(

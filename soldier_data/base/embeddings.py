@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from soldier_data.base.arguments import check_fields
-from soldier_data.base.values import check_integer
+from soldier_data.base.paging import check_page
+from soldier_data.base.values import check_revision, check_text
 from soldier_data.errors import ValidationError
 
 SHORTEST, LONGEST = 1e-15, 1e15
@@ -93,7 +94,7 @@ def check_embeddings(
                 f"embeddings[{number}] is no pair of a TextToEmbed and its embedding", field="embeddings"
             )
         text, embedding = pair
-        check_integer(text.revision, "revision", least=0)
+        check_revision(text.revision, "revision")
         if text.kind not in kinds:
             raise ValidationError(
                 f"embeddings[{number}] belongs to no {' or '.join(kinds)}: give it to the store that listed it",
@@ -119,8 +120,37 @@ def check_query(embedding: Sequence[float], dimensions: int, min_score: float) -
         ValidationError: As `check_embedding`, or `min_score` is NaN or infinite.
     """
     check_embedding(embedding, dimensions, "query_embedding")
-    if not math.isfinite(min_score):
+    try:
+        finite = math.isfinite(min_score)
+    except OverflowError:
+        # An integer that no float can hold.
+        finite = False
+    if not finite:
         raise ValidationError("min_score is not finite: pass a cosine similarity, -1 to 1", field="min_score")
+
+
+def check_asked(
+    query_embedding: Sequence[float],
+    limit: int,
+    min_score: float,
+    embedding_model: str | None,
+    dimensions: int,
+    configured_model: str | None,
+) -> str | None:
+    """Check what a search is asked for.
+
+    Returns:
+        The model whose embeddings it compares: the one that it names, or the configured one, or None for any.
+
+    Raises:
+        ValidationError: As `check_page` and `check_query`, or the model's name is none that could be stored.
+    """
+    check_page(limit)
+    check_query(query_embedding, dimensions, min_score)
+    if embedding_model is None:
+        return configured_model
+    check_text(embedding_model, "embedding_model")
+    return embedding_model
 
 
 def to_float32(embedding: Sequence[float]) -> list[float]:

@@ -92,6 +92,13 @@ def vector_storage() -> str:
     return "PLAIN" if EmbeddingVector().dimensions <= _LARGEST_INLINE_DIMENSIONS else "EXTERNAL"
 
 
+BESIDE_VECTOR = {"storage": "MAIN"}
+"""The `info` of a column that vector searches are filtered by.
+
+Beside a vector of 6 kB PostgreSQL would move it out of line, and a filter would fetch it for each row.
+"""
+
+
 def column_storage(column: Column[Any]) -> str | None:
     """How PostgreSQL is to keep a column: what its `info["storage"]` says, such as MAIN; None is the type's own way."""
     if isinstance(column.type, EmbeddingVector):

@@ -16,18 +16,22 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
+    Boolean,
     ClauseElement,
     Column,
     ColumnElement,
     Dialect,
     FromClause,
+    Integer,
     Table,
     Text,
     any_,
     bindparam,
     cast,
     func,
+    literal_column,
     or_,
+    select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
@@ -125,6 +129,18 @@ def column_param(column: Column[Any]) -> BindParameter[Any]:
 def has_key(table: Table) -> ColumnElement[bool]:
     """The row that the parameters tenant_id and id lead to."""
     return (table.c.tenant_id == column_param(table.c.tenant_id)) & (table.c.id == column_param(table.c.id))
+
+
+def planned_anew() -> ColumnElement[bool]:
+    """True, and the reason why PostgreSQL makes a plan for the values at hand each time.
+
+    Where the best plan hangs on how many rows there are of a tenant, or how common a word is, a plan made once for
+    all values is wrong for many by a factor of a hundred. PostgreSQL compares the costs of both; this makes the plan
+    for all values, which does not know that the parameter `planned_anew` is true, look dear.
+    """
+    one = literal_column("1", Integer)
+    rows = select(func.count()).select_from(func.generate_series(one, literal_column("1000000000")))
+    return or_(param("planned_anew", Boolean()), rows.scalar_subquery() == one)
 
 
 def table_of(row: type[DeclarativeBase]) -> Table:

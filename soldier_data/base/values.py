@@ -124,16 +124,15 @@ def check_moment(value: datetime, field: str) -> None:
         )
 
 
-def check_revision(if_revision: int | None) -> None:
-    """Check the revision that a conditional save expects.
+def check_revision(revision: int | None, field: str = "if_revision") -> None:
+    """Check the revision that a conditional write expects.
 
     Raises:
         ValidationError: It is negative or does not fit 64 bits.
     """
-    if if_revision is not None and not 0 <= if_revision < MAX_INTEGER:
+    if revision is not None and not 0 <= revision < MAX_INTEGER:
         raise ValidationError(
-            "if_revision is outside of 0 (not stored yet) to 2^63 - 2: pass the entity's revision",
-            field="if_revision",
+            f"{field} is outside of 0 (not stored yet) to 2^63 - 2: pass the entity's revision", field=field
         )
 
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
 
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreError
+from soldier_data.migrations.vector_indexes import BuildProgress, Rebuilt, reindex
+from soldier_data.migrations.vector_status import VectorTable, vector_status
 from soldier_data.providers import (
     EmbeddedStore,
     EmbeddingProvider,
@@ -25,7 +36,9 @@ from soldier_data.providers import (
 )
 from soldier_data.settings import Settings
 
-app = typer.Typer(help="Embeddings.", no_args_is_help=True)
+T = TypeVar("T")
+
+app = typer.Typer(help="Embeddings and their indexes.", no_args_is_help=True)
 
 
 class ProviderName(StrEnum):
@@ -37,7 +50,7 @@ class ProviderName(StrEnum):
 
 @app.callback()
 def vectors() -> None:
-    """Embeddings."""
+    """Embeddings and their indexes."""
 
 
 @app.command()
@@ -79,6 +92,131 @@ def embed(
             f"Left out {skipped:,}: changed meanwhile (run it again), or refused by the provider.",
             highlight=False,
         )
+
+
+@app.command()
+def status() -> None:
+    """Show the vector indexes, what has no embedding, and which models made the others; and say what to do.
+
+    Rows are counted, which reads every table with embeddings from end to end. Changes nothing.
+    """
+    console = Console()
+    tables = _done(console, vector_status(_settings(console)))
+    console.print(_tables(tables))
+    models = [(table.name, model, rows) for table in tables for model, rows in table.by_model.items()]
+    if models:
+        shown = Table("Table", "Model", "Embeddings")
+        shown.columns[2].justify = "right"
+        for name, model, rows in sorted(models, key=lambda item: (item[0], -item[2])):
+            shown.add_row(name, "(not named)" if model is None else escape(model), f"{rows:,}")
+        console.print(shown)
+    if not all(table.counted for table in tables):
+        console.print(
+            "Row-level security hides the rows from this role: the numbers of rows are PostgreSQL's estimates (~). "
+            "Take a superuser, or a role with BYPASSRLS, to have them counted.",
+            highlight=False,
+        )
+    for advice in (advice for table in tables for advice in table.advice()):
+        console.print(f"- {escape(advice)}", highlight=False)
+
+
+@app.command("reindex")
+def rebuild(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="Tables whose vector indexes to rebuild; all unless named.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="PostgreSQL's maintenance_work_mem for it, such as 2GB. An index that fits builds faster."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="PostgreSQL's max_parallel_maintenance_workers for it.")
+    ] = None,
+) -> None:
+    """Build the vector indexes anew, while the tables are in use, as SOLDIER_VECTOR_INDEX says.
+
+    The role must own the tables. An index that is there serves searches until the new one is ready.
+    """
+    console = Console()
+    settings = _settings(console)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[phase]}"),
+        console=console,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("Connecting", total=1.0, phase="")
+
+        def show(at: BuildProgress) -> None:
+            description = f"{at.index} ({at.number} of {at.count})"
+            phase = at.phase.removeprefix("building index: ")
+            progress.update(task, description=description, completed=at.done, phase=phase)
+
+        rebuilt = _done(
+            console, reindex(settings, tables or (), memory=memory, workers=workers, on_progress=show)
+        )
+    for item in rebuilt:
+        console.print(_sentence(item), highlight=False)
+    if not rebuilt:
+        console.print("The settings want no vector index there, and there is none.")
+
+
+def _settings(console: Console) -> Settings:
+    try:
+        return Settings()
+    except StoreError as error:
+        message = str(error)
+    raise _stopped(console, message)
+
+
+def _done(console: Console, work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except StoreError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        console.print("Interrupted: the indexes that there were are in use as before. Run it again.")
+        raise typer.Exit(130) from None
+    raise _stopped(console, message)
+
+
+def _stopped(console: Console, message: str) -> typer.Exit:
+    console.print(f"[bold red]Not done:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+def _tables(tables: list[VectorTable]) -> Table:
+    shown = Table("Table", "Rows", "Without embedding", "Vector index", "Size", "State")
+    for number in (1, 2, 4):
+        shown.columns[number].justify = "right"
+    for table in tables:
+        rows = f"{table.rows:,}" if table.counted else f"~{table.rows:,}"
+        without = f"{table.without_embedding:,}" if table.counted else "?"
+        for index in table.indexes:
+            lists = "" if index.lists is None else f", {index.lists} lists"
+            state = "valid" if index.valid else "[red]invalid[/]"
+            shown.add_row(table.name, rows, without, f"{index.method}{lists}", _size(index.bytes), state)
+        if not table.indexes:
+            shown.add_row(
+                table.name, rows, without, "none", "", "" if table.wanted is None else "[red]missing[/]"
+            )
+    return shown
+
+
+def _sentence(item: Rebuilt) -> str:
+    if item.method is None:
+        return f"Removed {item.name}."
+    was = {None: "new", "invalid": "was invalid"}.get(item.before, "rebuilt")
+    return f"{item.name}: {item.method}, {_size(item.bytes)}, {item.seconds:.1f} s ({was})"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:,.0f} MB" if size >= 2**20 else f"{size / 2**10:,.0f} kB"
 
 
 async def _run(

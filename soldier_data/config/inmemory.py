@@ -10,8 +10,8 @@ from uuid import UUID
 from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.embeddings import (
     TextToEmbed,
+    check_asked,
     check_embeddings,
-    check_query,
     page_of_texts,
     to_float32,
 )
@@ -45,14 +45,16 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
 
     Args:
         embedding_dimensions: Length of embeddings; by default what SOLDIER_EMBEDDING_DIMENSIONS says.
+        embedding_model: The model of searches that name none.
     """
 
-    def __init__(self, embedding_dimensions: int | None = None) -> None:
+    def __init__(self, embedding_dimensions: int | None = None, embedding_model: str | None = None) -> None:
         self._dimensions = embedding_dimensions or Settings().embedding_dimensions
+        self._model = embedding_model
         self._tables = Tables()
 
     def begin(self) -> InMemoryConfigStore:
-        store = InMemoryConfigStore(self._dimensions)
+        store = InMemoryConfigStore(self._dimensions, self._model)
         store._tables = Tables(self._tables)
         return store
 
@@ -122,11 +124,11 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         *,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Rule, float]]:
-        check_page(limit)
-        check_query(query_embedding, self._dimensions, min_score)
+        model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
         rules = self._of_agent(self._tables.rules, tenant_id, agent_id)
-        return nearest(rules, lambda rule: rule.embedding, query_embedding, limit, min_score)
+        return nearest(rules, "embedding", query_embedding, model, limit, min_score)
 
     async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
         return self._get(self._tables.scenarios, tenant_id, scenario_id)
@@ -152,13 +154,11 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         *,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Scenario, float]]:
-        check_page(limit)
-        check_query(query_embedding, self._dimensions, min_score)
+        model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
         scenarios = self._of_agent(self._tables.scenarios, tenant_id, agent_id)
-        return nearest(
-            scenarios, lambda scenario: scenario.entry_condition_embedding, query_embedding, limit, min_score
-        )
+        return nearest(scenarios, "entry_condition_embedding", query_embedding, model, limit, min_score)
 
     async def archive_scenario_version(self, tenant_id: UUID, scenario: Scenario) -> None:
         check_scenario_tenant(tenant_id, scenario)

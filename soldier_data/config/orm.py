@@ -10,7 +10,7 @@ from sqlalchemy import ForeignKeyConstraint, Index, text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.base.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey, purge_index
+from soldier_data.base.orm import BESIDE_VECTOR, LIVING, Base, Revisioned, SoftDeleted, TenantKey, purge_index
 
 
 class AgentRow(TenantKey, Revisioned, SoftDeleted, Base):
@@ -83,7 +83,7 @@ class RuleRow(AgentPartRow, Base):
     attached_tool_ids: Mapped[list[str]]
     attached_template_ids: Mapped[list[UUID]]
     embedding: Mapped[list[float] | None]
-    embedding_model: Mapped[str | None]
+    embedding_model: Mapped[str | None] = mapped_column(info=BESIDE_VECTOR)
 
 
 class ScenarioRow(AgentPartRow, Base):
@@ -98,7 +98,7 @@ class ScenarioRow(AgentPartRow, Base):
     steps: Mapped[list[Any]] = mapped_column(JSON)
     entry_condition_text: Mapped[str | None]
     entry_condition_embedding: Mapped[list[float] | None]
-    entry_condition_embedding_model: Mapped[str | None]
+    entry_condition_embedding_model: Mapped[str | None] = mapped_column(info=BESIDE_VECTOR)
     version: Mapped[int]
     content_hash: Mapped[str | None]
     tags: Mapped[list[str]]

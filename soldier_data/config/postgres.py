@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
+from sqlalchemy import Column
 
 from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
 from soldier_data.base.database import Executor
-from soldier_data.base.embeddings import TextToEmbed, check_query
+from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.revisioned import RevisionedTable, delete_row
 from soldier_data.base.statements import Statement
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_integer, check_text, moment_before
+from soldier_data.base.vector_search import IndexedSearch, search_values
 from soldier_data.config import statements as sql
 from soldier_data.config.checks import KINDS, check_entity, check_list, check_scenario_tenant, kind_of
 from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
@@ -45,6 +48,7 @@ class PostgresConfigStore(ConfigStore):
 
     def __init__(self, database: Executor) -> None:
         self._db = database
+        self._search = IndexedSearch.of(database.settings)
 
     @property
     def _dimensions(self) -> int:
@@ -107,10 +111,10 @@ class PostgresConfigStore(ConfigStore):
         *,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Rule, float]]:
-        rows = await self._search(
-            sql.vector_search_rules, query_embedding, tenant_id, agent_id, limit, min_score
-        )
+        values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
+        rows = await self._vector_search(sql.RULES.c.embedding, tenant_id, agent_id, values)
         return [(_rule(row), 1.0 - row["distance"]) for row in rows]
 
     async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
@@ -140,9 +144,11 @@ class PostgresConfigStore(ConfigStore):
         *,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Scenario, float]]:
-        rows = await self._search(
-            sql.vector_search_scenarios, query_embedding, tenant_id, agent_id, limit, min_score
+        values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
+        rows = await self._vector_search(
+            sql.SCENARIOS.c.entry_condition_embedding, tenant_id, agent_id, values
         )
         return [(_scenario(row), 1.0 - row["distance"]) for row in rows]
 
@@ -323,25 +329,13 @@ class PostgresConfigStore(ConfigStore):
         await self._db.atomically(work, "purging deleted rows")
         return len(gone)
 
-    async def _search(
-        self,
-        statement: Statement,
-        query_embedding: Sequence[float],
-        tenant_id: UUID,
-        agent_id: UUID,
-        limit: int,
-        min_score: float,
+    async def _vector_search(
+        self, embedding: Column[Any], tenant_id: UUID, agent_id: UUID, values: dict[str, Any]
     ) -> list[Row]:
-        check_page(limit)
-        check_query(query_embedding, self._dimensions, min_score)
-        values = {
-            "tenant_id": tenant_id,
-            "agent_id": agent_id,
-            "query": query_embedding,
-            "limit": limit,
-            "max_distance": 1.0 - min_score,
-        }
-        return await self._db.fetch_all(statement, values)
+        statement = sql.vector_search(
+            embedding, self._search, embedding_model=values["embedding_model"] is not None
+        )
+        return await self._db.fetch_all(statement, values | {"tenant_id": tenant_id, "agent_id": agent_id})
 
 
 _TABLES: dict[type, RevisionedTable] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     DateTime,
     Float,
@@ -24,9 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from soldier_data.base.backfill import EmbeddedText
-from soldier_data.base.orm import EmbeddingVector
 from soldier_data.base.revisioned import RevisionedTable, mark_deleted
 from soldier_data.base.statements import Statement, column_param, has_key, param, table_of
+from soldier_data.base.vector_search import IndexedSearch, nearest
 from soldier_data.config.orm import (
     AgentRow,
     MigrationPlanRow,
@@ -179,32 +180,28 @@ def get_scenarios(*, enabled_only: bool) -> Statement:
     return Statement("listing the scenarios", statement.order_by(SCENARIOS.c.created_at, SCENARIOS.c.id))
 
 
-def _vector_search(table: Table, embedding: ColumnElement[Any]) -> Statement:
-    distance: ColumnElement[float] = embedding.cosine_distance(param("query", EmbeddingVector())).label(
-        "distance"
-    )
-    # An agent has tens to thousands of rules, all found through the index that lists them, so they are compared
-    # exactly. Only ids are sorted, and the few rows that are wanted are read afterwards. The score is checked
-    # outside: there the distance is a column, not computed a second time.
-    nearest = (
-        select(table.c.id, distance)
-        .where(_in_agent(table), table.c.enabled, embedding.is_not(None))
-        .order_by(distance, table.c.id)
-        .limit(LIMIT)
-        .subquery("nearest")
-    )
+@cache
+def vector_search(
+    embedding: Column[Any], search: IndexedSearch | None, *, embedding_model: bool
+) -> Statement:
+    """The rules or scenarios nearest to a vector; with `embedding_model`, of those whose vector is by that one."""
+    table = embedding.table
+    assert isinstance(table, Table)
+    matching = and_(_in_agent(table), table.c.enabled)
+    if embedding_model:
+        model = table.c[f"{embedding.name}_model"]
+        matching = and_(matching, model == param("embedding_model", model.type))
+    # The index that lists the rules of an agent counts them.
+    scope = and_(_living(table), table.c.agent_id == column_param(table.c.agent_id))
+    nearest_rows = nearest(embedding, matching, scope, LIMIT, search)
     return Statement(
         f"searching the {table.name}",
         _entities(table)
-        .add_columns(nearest.c.distance)
-        .join(nearest, and_(_of_tenant(table), table.c.id == nearest.c.id))
-        .where(nearest.c.distance <= param("max_distance", Float(53)))
-        .order_by(nearest.c.distance, table.c.id),
+        .add_columns(nearest_rows.c.distance)
+        .join(nearest_rows, and_(_of_tenant(table), table.c.id == nearest_rows.c.id))
+        .where(nearest_rows.c.distance <= param("max_distance", Float(53)))
+        .order_by(nearest_rows.c.distance, table.c.id),
     )
-
-
-vector_search_rules = _vector_search(RULES, RULES.c.embedding)
-vector_search_scenarios = _vector_search(SCENARIOS, SCENARIOS.c.entry_condition_embedding)
 
 
 def _anywhere(table: Table) -> ColumnElement[bool]:

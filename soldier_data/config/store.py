@@ -107,11 +107,13 @@ class ConfigStore(ABC):
         *,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Rule, float]]:
         """The enabled rules whose embedding is closest to the query.
 
         Each comes with its score, the cosine similarity (-1 to 1), best first. Rules without an embedding, or
-        that score below `min_score`, are left out.
+        that score below `min_score`, are left out, and so are those whose embedding is by another model than
+        `embedding_model`: by default the one in SOLDIER_EMBEDDING_MODEL, and where that is not set either, any.
         """
 
     # -- scenarios -------------------------------------------------------------------------------------------
@@ -143,6 +145,7 @@ class ConfigStore(ABC):
         *,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Scenario, float]]:
         """As `vector_search_rules`, by the embedding of the entry condition."""
 

@@ -123,17 +123,29 @@ class Tables:
 
 def nearest(
     entities: Iterable[Searched],
-    embedding_of: Callable[[Searched], list[float] | None],
+    column: str,
     query: Sequence[float],
+    model: str | None,
     limit: int,
     min_score: float,
 ) -> list[tuple[Searched, float]]:
-    """Copies of the enabled entities that score `min_score` at least, with their scores, best first."""
+    """Copies of the enabled entities that score `min_score` at least, with their scores, best first.
+
+    Args:
+        entities: What is searched.
+        column: The field of the embeddings.
+        query: What is searched for.
+        model: Only embeddings by this model; None for any.
+        limit: How many at most.
+        min_score: The least score.
+    """
     wanted = to_float32(query)
     scored = [
         (cosine_similarity(wanted, embedding), entity)
         for entity in entities
-        if entity.enabled and (embedding := embedding_of(entity)) is not None
+        if entity.enabled
+        and (embedding := getattr(entity, column)) is not None
+        and model in (None, getattr(entity, f"{column}_model"))
     ]
     found = sorted(
         ((score, entity) for score, entity in scored if score >= min_score),

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from soldier_data.base.arguments import checks_arguments
-from soldier_data.base.embeddings import TextToEmbed, check_embeddings, check_query, page_of_texts
+from soldier_data.base.embeddings import TextToEmbed, check_asked, check_embeddings, page_of_texts
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
@@ -35,14 +35,16 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
 
     Args:
         embedding_dimensions: Length of embeddings; by default what SOLDIER_EMBEDDING_DIMENSIONS says.
+        embedding_model: The model of searches that name none.
     """
 
-    def __init__(self, embedding_dimensions: int | None = None) -> None:
+    def __init__(self, embedding_dimensions: int | None = None, embedding_model: str | None = None) -> None:
         self._dimensions = embedding_dimensions or Settings().embedding_dimensions
+        self._model = embedding_model
         self._tables = Tables()
 
     def begin(self) -> InMemoryMemoryStore:
-        store = InMemoryMemoryStore(self._dimensions)
+        store = InMemoryMemoryStore(self._dimensions, self._model)
         store._tables = Tables(self._tables)
         return store
 
@@ -102,13 +104,13 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         occurred_before: datetime | None = None,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Episode, float]]:
         wanted = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         )
-        check_page(limit)
-        check_query(query_embedding, self._dimensions, min_score)
-        found = by_similarity(self._filtered(tenant_id, wanted), query_embedding, min_score)
+        model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
+        found = by_similarity(self._filtered(tenant_id, wanted), query_embedding, model, min_score)
         return [(copy(episode), score) for score, episode in found[:limit]]
 
     async def text_search_episodes(
@@ -146,14 +148,14 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         occurred_after: datetime | None = None,
         occurred_before: datetime | None = None,
         limit: int = 10,
+        embedding_model: str | None = None,
     ) -> list[tuple[Episode, float]]:
         wanted = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         )
-        check_page(limit)
-        check_query(query_embedding, self._dimensions, min_score=0.0)
+        model = check_asked(query_embedding, limit, 0.0, embedding_model, self._dimensions, self._model)
         filtered = self._filtered(tenant_id, wanted)
-        by_vector = [episode for _, episode in by_similarity(filtered, query_embedding)]
+        by_vector = [episode for _, episode in by_similarity(filtered, query_embedding, model)]
         best = fuse((containing(filtered, query), by_vector), limit)
         return [(copy(episode), score) for episode, score in best]
 
@@ -233,10 +235,11 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         entity_type: str | None = None,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Entity, float]]:
-        check_page(limit)
-        check_query(query_embedding, self._dimensions, min_score)
-        found = by_similarity(self._entities(tenant_id, group_id, entity_type), query_embedding, min_score)
+        model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
+        entities = self._entities(tenant_id, group_id, entity_type)
+        found = by_similarity(entities, query_embedding, model, min_score)
         return [(copy(entity), score) for score, entity in found[:limit]]
 
     async def add_relationship(self, relationship: Relationship) -> UUID:

@@ -74,6 +74,7 @@ class Entity(MemoryModel):
         valid_from: Since when it is so in the world.
         valid_to: Until when; None while it still is.
         embedding: As long as SOLDIER_EMBEDDING_DIMENSIONS.
+        embedding_model: Which model made the embedding.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Entity(MemoryModel):
     valid_from: Moment = Field(default_factory=utcnow)
     valid_to: Moment | None = None
     embedding: list[float] | None = None
+    embedding_model: str | None = None
 
     def position(self) -> tuple[datetime, UUID]:
         """Where it stands in the list of its group."""

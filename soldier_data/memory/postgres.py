@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Table
+
 from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
 from soldier_data.base.database import Executor
-from soldier_data.base.embeddings import TextToEmbed, check_query
+from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.revisioned import delete_row
@@ -19,6 +21,7 @@ from soldier_data.base.statements import Statement
 from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_moment, check_text, moment_before
+from soldier_data.base.vector_search import IndexedSearch, search_values
 from soldier_data.errors import ConflictError
 from soldier_data.memory import graph, subject_statements
 from soldier_data.memory import statements as sql
@@ -46,6 +49,7 @@ class PostgresMemoryStore(MemoryStore):
 
     def __init__(self, database: Executor) -> None:
         self._db = database
+        self._search = IndexedSearch.of(database.settings)
 
     @property
     def _dimensions(self) -> int:
@@ -111,20 +115,13 @@ class PostgresMemoryStore(MemoryStore):
         occurred_before: datetime | None = None,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Episode, float]]:
         filters = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         ).checked()
-        check_page(limit)
-        check_query(query_embedding, self._dimensions, min_score)
-        values = {
-            **filters,
-            "tenant_id": tenant_id,
-            "query": query_embedding,
-            "max_distance": 1.0 - min_score,
-            "limit": limit,
-        }
-        rows = await self._db.fetch_all(sql.vector_search_episodes(frozenset(filters)), values)
+        values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
+        rows = await self._vector_search(sql.EPISODES, tenant_id, filters, values)
         return [(_episode(row), 1.0 - row["distance"]) for row in rows]
 
     async def text_search_episodes(
@@ -166,24 +163,24 @@ class PostgresMemoryStore(MemoryStore):
         occurred_after: datetime | None = None,
         occurred_before: datetime | None = None,
         limit: int = 10,
+        embedding_model: str | None = None,
     ) -> list[tuple[Episode, float]]:
         filters = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         ).checked()
         check_page(limit)
-        check_query(query_embedding, self._dimensions, min_score=0.0)
         words = words_of(query)
-        values = {
-            **filters,
-            **patterns_of(words),
-            "tenant_id": tenant_id,
-            "query": query_embedding,
-            # Every content contains all of no words, but such a query finds nothing.
-            "text_candidates": candidates(limit) if words else 0,
-            "vector_candidates": candidates(limit),
-            "limit": limit,
-        }
-        statement = sql.hybrid_search_episodes(frozenset(filters), indexed="pattern" in values)
+        fused = candidates(limit)
+        values = search_values(self._db.settings, query_embedding, fused, 0.0, embedding_model)
+        # Every content contains all of no words, but such a query finds nothing.
+        values |= {"tenant_id": tenant_id, "text_limit": fused if words else 0, "fused_limit": limit}
+        values |= filters | patterns_of(words)
+        statement = sql.hybrid_search_episodes(
+            frozenset(filters),
+            self._search,
+            embedding_model=values["embedding_model"] is not None,
+            indexed="pattern" in values,
+        )
         return [(_episode(row), row["score"]) for row in await self._db.fetch_all(statement, values)]
 
     async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
@@ -237,18 +234,11 @@ class PostgresMemoryStore(MemoryStore):
         entity_type: str | None = None,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Entity, float]]:
         filters = check_filters(group_id=group_id, entity_type=entity_type)
-        check_page(limit)
-        check_query(query_embedding, self._dimensions, min_score)
-        values = {
-            **filters,
-            "tenant_id": tenant_id,
-            "query": query_embedding,
-            "max_distance": 1.0 - min_score,
-            "limit": limit,
-        }
-        rows = await self._db.fetch_all(sql.vector_search_entities(frozenset(filters)), values)
+        values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
+        rows = await self._vector_search(sql.ENTITIES, tenant_id, filters, values)
         return [(_entity(row), 1.0 - row["distance"]) for row in rows]
 
     async def add_relationship(self, relationship: Relationship) -> UUID:
@@ -355,6 +345,14 @@ class PostgresMemoryStore(MemoryStore):
         if await self._db.fetch_one(statement, _values(entity, new_id())) is None:
             raise id_taken(f"{statement.doing} {entity.id}")
         return entity.id
+
+    async def _vector_search(
+        self, table: Table, tenant_id: UUID, filters: dict[str, Any], values: dict[str, Any]
+    ) -> list[Row]:
+        statement = sql.vector_search(
+            table, frozenset(filters), self._search, embedding_model=values["embedding_model"] is not None
+        )
+        return await self._db.fetch_all(statement, values | filters | {"tenant_id": tenant_id})
 
     async def _count(self, statement: Statement, values: Values) -> int:
         row = await self._db.fetch_one(statement, values)

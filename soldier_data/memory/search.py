@@ -99,14 +99,14 @@ def containing(episodes: Iterable[Episode], query: str) -> list[Episode]:
 
 
 def by_similarity(
-    entities: Iterable[Embedded], query: Sequence[float], min_score: float = -1.0
+    entities: Iterable[Embedded], query: Sequence[float], model: str | None, min_score: float = -1.0
 ) -> list[tuple[float, Embedded]]:
-    """Those that have an embedding, with their cosine similarity to `query`, best first."""
+    """Those that have an embedding by `model`, or by any, with their cosine similarity to `query`, best first."""
     wanted = to_float32(query)
     scored = [
         (cosine_similarity(wanted, entity.embedding), entity)
         for entity in entities
-        if entity.embedding is not None
+        if entity.embedding is not None and model in (None, entity.embedding_model)
     ]
     found = [(score, entity) for score, entity in scored if score >= min_score]
     return sorted(found, key=lambda item: (-item[0], item[1].id))

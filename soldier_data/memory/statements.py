@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     ColumnElement,
     DateTime,
     Double,
     Float,
     Integer,
     Select,
+    Subquery,
     Table,
     Text,
     and_,
@@ -30,7 +31,8 @@ from sqlalchemy.sql.expression import all_
 
 from soldier_data.base.backfill import EmbeddedText
 from soldier_data.base.orm import EmbeddingVector
-from soldier_data.base.statements import Statement, column_param, has_key, param, table_of
+from soldier_data.base.statements import Statement, column_param, has_key, param, planned_anew, table_of
+from soldier_data.base.vector_search import IndexedSearch, nearest
 from soldier_data.memory.orm import EntityRow, EpisodeRow, RelationshipRow
 from soldier_data.memory.search import FUSION_CONSTANT
 
@@ -190,9 +192,22 @@ def _newest_first(statement: Select[Any]) -> Select[Any]:
     return statement.order_by(EPISODES.c.occurred_at.desc(), EPISODES.c.id.desc())
 
 
-def _where_equal(table: Table, filters: frozenset[str]) -> Select[Any]:
-    """The living rows whose columns named in `filters` have the values of the parameters of those names."""
-    return _entities(table).where(*(table.c[name] == column_param(table.c[name]) for name in sorted(filters)))
+def _filtered(table: Table, filters: frozenset[str]) -> Select[Any]:
+    """The living rows that meet the conditions named in `filters`: columns, or those of `EpisodeFilter`."""
+    return select(*columns_of(table)).where(_matching(table, filters))
+
+
+def _matching(table: Table, filters: Iterable[str]) -> ColumnElement[bool]:
+    return and_(living(table), *(_condition(table, name) for name in sorted(filters)))
+
+
+def _condition(table: Table, name: str) -> ColumnElement[bool]:
+    if name == "occurred_after":
+        return table.c.occurred_at >= param(name, DateTime(timezone=True))
+    if name == "occurred_before":
+        return table.c.occurred_at < param(name, DateTime(timezone=True))
+    condition: ColumnElement[bool] = table.c[name] == column_param(table.c[name])
+    return condition
 
 
 @cache
@@ -200,7 +215,7 @@ def get_entities(filters: frozenset[str]) -> Statement:
     """The first entities that meet the filters."""
     return Statement(
         "listing the entities",
-        _where_equal(ENTITIES, filters).order_by(ENTITIES.c.recorded_at, ENTITIES.c.id).limit(LIMIT),
+        _filtered(ENTITIES, filters).order_by(ENTITIES.c.recorded_at, ENTITIES.c.id).limit(LIMIT),
     )
 
 
@@ -209,65 +224,40 @@ def get_relationships(filters: frozenset[str]) -> Statement:
     """The relationships that meet the filters."""
     return Statement(
         "listing the relationships",
-        _where_equal(RELATIONSHIPS, filters).order_by(RELATIONSHIPS.c.recorded_at, RELATIONSHIPS.c.id),
+        _filtered(RELATIONSHIPS, filters).order_by(RELATIONSHIPS.c.recorded_at, RELATIONSHIPS.c.id),
     )
 
 
 # -- searches --------------------------------------------------------------------------------------------------
 
-
-def _filtered(filters: frozenset[str]) -> Select[Any]:
-    """The episodes that meet the conditions named in `filters`, which are those of `EpisodeFilter`."""
-    statement = _entities(EPISODES)
-    for name in sorted(filters):
-        statement = statement.where(_condition(name))
-    return statement
+# Of these columns an index counts rows; the first that is given is likely to leave the fewest.
+_COUNTED = ("session_id", "customer_profile_id", "group_id")
 
 
-def _condition(name: str) -> ColumnElement[bool]:
-    occurred_at = EPISODES.c.occurred_at
-    if name == "occurred_after":
-        return occurred_at >= param(name, DateTime(timezone=True))
-    if name == "occurred_before":
-        return occurred_at < param(name, DateTime(timezone=True))
-    condition: ColumnElement[bool] = EPISODES.c[name] == column_param(EPISODES.c[name])
-    return condition
+def _nearest(
+    table: Table, filters: frozenset[str], search: IndexedSearch | None, *, embedding_model: bool
+) -> Subquery:
+    # What an index can count: the rows of a session, a customer, a group or the whole tenant, and of a time.
+    counted = [name for name in _COUNTED if name in filters and name in table.c][:1]
+    times = [name for name in filters if name.startswith("occurred_")]
+    scope = _matching(table, counted + times)
+    compared = filters | {"embedding_model"} if embedding_model else filters
+    return nearest(table.c.embedding, _matching(table, compared), scope, LIMIT, search)
 
 
-def _nearest(table: Table, statement: Select[Any], limit: ColumnElement[int]) -> Any:
-    distance: ColumnElement[float] = table.c.embedding.cosine_distance(QUERY).label("distance")
-    # Only ids are sorted, and the few rows that are wanted are read afterwards.
-    return (
-        statement.with_only_columns(table.c.id, distance, maintain_column_froms=True)
-        .where(table.c.embedding.is_not(None))
-        .order_by(distance, table.c.id)
-        .limit(limit)
-        .subquery("nearest")
-    )
-
-
-def _vector_search(table: Table, statement: Select[Any]) -> Statement:
-    # The score is checked outside: there the distance is a column, not computed a second time.
-    nearest = _nearest(table, statement, LIMIT)
+@cache
+def vector_search(
+    table: Table, filters: frozenset[str], search: IndexedSearch | None, *, embedding_model: bool
+) -> Statement:
+    """The episodes or entities nearest to a vector; with `embedding_model`, of those whose vector is by that one."""
+    found = _nearest(table, filters, search, embedding_model=embedding_model)
     return Statement(
         f"searching the {table.name}",
-        select(*columns_of(table), nearest.c.distance)
-        .join(nearest, and_(of_tenant(table), table.c.id == nearest.c.id))
-        .where(nearest.c.distance <= param("max_distance", Float(53)))
-        .order_by(nearest.c.distance, table.c.id),
+        select(*columns_of(table), found.c.distance)
+        .join(found, and_(of_tenant(table), table.c.id == found.c.id))
+        .where(found.c.distance <= param("max_distance", Float(53)))
+        .order_by(found.c.distance, table.c.id),
     )
-
-
-@cache
-def vector_search_episodes(filters: frozenset[str]) -> Statement:
-    """The episodes nearest to a vector."""
-    return _vector_search(EPISODES, _filtered(filters))
-
-
-@cache
-def vector_search_entities(filters: frozenset[str]) -> Statement:
-    """The entities nearest to a vector."""
-    return _vector_search(ENTITIES, _where_equal(ENTITIES, filters))
 
 
 def _contains_words(*, indexed: bool) -> ColumnElement[bool]:
@@ -276,47 +266,36 @@ def _contains_words(*, indexed: bool) -> ColumnElement[bool]:
     if not indexed:
         # The index would be read from end to end; PostgreSQL does not use it for LIKE ALL.
         return all_words
-    return and_(EPISODES.c.content_folded.like(param("pattern", Text())), all_words, _planned_anew())
-
-
-def _planned_anew() -> ColumnElement[bool]:
-    """True, and the reason why PostgreSQL makes a plan for the words at hand each time.
-
-    How common a word is decides between the trigram index and reading a tenant's episodes from the newest on. A
-    plan made once for all words is wrong for many by a factor of a hundred. PostgreSQL compares the costs of
-    both; this makes the plan for all words, which does not know that the parameter is true, look dear.
-    """
-    rows = select(func.count()).select_from(func.generate_series(ONE, literal_column("1000000000")))
-    return or_(param("planned_anew", Boolean()), rows.scalar_subquery() == ONE)
+    return and_(EPISODES.c.content_folded.like(param("pattern", Text())), all_words, planned_anew())
 
 
 @cache
 def text_search_episodes(filters: frozenset[str], *, indexed: bool) -> Statement:
     """The episodes that contain words, newest first."""
-    statement = _filtered(filters).where(_contains_words(indexed=indexed))
+    statement = _filtered(EPISODES, filters).where(_contains_words(indexed=indexed))
     return Statement("searching the episodes", _newest_first(statement).limit(LIMIT))
 
 
 @cache
-def hybrid_search_episodes(filters: frozenset[str], *, indexed: bool) -> Statement:
-    """The episodes that rank best by words and vector together."""
-    columns = _filtered(filters).with_only_columns(
-        EPISODES.c.id, EPISODES.c.occurred_at, maintain_column_froms=True
-    )
+def hybrid_search_episodes(
+    filters: frozenset[str], search: IndexedSearch | None, *, embedding_model: bool, indexed: bool
+) -> Statement:
+    """The episodes that rank best by words and vector together; with `embedding_model`, by vectors of that one."""
+    columns = select(EPISODES.c.id, EPISODES.c.occurred_at).where(_matching(EPISODES, filters))
     containing = (
         _newest_first(columns.where(_contains_words(indexed=indexed)))
-        .limit(param("text_candidates", BigInteger()))
+        .limit(param("text_limit", BigInteger()))
         .subquery("containing")
     )
-    nearest = _nearest(EPISODES, columns, param("vector_candidates", BigInteger()))
+    similar = _nearest(EPISODES, filters, search, embedding_model=embedding_model)
     by_text = _ranked(containing, containing.c.occurred_at.desc(), containing.c.id.desc()).cte("by_text")
-    by_vector = _ranked(nearest, nearest.c.distance, nearest.c.id).cte("by_vector")
+    by_vector = _ranked(similar, similar.c.distance, similar.c.id).cte("by_vector")
     score = _fused_score(by_text.c.rank) + _fused_score(by_vector.c.rank)
     fused = (
         select(func.coalesce(by_text.c.id, by_vector.c.id).label("id"), score.label("score"))
         .select_from(by_text.outerjoin(by_vector, by_text.c.id == by_vector.c.id, full=True))
         .order_by(literal_column("score").desc(), literal_column("id"))
-        .limit(LIMIT)
+        .limit(param("fused_limit", BigInteger()))
         .subquery("fused")
     )
     return Statement(

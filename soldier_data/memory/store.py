@@ -94,6 +94,7 @@ class MemoryStore(SubjectStore):
         occurred_before: datetime | None = None,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Episode, float]]:
         """The episodes whose embedding is closest to the query.
 
@@ -112,6 +113,8 @@ class MemoryStore(SubjectStore):
             occurred_before: Only episodes that occurred earlier than this moment.
             limit: The most that are returned.
             min_score: The least score.
+            embedding_model: Only episodes whose embedding is by this model, as the query's is; by default by the
+                one in SOLDIER_EMBEDDING_MODEL, and where that is not set either, by any.
         """
 
     @abstractmethod
@@ -151,13 +154,14 @@ class MemoryStore(SubjectStore):
         occurred_after: datetime | None = None,
         occurred_before: datetime | None = None,
         limit: int = 10,
+        embedding_model: str | None = None,
     ) -> list[tuple[Episode, float]]:
         """Text search and vector search in one, by reciprocal-rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009).
 
         An episode's score is the sum of 1 / (60 + rank) over the two rankings that it occurs in: its place,
         counted from 1, in `text_search_episodes` and in `vector_search_episodes` without a least score. Of each
         ranking the first `limit` episodes are fused, but no fewer than 100. Best score first. Filters as in
-        `vector_search_episodes`.
+        `vector_search_episodes`; of these, `embedding_model` is for the ranking by vectors alone.
         """
 
     # -- embeddings ------------------------------------------------------------------------------------------
@@ -240,6 +244,7 @@ class MemoryStore(SubjectStore):
         entity_type: str | None = None,
         limit: int = 10,
         min_score: float = 0.0,
+        embedding_model: str | None = None,
     ) -> list[tuple[Entity, float]]:
         """As `vector_search_episodes`, for entities."""
 

@@ -15,6 +15,8 @@ from soldier_data.migrations.grants import grant_statements, run_grants
 from soldier_data.migrations.operations import (
     create_extension,
     create_index_concurrently,
+    create_vector_index,
+    drop_vector_index,
     isolate_tenants,
     set_storage,
 )
@@ -29,9 +31,11 @@ __all__ = [
     "create_enum",
     "create_extension",
     "create_index_concurrently",
+    "create_vector_index",
     "current",
     "downgrade",
     "drop_enum",
+    "drop_vector_index",
     "grant_statements",
     "head_revision",
     "history",

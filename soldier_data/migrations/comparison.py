@@ -26,6 +26,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
 from soldier_data.base.orm import EmbeddingVector, column_storage
+from soldier_data.base.vector_index import VECTOR_INDEX_KINDS
 from soldier_data.migrations import enums
 from soldier_data.migrations.extensions import name_operator_classes_with_schema
 from soldier_data.migrations.operations import STORAGES
@@ -92,7 +93,11 @@ class StrictPostgresqlImpl(PostgresqlImpl):
 
     def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
         """As Alembic does, and then method, operator classes, WITH, INCLUDE and WHERE."""
-        result = super().compare_indexes(metadata_index, reflected_index)
+        # Alembic compares expressions by their text, which is not PostgreSQL's where functions have a schema.
+        vectors = metadata_index.kwargs.get("postgresql_using") in VECTOR_INDEX_KINDS
+        result = (
+            ComparisonResult.Equal() if vectors else super().compare_indexes(metadata_index, reflected_index)
+        )
         if not result.is_equal:
             return result
         assert self.connection is not None

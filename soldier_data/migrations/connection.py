@@ -23,6 +23,7 @@ from sqlalchemy.util import await_only
 from soldier_data.base.engine import create_engine
 from soldier_data.base.orm import embedding_dimensions
 from soldier_data.base.statements import extensions_schema, quoted
+from soldier_data.base.vector_index import vector_index
 from soldier_data.errors import ConfigurationError, StoreConnectionError
 from soldier_data.settings import Settings
 
@@ -57,12 +58,14 @@ def look_nowhere_but_in(schema: str) -> str:
 
 @contextmanager
 def ddl_for(settings: Settings) -> Iterator[None]:
-    """DDL that is made within has the dimensions, and names the schema of the extensions, that `settings` say."""
+    """DDL that is made within has the dimensions, the extensions' schema and the vector indexes that `settings` say."""
     dimensions = embedding_dimensions.set(settings.embedding_dimensions)
     schema = extensions_schema.set(settings.extensions_schema)
+    kind = vector_index.set(settings.vector_index)
     try:
         yield
     finally:
+        vector_index.reset(kind)
         extensions_schema.reset(schema)
         embedding_dimensions.reset(dimensions)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 
 from sqlalchemy import Column, ForeignKeyConstraint, Index, Table
@@ -10,21 +11,24 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex
 
 from soldier_data.base.orm import Base, EmbeddingVector
-from soldier_data.schema import metadata
+from soldier_data.schema import metadata_with_vector_indexes
+
+_LENGTH = re.compile(r"[\w.]*HALFVEC\(\d+\)")
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects have no types.
 
 
 def schema_page() -> str:
     """The page, as Markdown: a Mermaid diagram of the foreign keys, and each table with columns and indexes."""
-    tables = sorted(metadata.tables.values(), key=lambda table: table.name)
+    tables = sorted(metadata_with_vector_indexes().tables.values(), key=lambda table: table.name)
     lines = [
         "# The schema",
         "",
         "Made from the ORM models by `soldier-data db document > docs/schema.md`; a test compares the two.",
         "",
         "Every table has a row-level-security policy that shows the rows of the tenant in `app.tenant_id` alone.",
-        "Embeddings have as many numbers as `SOLDIER_EMBEDDING_DIMENSIONS` says, *N* below.",
+        "Embeddings have as many numbers as `SOLDIER_EMBEDDING_DIMENSIONS` says, *N* below. Their indexes are of the",
+        "kind that `SOLDIER_VECTOR_INDEX` says.",
         "",
         "```mermaid",
         "erDiagram",
@@ -54,7 +58,7 @@ def _relation(table: Table, key: ForeignKeyConstraint) -> str:
 
 
 def _description(table: Table) -> list[str]:
-    text = next((row.__doc__ for row in _rows() if row.__table__ is table), None)
+    text = next((row.__doc__ for row in _rows() if row.__tablename__ == table.name), None)
     return [*inspect.cleandoc(text or "").partition("\n\n")[0].splitlines(), ""]
 
 
@@ -84,7 +88,7 @@ def _indexes(table: Table) -> Iterator[str]:
 
 def _definition(index: Index) -> str:
     text = str(CreateIndex(index).compile(dialect=_DIALECT))
-    return " ".join(text.split()).removeprefix("CREATE ")
+    return _LENGTH.sub("halfvec(N)", " ".join(text.split()).removeprefix("CREATE "))
 
 
 def _type(column: Column[object]) -> str:

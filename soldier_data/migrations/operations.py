@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from alembic import op
-from sqlalchemy import TextClause, text
+from sqlalchemy import Column, DateTime, MetaData, Table, TextClause, text
 from sqlalchemy.sql.elements import ColumnElement
 
-from soldier_data.base.orm import vector_storage
+from soldier_data.base.orm import EmbeddingVector, vector_storage
 from soldier_data.base.statements import extensions_schema
+from soldier_data.base.vector_index import VECTOR_INDEX_KINDS, add_vector_indexes, vector_index_name
 from soldier_data.migrations.connection import LIMIT_LOCK_WAITS
 from soldier_data.migrations.policies import has_policy, policy_statements
 
@@ -79,6 +80,29 @@ def create_index_concurrently(
             op.drop_index(name, table_name=table, postgresql_concurrently=True)
         op.create_index(name, table, columns, postgresql_concurrently=True, if_not_exists=True, **options)
         op.execute(LIMIT_LOCK_WAITS)
+
+
+def create_vector_index(table: str, column: str, *, living: bool) -> None:
+    """Build the index of a column of embeddings that the settings choose, if any, as `create_index_concurrently`.
+
+    Args:
+        table: The table.
+        column: Its column of embeddings.
+        living: Whether the table has the column deleted_at; then the index is of the rows alone that are not deleted.
+    """
+    for index in add_vector_indexes([_vector_column(table, column, living=living)]):
+        create_index_concurrently(str(index.name), table, list(index.expressions), **index.kwargs)
+
+
+def drop_vector_index(table: str, column: str) -> None:
+    """Drop the index of a column of embeddings, of whichever kind it is."""
+    for kind in VECTOR_INDEX_KINDS:
+        op.drop_index(vector_index_name(table, column, kind), table_name=table, if_exists=True)
+
+
+def _vector_column(table: str, column: str, *, living: bool) -> Column[Any]:
+    deleted_at = [Column("deleted_at", DateTime(timezone=True))] if living else []
+    return Table(table, MetaData(), Column(column, EmbeddingVector()), *deleted_at).c[column]
 
 
 def _quoted(name: str) -> str:

@@ -10,6 +10,7 @@ from alembic.operations import ops
 from sqlalchemy import Column
 
 from soldier_data.base.orm import EmbeddingVector
+from soldier_data.base.vector_index import VECTOR_INDEX_KINDS, vector_index_name
 
 
 class SourceOp(ops.MigrateOperation):
@@ -39,6 +40,22 @@ class SourceOp(ops.MigrateOperation):
 
 class ConcurrentIndexOp(ops.CreateIndexOp):
     """An index on a table that is in use."""
+
+
+class VectorIndexOp(SourceOp):
+    """An index of embeddings, as the settings choose when the migration runs."""
+
+
+def vector_index_of(create: ops.CreateIndexOp) -> VectorIndexOp | None:
+    """The operation that builds the index, if it is the vector index of a column; dropping it is Alembic's own."""
+    table, name = create.table_name, create.index_name or ""
+    kind = create.kw.get("postgresql_using")
+    column = name.removeprefix(f"ix_{table}_").removesuffix(f"_{kind}")
+    if kind not in VECTOR_INDEX_KINDS or name != vector_index_name(table, column, kind):
+        return None
+    living = create.kw.get("postgresql_where") is not None
+    up = [f"create_vector_index({table!r}, {column!r}, living={living})"]
+    return VectorIndexOp(f"index {name}", up, [], _import("create_vector_index"))
 
 
 def policies_of(table: str, *, says: str) -> SourceOp:

@@ -15,7 +15,14 @@ from sqlalchemy.schema import SchemaItem
 from soldier_data.base.orm import EmbeddingVector, column_storage
 from soldier_data.migrations.comparison import compare_type
 from soldier_data.migrations.enums import with_enums
-from soldier_data.migrations.source import ConcurrentIndexOp, SourceOp, policies_of, storage_of
+from soldier_data.migrations.source import (
+    ConcurrentIndexOp,
+    SourceOp,
+    VectorIndexOp,
+    policies_of,
+    storage_of,
+    vector_index_of,
+)
 
 
 def configure_comparison(metadata: MetaData) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def _write(_context: MigrationContext, _revision: Any, directives: list[ops.Migr
             new_tables = {item.table_name for item in container.ops if isinstance(item, ops.CreateTableOp)}
             written = list(_rewritten(container.ops, new_tables))
             # Building an index in the background commits what came before: the transaction holds all the rest.
-            written.sort(key=lambda item: isinstance(item, ConcurrentIndexOp))
+            written.sort(key=lambda item: isinstance(item, ConcurrentIndexOp | VectorIndexOp))
             container.ops = with_enums(container.ops, written)
 
 
@@ -77,6 +84,8 @@ def _rewritten(
                 yield item
                 # A new type comes with its own storage.
                 yield from _storage_of_new(item.table_name, [Column(item.column_name, item.modify_type)])
+            case ops.CreateIndexOp() if built := vector_index_of(item):
+                yield built
             case ops.CreateIndexOp() if item.table_name not in new_tables:
                 yield ConcurrentIndexOp.from_index(item.to_index())
             case ops.CreateIndexOp():

@@ -7,11 +7,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.embeddings import check_embedding, check_query
-from soldier_data.base.paging import check_page
+from soldier_data.base.embeddings import check_embedding
 from soldier_data.base.values import check_json, check_storable, check_text
 from soldier_data.errors import ConflictError, ValidationError
 from soldier_data.vectors.models import Embedding
+
+ANY_SCORE = -2.0
+"""Below every cosine similarity, which rounding may lead a hair's breadth below -1."""
 
 MAX_SOURCE_BYTES = 1_000
 """A B-tree index of PostgreSQL takes rows of 2,700 bytes."""
@@ -71,21 +73,12 @@ def _check_listed(place: int, embedding: Embedding, dimensions: int) -> None:
     raise ValidationError(f"embeddings[{place}]: {fault}", field=fault.field)
 
 
-def check_search(
-    query_embedding: Sequence[float],
-    dimensions: int,
-    source_type: str | None,
-    metadata_filter: dict[str, Any] | None,
-    limit: int,
-    min_score: float | None,
-) -> None:
-    """Check what `search` is asked for.
+def check_filters(source_type: str | None, metadata_filter: dict[str, Any] | None) -> None:
+    """Check what a search is filtered by.
 
     Raises:
         ValidationError: Names the argument.
     """
-    check_page(limit)
-    check_query(query_embedding, dimensions, -1.0 if min_score is None else min_score)
     if source_type is not None:
         check_source(source_type, "source_type")
     if metadata_filter is not None:

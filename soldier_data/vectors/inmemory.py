@@ -7,15 +7,16 @@ from typing import Any
 from uuid import UUID
 
 from soldier_data.base.arguments import checks_arguments
-from soldier_data.base.embeddings import cosine_similarity, to_float32
+from soldier_data.base.embeddings import check_asked, cosine_similarity, to_float32
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.subjects import DataSubject, ids_of, json_text
 from soldier_data.settings import Settings
 from soldier_data.vectors.checks import (
+    ANY_SCORE,
     adding,
     check_added,
     check_all,
-    check_search,
+    check_filters,
     check_source,
     contains,
     id_taken,
@@ -30,14 +31,16 @@ class InMemoryVectorStore(VectorStore, InMemoryStore):
 
     Args:
         embedding_dimensions: Length of embeddings; by default what SOLDIER_EMBEDDING_DIMENSIONS says.
+        embedding_model: The model of searches that name none.
     """
 
-    def __init__(self, embedding_dimensions: int | None = None) -> None:
+    def __init__(self, embedding_dimensions: int | None = None, embedding_model: str | None = None) -> None:
         self._dimensions = embedding_dimensions or Settings().embedding_dimensions
+        self._model = embedding_model
         self._embeddings: MemoryTable[Embedding] = MemoryTable()
 
     def begin(self) -> InMemoryVectorStore:
-        store = InMemoryVectorStore(self._dimensions)
+        store = InMemoryVectorStore(self._dimensions, self._model)
         store._embeddings = self._embeddings.begin()
         return store
 
@@ -64,20 +67,21 @@ class InMemoryVectorStore(VectorStore, InMemoryStore):
         metadata_filter: dict[str, Any] | None = None,
         limit: int = 5,
         min_score: float | None = None,
+        embedding_model: str | None = None,
     ) -> list[tuple[Embedding, float]]:
-        check_search(query_embedding, self._dimensions, source_type, metadata_filter, limit, min_score)
+        check_filters(source_type, metadata_filter)
+        least = ANY_SCORE if min_score is None else min_score
+        model = check_asked(query_embedding, limit, least, embedding_model, self._dimensions, self._model)
         query = to_float32(query_embedding)
         scored = [
             (found, cosine_similarity(query, found.embedding))
             for found in self._embeddings.of_tenant(tenant_id)
-            if source_type in (None, found.source_type) and contains(found.metadata, metadata_filter or {})
+            if source_type in (None, found.source_type)
+            and model in (None, found.embedding_model)
+            and contains(found.metadata, metadata_filter or {})
         ]
         scored.sort(key=lambda item: (-item[1], item[0].id))
-        return [
-            (found.model_copy(deep=True), score)
-            for found, score in scored[:limit]
-            if min_score is None or score >= min_score
-        ]
+        return [(found.model_copy(deep=True), score) for found, score in scored[:limit] if score >= least]
 
     async def delete_by_source(self, tenant_id: UUID, source_id: str | UUID) -> int:
         source_id = str(source_id)

@@ -19,6 +19,7 @@ class Embedding(Model):
 
     Attributes:
         embedding: Of the content; as long as SOLDIER_EMBEDDING_DIMENSIONS.
+        embedding_model: Which model made the embedding.
         metadata: Anything about it, as JSON. Searches filter by it.
         source_type: What kind of thing it comes from, in the service's own words: "document", "message".
         source_id: Which one; several embeddings may share it. A UUID is taken too, and kept as text.
@@ -28,6 +29,7 @@ class Embedding(Model):
     tenant_id: UUID
     content: str
     embedding: list[float]
+    embedding_model: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     source_type: str
     source_id: Annotated[str, BeforeValidator(_as_text)]

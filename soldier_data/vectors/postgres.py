@@ -12,10 +12,19 @@ from soldier_data.base.database import Executor
 from soldier_data.base.models import new_id
 from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
+from soldier_data.base.vector_search import IndexedSearch, search_values
 from soldier_data.errors import ConflictError
 from soldier_data.vectors import statements as sql
 from soldier_data.vectors import subject_statements
-from soldier_data.vectors.checks import adding, check_added, check_all, check_search, check_source, id_taken
+from soldier_data.vectors.checks import (
+    ANY_SCORE,
+    adding,
+    check_added,
+    check_all,
+    check_filters,
+    check_source,
+    id_taken,
+)
 from soldier_data.vectors.models import Embedding
 from soldier_data.vectors.store import VectorStore
 
@@ -24,9 +33,6 @@ _COLUMNS = [column.name for column in sql.EMBEDDINGS.columns]
 # So many that COPY's own round trips do not count, and so few that each COPY ends well within the command timeout.
 _ROWS_AT_A_TIME = 5_000
 
-# Beyond every cosine distance, which rounding may lead a hair's breadth above 2.
-_ANY_DISTANCE = 3.0
-
 
 @checks_arguments
 class PostgresVectorStore(VectorStore):
@@ -34,6 +40,7 @@ class PostgresVectorStore(VectorStore):
 
     def __init__(self, database: Executor) -> None:
         self._db = database
+        self._search = IndexedSearch.of(database.settings)
 
     @property
     def _dimensions(self) -> int:
@@ -77,17 +84,22 @@ class PostgresVectorStore(VectorStore):
         metadata_filter: dict[str, Any] | None = None,
         limit: int = 5,
         min_score: float | None = None,
+        embedding_model: str | None = None,
     ) -> list[tuple[Embedding, float]]:
-        check_search(query_embedding, self._dimensions, source_type, metadata_filter, limit, min_score)
-        values = {
+        check_filters(source_type, metadata_filter)
+        least = ANY_SCORE if min_score is None else min_score
+        values = search_values(self._db.settings, query_embedding, limit, least, embedding_model)
+        statement = sql.search(
+            self._search,
+            source_type=source_type is not None,
+            metadata_filter=bool(metadata_filter),
+            embedding_model=values["embedding_model"] is not None,
+        )
+        values |= {
             "tenant_id": tenant_id,
-            "query": query_embedding,
             "source_type": source_type,
             "metadata_filter": _dumped(metadata_filter),
-            "limit": limit,
-            "max_distance": _ANY_DISTANCE if min_score is None else 1.0 - min_score,
         }
-        statement = sql.search(source_type=source_type is not None, metadata_filter=bool(metadata_filter))
         rows = await self._db.fetch_all(statement, values)
         return [(_embedding(row), 1.0 - row["distance"]) for row in rows]
 

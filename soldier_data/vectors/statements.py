@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
-from sqlalchemy import BigInteger, ColumnElement, Float, and_, delete, func, select
+from sqlalchemy import BigInteger, Float, and_, delete, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from soldier_data.base.orm import EmbeddingVector
 from soldier_data.base.statements import Statement, column_param, has_key, param, table_of
+from soldier_data.base.vector_search import IndexedSearch, nearest
 from soldier_data.vectors.orm import EmbeddingRow
 
 EMBEDDINGS = table_of(EmbeddingRow)
@@ -41,27 +41,25 @@ own_embedding = Statement("adding embeddings", select(EMBEDDINGS.c.id).where(has
 
 
 @cache
-def search(*, source_type: bool, metadata_filter: bool) -> Statement:
+def search(
+    indexed: IndexedSearch | None, *, source_type: bool, metadata_filter: bool, embedding_model: bool
+) -> Statement:
     """The embeddings nearest to a vector, optionally only some."""
-    query = param("query", EmbeddingVector())
-    distance: ColumnElement[float] = EMBEDDINGS.c.embedding.cosine_distance(query).label("distance")
-    # Only ids are sorted, and the few rows that are wanted are read afterwards.
-    statement = select(EMBEDDINGS.c.id, distance).where(OF_TENANT)
+    matching = scope = OF_TENANT
     if source_type:
-        statement = statement.where(EMBEDDINGS.c.source_type == column_param(EMBEDDINGS.c.source_type))
+        matching = scope = and_(scope, EMBEDDINGS.c.source_type == column_param(EMBEDDINGS.c.source_type))
     if metadata_filter:
-        wanted = param("metadata_filter", JSONB())
-        statement = statement.where(EMBEDDINGS.c.searched_metadata.contains(wanted))
-    # The score is checked outside: there the distance is a column, not computed a second time.
-    nearest = (
-        statement.order_by(distance, EMBEDDINGS.c.id).limit(param("limit", BigInteger())).subquery("nearest")
-    )
+        matching = and_(matching, EMBEDDINGS.c.searched_metadata.contains(param("metadata_filter", JSONB())))
+    if embedding_model:
+        model = EMBEDDINGS.c.embedding_model
+        matching = and_(matching, model == column_param(model))
+    found = nearest(EMBEDDINGS.c.embedding, matching, scope, param("limit", BigInteger()), indexed)
     return Statement(
         "searching the embeddings",
-        select(*COLUMNS, nearest.c.distance)
-        .join(nearest, and_(OF_TENANT, EMBEDDINGS.c.id == nearest.c.id))
-        .where(nearest.c.distance <= param("max_distance", Float(53)))
-        .order_by(nearest.c.distance, EMBEDDINGS.c.id),
+        select(*COLUMNS, found.c.distance)
+        .join(found, and_(OF_TENANT, EMBEDDINGS.c.id == found.c.id))
+        .where(found.c.distance <= param("max_distance", Float(53)))
+        .order_by(found.c.distance, EMBEDDINGS.c.id),
     )
 
 

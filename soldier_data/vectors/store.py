@@ -54,6 +54,7 @@ class VectorStore(SubjectStore):
         metadata_filter: dict[str, Any] | None = None,
         limit: int = 5,
         min_score: float | None = None,
+        embedding_model: str | None = None,
     ) -> list[tuple[Embedding, float]]:
         """The embeddings nearest to `query_embedding` with their scores, best first, ties by id.
 
@@ -66,6 +67,8 @@ class VectorStore(SubjectStore):
                 order. Types count: 10 is not "10" and not true, though it is 10.0.
             limit: How many at most.
             min_score: The least cosine similarity, -1 to 1; None for no limit.
+            embedding_model: Only embeddings by this model, as the query is; by default by the one in
+                SOLDIER_EMBEDDING_MODEL, and where that is not set either, by any.
         """
 
     @abstractmethod

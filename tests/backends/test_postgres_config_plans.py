@@ -57,8 +57,8 @@ def _listing() -> Iterator[tuple[Statement, set[str]]]:
                     sql.get_scoped(sql.RULES, scope=scope, scope_id=scope_id, enabled_only=enabled_only),
                     pages,
                 )
-    yield sql.vector_search_rules, pages
-    yield sql.vector_search_scenarios, pages
+    for embedding in (sql.RULES.c.embedding, sql.SCENARIOS.c.entry_condition_embedding):
+        yield sql.vector_search(embedding, None, embedding_model=False), pages
     yield sql.get_variables, {"uq_variables_name"}
     yield sql.get_variable_by_name, {"uq_variables_name"}
     yield sql.get_activations, {"uq_tool_activations_tool_id"}

@@ -176,16 +176,20 @@ def _listing() -> Iterator[tuple[Statement, set[str]]]:
         narrow = {index for name, index in BY_FILTER.items() if name in filters}
         # Where nothing narrows the search, any index that begins with the tenant serves.
         by_time = narrow or {"ix_episodes_tenant", "pk_episodes"}
-        yield sql.vector_search_episodes(filters), by_time
+        yield sql.vector_search(sql.EPISODES, filters, None, embedding_model=False), by_time
         for indexed in (False, True):
             words = {"ix_episodes_words"} if indexed else set()
             yield sql.text_search_episodes(filters, indexed=indexed), by_time | words
-            yield sql.hybrid_search_episodes(filters, indexed=indexed), by_time | words
+            yield (
+                sql.hybrid_search_episodes(filters, None, embedding_model=False, indexed=indexed),
+                by_time | words,
+            )
     page = {"ix_entities_page"}
     yield sql.get_entities(frozenset({"group_id"})), page
     yield sql.get_entities(frozenset({"group_id", "entity_type"})), page
-    yield sql.vector_search_entities(frozenset()), {"pk_entities", *page}
-    yield sql.vector_search_entities(frozenset({"group_id", "entity_type"})), page
+    yield sql.vector_search(sql.ENTITIES, frozenset(), None, embedding_model=False), {"pk_entities", *page}
+    by_type = frozenset({"group_id", "entity_type"})
+    yield sql.vector_search(sql.ENTITIES, by_type, None, embedding_model=False), page
     relationships = {"ix_relationships_page"}
     ends = {"ix_relationships_from", "ix_relationships_to"}
     yield sql.get_relationships(frozenset({"group_id"})), relationships
@@ -252,8 +256,8 @@ async def large_tenant(database_url: str) -> AsyncIterator[tuple[Any, dict[str, 
             "query": QUERY,
             "max_distance": 0.5,
             "limit": 10,
-            "text_candidates": 100,
-            "vector_candidates": 100,
+            "text_limit": 100,
+            "fused_limit": 10,
             "now": NOON,
             "before": NOON,
             "write_id": uuid4(),

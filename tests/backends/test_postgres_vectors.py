@@ -168,7 +168,7 @@ async def test_a_rare_metadata_value_is_found_through_the_index(database_url: st
         "limit": 5,
         "max_distance": 3.0,
     }
-    statement = sql.search(source_type=False, metadata_filter=True)
+    statement = sql.search(None, source_type=False, metadata_filter=True, embedding_model=False)
     connection = await open_connection(settings_for(database_url))
     try:
         await connection.execute("ANALYZE embeddings")
@@ -187,8 +187,10 @@ async def test_what_filters_compare_stays_in_the_row_beside_a_long_vector(databa
             "SELECT attname, attstorage::text FROM pg_attribute WHERE attrelid = 'embeddings'::regclass"
         )
     storage = {row["attname"]: row["attstorage"] for row in rows}
-    assert {name: storage[name] for name in ("embedding", "searched_metadata", "source_type")} == {
+    names = ("embedding", "embedding_model", "searched_metadata", "source_type")
+    assert {name: storage[name] for name in names} == {
         "embedding": "p",
+        "embedding_model": "m",
         "searched_metadata": "m",
         "source_type": "m",
     }

@@ -66,6 +66,7 @@ ENTITIES: dict[str, Any] = {
     "valid_from": MOMENTS,
     "valid_to": st.none() | MOMENTS,
     "embedding": VECTORS,
+    "embedding_model": st.none() | TEXTS,
 }
 RELATIONSHIPS: dict[str, Any] = {
     **COMMON,

@@ -38,6 +38,7 @@ async def test_an_embedding_comes_back_as_it_was_added(vector_store: VectorStore
         tenant_id=tenant_id,
         content=TEXT,
         embedding=towards(1, 0.1),
+        embedding_model=TEXT,
         metadata=DOCUMENT,
         source_type=TEXT,
         source_id=TEXT,

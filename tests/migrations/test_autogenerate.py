@@ -16,7 +16,7 @@ async def test_new_columns_and_tables_come_out_of_autogenerate_as_a_migration_th
         checkout / "soldier_data" / "config" / "orm.py",
         "    resolver_tool_id: Mapped[str]\n",
         "    resolver_tool_id: Mapped[str]\n"
-        "    color: Mapped[str | None]\n"
+        '    color: Mapped[str | None] = mapped_column(info={"storage": "MAIN"})\n'
         "    meaning: Mapped[list[float] | None]\n",
     )
     with (checkout / "soldier_data" / "config" / "orm.py").open("a") as orm:
@@ -45,6 +45,7 @@ async def test_new_columns_and_tables_come_out_of_autogenerate_as_a_migration_th
     columns = await fetch(
         empty_database_url,
         "SELECT attrelid::regclass::text || '.' || attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "JOIN pg_class c ON c.oid = attrelid AND c.relkind = 'r' "
         "WHERE attname IN ('color', 'meaning') AND attnum > 0 ORDER BY 1",
     )
     assert [tuple(column) for column in columns] == [
@@ -52,6 +53,8 @@ async def test_new_columns_and_tables_come_out_of_autogenerate_as_a_migration_th
         ("variables.color", "text"),
         ("variables.meaning", f"vector({DIMENSIONS})"),
     ]
+    storage = "SELECT attstorage::text AS it FROM pg_attribute WHERE attname = 'color' AND attnum > 0"
+    assert [row["it"] for row in await fetch(empty_database_url, storage)] == ["m"]
     secured = "SELECT relforcerowsecurity AS it FROM pg_class WHERE oid = 'notes'::regclass"
     assert (await fetch(empty_database_url, secured))[0]["it"] is True
     assert len(await fetch(empty_database_url, "SELECT FROM pg_policies WHERE tablename = 'notes'")) == 1

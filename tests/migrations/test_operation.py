@@ -25,7 +25,16 @@ from tests.backends.connections import administrator
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.audit import TurnRecordFactory
 from tests.factories.config import AgentFactory
-from tests.migrations.tools import CHECKOUT, alembic_here, fetch, python, revision, schema
+from tests.migrations.tools import (
+    CHECKOUT,
+    alembic_here,
+    fetch,
+    python,
+    revision,
+    run_by_hand,
+    schema,
+    statements,
+)
 
 _SIZE = str(DIMENSIONS)
 
@@ -123,12 +132,12 @@ async def test_sql_written_offline_makes_the_same_schema(empty_database_url: str
     settings = settings_for(empty_database_url)
     script = await migrations.sql(settings)
     async with administrator(empty_database_url) as connection:
-        await connection.execute(script)
+        await run_by_hand(connection, script)
     assert await schema(empty_database_url) == await schema(database_url)
     assert (await migrations.current(settings)).pending == []
     assert await migrations.check(settings) is None
     async with administrator(empty_database_url) as connection:
-        await connection.execute(await migrations.sql(settings, f"{head_revision()}:base", down=True))
+        await run_by_hand(connection, await migrations.sql(settings, f"{head_revision()}:base", down=True))
     rows = await fetch(empty_database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {row["tablename"] for row in rows} <= {"alembic_version"}
 
@@ -146,10 +155,10 @@ async def test_sql_written_offline_refuses_a_database_at_another_revision(
     script = await migrations.sql(settings, revisions, down=down)
     async with administrator(database_url) as connection:
         with pytest.raises(asyncpg.RaiseError, match=f"0005 instead of {begin}"):
-            await connection.execute(script)
+            await run_by_hand(connection, script)
     async with administrator(database_url) as connection:
         # A program that goes on after errors.
-        for statement in script.strip().split(";\n\n"):
+        for statement in statements(script):
             with suppress(asyncpg.PostgresError):
                 await connection.execute(statement)
     assert await revision(database_url) == ["0005"]
@@ -163,7 +172,7 @@ async def test_sql_written_offline_begins_again_where_all_was_undone(
     await migrations.upgrade(settings)
     await migrations.downgrade(settings, "base")
     async with administrator(empty_database_url) as connection:
-        await connection.execute(await migrations.sql(settings))
+        await run_by_hand(connection, await migrations.sql(settings))
     assert await schema(empty_database_url) == await schema(database_url)
 
 

@@ -13,7 +13,7 @@ from soldier_data.migrations import head_revision
 from soldier_data.settings import Settings
 from tests.backends.connections import administrator
 from tests.conftest import DIMENSIONS, settings_for
-from tests.migrations.tools import alembic, edit, fetch, schema
+from tests.migrations.tools import alembic, edit, fetch, run_by_hand, schema
 
 _IN_PUBLIC = """
 SELECT relname AS name FROM pg_class c WHERE relnamespace = 'public'::regnamespace
@@ -52,13 +52,13 @@ async def test_all_of_it_is_in_the_schema_and_nothing_in_public(
 async def test_sql_written_offline_makes_the_same(settings: Settings, shared_database_url: str) -> None:
     url = settings.database_url
     async with administrator(url) as connection:
-        await connection.execute(await migrations.sql(settings))
+        await run_by_hand(connection, await migrations.sql(settings))
     assert await schema(url, "soldier") == await schema(shared_database_url)
     assert await fetch(url, _IN_PUBLIC) == []
     assert await migrations.check(settings) is None
 
     async with administrator(url) as connection:
-        await connection.execute(await migrations.sql(settings, f"{head_revision()}:base", down=True))
+        await run_by_hand(connection, await migrations.sql(settings, f"{head_revision()}:base", down=True))
     left = await fetch(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'soldier'")
     assert {row["tablename"] for row in left} <= {"alembic_version"}
 
@@ -105,7 +105,13 @@ async def test_what_autogenerate_writes_runs_in_the_schema_up_and_down(
     assert "soldier." not in written.read_text().replace("soldier_data.", "")
     assert await fetch(url, _IN_PUBLIC) == []
     after = await schema(url, "soldier")
-    assert {row[0] for row in after} - {row[0] for row in before} == {"notes", "pk_notes", "ix_rules_meaning"}
+    assert {row[0] for row in after} - {row[0] for row in before} == {
+        "notes",
+        "pk_notes",
+        "ix_notes_meaning_hnsw",
+        "ix_rules_meaning",
+        "ix_rules_meaning_hnsw",
+    }
 
     await alembic(url, "downgrade -1", folder=checkout)
     # But for the last place in a row: where its columns are, which a column that comes back changes.

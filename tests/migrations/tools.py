@@ -146,3 +146,22 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert text.count(old) == 1
     path.write_text(text.replace(old, new))
+
+
+async def until(url: str, sql: str) -> Any:
+    """The first value that a query gives, waiting until it gives one."""
+    async with asyncio.timeout(30):
+        while not (rows := await fetch(url, sql)):  # noqa: ASYNC110 - another process makes it so.
+            await asyncio.sleep(0.02)
+    return rows[0]["it"]
+
+
+def statements(script: str) -> list[str]:
+    """Those of SQL that was written offline."""
+    return script.strip().split(";\n\n")
+
+
+async def run_by_hand(connection: Any, script: str) -> None:
+    """Run one after the other, as psql does: an index cannot be built concurrently among others."""
+    for statement in statements(script):
+        await connection.execute(statement)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from time import monotonic
 from uuid import UUID, uuid4
 
 import pytest
@@ -20,6 +21,7 @@ from soldier_data.settings import Settings
 from tests.backends.connections import administrator
 from tests.conftest import DIMENSIONS
 from tests.reliability.conftest import Counts, Found
+from tests.reliability.faulty_proxy import faulty_proxy
 from tests.reliability.planted import Planted, everything_held, plant
 
 
@@ -79,7 +81,8 @@ _NOT_FREE = {
     "audit_events": {"event_type"},
     "runs": {"status", "trace_id", "idempotency_key"},
     "steps": {"status"},
-    "embeddings": {"source_id"},
+    "embeddings": {"source_id", "embedding_model"},
+    "entities": {"embedding_model"},
 }
 
 
@@ -157,10 +160,14 @@ async def test_an_erasure_that_was_broken_off_is_finished_by_the_next_one(
     broken_off = 0
     chance = random.Random(9)  # noqa: S311 - no secret.
     rounds = count(6, 100)
+    person = await plant(data, tenant_id)
+    started = monotonic()
+    await data.erase_customer(tenant_id, person.profile_id)
+    as_long = monotonic() - started
     for _ in range(rounds):
         person = await plant(data, tenant_id)
         task = asyncio.create_task(data.erase_customer(tenant_id, person.profile_id))
-        await asyncio.sleep(chance.uniform(0, 0.06))
+        await asyncio.sleep(chance.uniform(0, as_long))
         broken_off += task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await data.erase_customer(tenant_id, person.profile_id)
@@ -170,6 +177,39 @@ async def test_an_erasure_that_was_broken_off_is_finished_by_the_next_one(
         "an erasure cancelled at a random moment, then repeated",
         bar="0 texts left",
         found=f"0 texts left in {rounds} erasures, {broken_off} of them cut short",
+    )
+
+
+async def test_a_lost_reply_leaves_one_whole_erasure(
+    settings: Settings, data: DataLayer, tenant_id: UUID, count: Counts, report: Found
+) -> None:
+    async with faulty_proxy(settings.database_url) as passing:
+        far_settings = settings.model_copy(update={"database_url": passing.url, "pool_size": 1})
+        async with DataLayer.open(far_settings) as far:
+            before = passing.asked
+            # The first time, statements are prepared.
+            for _ in range(2):
+                before, person = passing.asked, await plant(data, tenant_id)
+                await far.erase_customer(tenant_id, person.profile_id)
+            replies = passing.asked - before
+            # Among the last ones are the commits of all three units of work.
+            places = range(0, replies, count(5, 1))
+            for place in places:
+                person = await plant(data, tenant_id)
+                passing.lose_reply(place)
+                erased = await far.erase_customer(tenant_id, person.profile_id)
+                assert person.mark not in await everything_held(data)
+                assert all(erased.removed.values()), place
+        assert passing.lost == len(places)
+    async with administrator(settings.database_url) as connection:
+        told = await connection.fetchval(
+            "SELECT count(*) FROM audit_events WHERE event_type = 'customer_erased'"
+        )
+    assert told == 2 + len(places)
+    report(
+        "each reply of PostgreSQL lost during an erasure",
+        bar="0 texts left, told of once",
+        found=f"0 texts left, {len(places)} of {replies} replies lost, each erasure told of once",
     )
 
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import pytest
-import structlog
 from pydantic import BaseModel
 from redis.asyncio import Redis
 from sqlalchemy import make_url
@@ -58,79 +54,13 @@ from tests.factories.sessions import SessionFactory
 from tests.factories.vectors import EmbeddingFactory
 from tests.integration.providers.wire import FakeClock, Fault, Reply, VendorServer
 from tests.reliability.conftest import Counts, Found
-
-PASSWORD = "canary-p4ss"  # noqa: S105 - it is there to be looked for.
-KEY = "sk-canary-k3y"
-TEXT = "canary-t3xt"
-CANARIES = (PASSWORD, KEY, TEXT)
-
-
-def leaves(class_: type[Exception]) -> set[type[Exception]]:
-    """The class and all that derive from it."""
-    return {class_}.union(*(leaves(below) for below in class_.__subclasses__()))
-
-
-@dataclass
-class Witness:
-    """Everything that was shown, to be searched for canaries."""
-
-    shown: list[str] = field(default_factory=list)
-    classes: set[type[BaseException]] = field(default_factory=set)
-
-    async def raised(self, kind: type[Exception], call: Callable[[], Awaitable[object]]) -> None:
-        """The call must raise just this class of error; keep all that can be printed of it."""
-        with pytest.raises(kind) as failed:
-            await call()
-        assert type(failed.value) is kind, failed.value
-        self.saw(failed.value)
-
-    def saw(self, error: BaseException) -> None:
-        """Keep what the error shows, and whatever is chained to it."""
-        self.classes.add(type(error))
-        logging.getLogger("service").error("a service logs it", exc_info=error)
-        structlog.get_logger("service").error("a service logs it", exc_info=error)
-        self.shown += traceback.format_exception(error)
-        chained: BaseException | None = error
-        while chained is not None:
-            told = {name: value for name, value in vars(chained).items() if name != "cause"}
-            self.shown += [str(chained), repr(chained), repr(chained.args), repr(told)]
-            chained = chained.__cause__ or chained.__context__
-
-    def assert_clean(self) -> None:
-        """No canary was shown."""
-        assert self.shown
-        leaks = [text for text in self.shown for canary in CANARIES if canary in text]
-        assert leaks == []
+from tests.reliability.witness import KEY, PASSWORD, TEXT, Witness, leaves, witnessing
 
 
 @pytest.fixture
 def witness() -> Iterator[Witness]:
-    """What is logged at every level is kept before any redaction, as a service might configure it."""
-    seen = Witness()
-
-    def keep(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        seen.shown.append(repr(dict(event)))
-        raise structlog.DropEvent
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            seen.shown.append(logging.Formatter("%(message)s").format(record))
-
-    was_configured, before = structlog.is_configured(), structlog.get_config()
-    structlog.configure(
-        processors=[structlog.processors.format_exc_info, keep],
-        wrapper_class=structlog.make_filtering_bound_logger(0),
-    )
-    root, handler = logging.getLogger(), Handler()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    yield seen
-    root.setLevel(level)
-    root.removeHandler(handler)
-    structlog.reset_defaults()
-    if was_configured:
-        structlog.configure(**before)
+    with witnessing() as witness:
+        yield witness
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +143,10 @@ async def _provoke_connections(witness: Witness, settings: Settings) -> None:
             kind = kinds["database_url"] if changed is not_there else StoreConnectionError
             await witness.raised(kind, lambda data=data: data.config.get_agent(uuid4(), uuid4()))  # type: ignore[misc] # bound now.
             await witness.raised(StoreConnectionError, lambda data=data: data.sessions.get(uuid4()))  # type: ignore[misc] # as above.
-            witness.shown.append(repr(await data.health()))
+    async with DataLayer.open(settings.model_copy(update=refused)) as data:
+        health = await data.health()
+        assert not health.ok
+        witness.shown.append(repr(health))
     async with DataLayer.open(settings) as data:
         await witness.raised(ConfigurationError, lambda: data.runs.save_run(RunFactory(error_message=TEXT)))
     malformed = (
@@ -432,7 +365,7 @@ COMMANDS = [
 async def test_no_command_shows_a_password(
     witness: Witness, urls: dict[str, str], monkeypatch: pytest.MonkeyPatch, count: Counts, report: Found
 ) -> None:
-    commands = COMMANDS[:: count(2, 1)]
+    commands = COMMANDS[:: count(4, 1)]
     away = {
         "database_url": f"postgresql://u:{PASSWORD}@127.0.0.1:1/db",
         "redis_url": f"redis://:{PASSWORD}@127.0.0.1:1/0",

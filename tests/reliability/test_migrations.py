@@ -1,38 +1,19 @@
-"""Migrations as operators run them: many at once, beside live traffic, killed, undone and done again."""
+"""Migrations as operators run them: many at once, beside live traffic, undone and done again."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import signal
-import sys
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-
 from soldier_data import migrations
 from soldier_data.data_layer import DataLayer
-from soldier_data.errors import StoreError
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator
 from tests.conftest import DIMENSIONS, settings_for
-from tests.migrations.tools import (
-    CHECKOUT,
-    alembic,
-    alembic_here,
-    copy_checkout,
-    dump_schema,
-    environment,
-    fetch,
-    revision,
-    schema,
-)
+from tests.migrations.tools import alembic, alembic_here, dump_schema, fetch, revision, schema, until
 from tests.reliability.conftest import Counts, Found
 from tests.tenants.stores import DOMAINS
 
@@ -49,41 +30,6 @@ _STORES = {
 _MIGRATING = """
 SELECT pid AS it FROM pg_locks JOIN pg_database d ON d.oid = database
 WHERE locktype = 'advisory' AND granted AND datname = current_database()
-"""
-
-# Upgrades the database, and kills itself before the given statement.
-_KILLED_BEFORE = """
-import asyncio, os, signal, sys
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from soldier_data.migrations import upgrade
-from soldier_data.settings import Settings
-
-left = int(sys.argv[1])
-
-@event.listens_for(Engine, "before_cursor_execute")
-def kill(*_):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-asyncio.run(upgrade(Settings()))
-"""
-
-# A migration that builds an index beside live traffic.
-_MIGRATION = """
-from soldier_data.migrations import create_index_concurrently
-from alembic import op
-
-revision = "killed"
-down_revision = "{head}"
-
-def upgrade():
-    create_index_concurrently("ix_agents_killed", "agents", ["tenant_id", "updated_at"])
-
-def downgrade():
-    op.drop_index("ix_agents_killed", table_name="agents", if_exists=True)
 """
 
 
@@ -132,10 +78,9 @@ async def test_an_empty_database_comes_to_head_quickly(
 async def test_readers_never_wait_long_behind_an_upgrade(
     data: DataLayer, database_url: str, tenant_id: UUID, count: Counts, report: Found
 ) -> None:
-    """Every table has to be altered, and the last one of the first tables' migration is held."""
     await _fill(data, tenant_id)
-    for table in metadata.tables:
-        await fetch(database_url, f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
+    # The upgrade has to alter the table, so it asks for a lock that the transaction is in the way of.
+    await fetch(database_url, "ALTER TABLE agents NO FORCE ROW LEVEL SECURITY")
     await alembic_here(database_url, "stamp", "base")
     stop = asyncio.Event()
     waits: list[float] = []
@@ -155,7 +100,7 @@ async def test_readers_never_wait_long_behind_an_upgrade(
     async with administrator(database_url) as holder:
         transaction = holder.transaction()
         await transaction.start()
-        await holder.fetch("SELECT tenant_id FROM variables LIMIT 1")
+        await holder.fetch("SELECT tenant_id FROM agents LIMIT 1")
         readers = [asyncio.create_task(read_all_the_time()) for _ in range(2)]
         await asyncio.sleep(count(2, 20) / 10)
         quiet = max(waits)
@@ -164,7 +109,7 @@ async def test_readers_never_wait_long_behind_an_upgrade(
         upgrading = asyncio.create_task(
             alembic(database_url, "upgrade head", SOLDIER_EMBEDDING_DIMENSIONS=_SIZE)
         )
-        await _until(database_url, _MIGRATING)
+        await until(database_url, _MIGRATING)
         await asyncio.sleep(count(25, 40) / 10)
         assert not upgrading.done()
         await transaction.rollback()
@@ -244,149 +189,6 @@ async def test_down_step_by_step_and_up_again_keeps_rows_and_comes_to_the_same_s
     )
 
 
-@pytest.mark.parametrize("way", ["upgrade", "downgrade"])
-async def test_migrating_can_be_done_again_whatever_statement_its_connection_was_killed_at(
-    empty_database_url: str, database_url: str, count: Counts, report: Found, way: str
-) -> None:
-    settings = settings_for(empty_database_url)
-    left = 0
-
-    def kill(connection: object, cursor: Any, *_: object) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-
-    async def migrate() -> None:
-        if way == "upgrade":
-            await migrations.upgrade(settings)
-        else:
-            await migrations.downgrade(settings, "base")
-
-    async def killed(position: int) -> bool:
-        nonlocal left
-        left = position
-        try:
-            await migrate()
-        except StoreError:
-            return left <= 0
-        return False
-
-    if way == "downgrade":
-        await migrations.upgrade(settings)
-    event.listen(Engine, "before_cursor_execute", kill)
-    try:
-        kills = await _kill_everywhere(
-            empty_database_url, killed, None if count.soak else (3, 8, 15, 20, 25, 30)
-        )
-    finally:
-        event.remove(Engine, "before_cursor_execute", kill)
-    assert kills >= 6
-    await migrate()
-    reached = await revision(empty_database_url)
-    assert reached == ([migrations.head_revision()] if way == "upgrade" else [])
-    await migrations.upgrade(settings)
-    assert await schema(empty_database_url) == await schema(database_url)
-    report(
-        f"{way} whose connection is killed before a statement, then run again",
-        bar="runs to the end after every statement; schema identical",
-        found=f"{kills} kills, schema identical",
-    )
-
-
-async def test_an_upgrade_can_be_run_again_whatever_statement_its_process_was_killed_at(
-    empty_database_url: str, database_url: str, count: Counts, report: Found
-) -> None:
-    async def killed(position: int) -> bool:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", _KILLED_BEFORE, str(position)),
-            cwd=CHECKOUT,
-            env=environment(CHECKOUT, DATABASE_URL=empty_database_url, SOLDIER_EMBEDDING_DIMENSIONS=_SIZE),
-        )
-        code = await process.wait()
-        assert code in {0, -signal.SIGKILL}
-        return code != 0
-
-    kills = await _kill_everywhere(empty_database_url, killed, None if count.soak else (9, 40, 60))
-    assert kills >= 3
-    await migrations.upgrade(settings_for(empty_database_url))
-    assert await schema(empty_database_url) == await schema(database_url)
-    report(
-        "an upgrade whose process is killed (SIGKILL) before a statement, then run again",
-        bar="runs to the end; schema identical",
-        found=f"{kills} kills, schema identical",
-    )
-
-
-@pytest.mark.parametrize("backend_dies", [True, False], ids=["with its backend", "alone"])
-async def test_an_index_whose_building_process_was_killed_is_built_by_the_next_upgrade(
-    database_url: str, tmp_path: Path, report: Found, backend_dies: bool
-) -> None:
-    checkout = copy_checkout(tmp_path)
-    migration = _MIGRATION.format(head=migrations.head_revision())
-    (checkout / "alembic" / "versions" / "killed.py").write_text(migration)
-
-    async def upgrading() -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "alembic", "upgrade", "head"),
-            cwd=checkout,
-            env=environment(checkout, DATABASE_URL=database_url, SOLDIER_EMBEDDING_DIMENSIONS=_SIZE),
-            stderr=asyncio.subprocess.PIPE,
-        )
-
-    valid = "SELECT indisvalid AS it FROM pg_index WHERE indexrelid = 'ix_agents_killed'::regclass"
-    async with administrator(database_url) as writer:
-        transaction = writer.transaction()
-        await transaction.start()
-        # The build waits for it.
-        await writer.execute("LOCK TABLE agents IN ROW EXCLUSIVE MODE")
-        first = await upgrading()
-        building = "SELECT pid AS it FROM pg_stat_progress_create_index WHERE datname = current_database()"
-        builder = await _until(database_url, building)
-        first.kill()
-        await first.wait()
-        if backend_dies:
-            await fetch(database_url, f"SELECT pg_terminate_backend({builder})")
-            assert await _until(database_url, f"{valid} AND NOT indisvalid") is False
-        # It waits for the lock that a backend which goes on still holds.
-        second = await upgrading()
-        await transaction.rollback()
-        _, said = await second.communicate()
-        assert second.returncode == 0, said.decode()
-    assert [row["it"] for row in await fetch(database_url, valid)] == [True]
-    await alembic(database_url, "downgrade -1", folder=checkout, SOLDIER_EMBEDDING_DIMENSIONS=_SIZE)
-    report(
-        "a process killed while it builds an index concurrently"
-        + (", and its backend terminated: an invalid index is left" if backend_dies else ""),
-        bar="the next upgrade leaves a valid index",
-        found="valid",
-    )
-
-
-async def _kill_everywhere(
-    url: str, killed: Callable[[int], Awaitable[bool]], sample: Sequence[int] | None
-) -> int:
-    """Migrate again and again, killed each time, and without a sample not the last time.
-
-    Args:
-        url: The database.
-        killed: Migrates, and is killed before the n-th statement; whether it was.
-        sample: The statements, one after another; None is every statement of every migration.
-
-    Returns:
-        How often it was killed.
-    """
-    kills, position, reached = 0, 1, None
-    for position in sample or ():
-        kills += await killed(position)
-    while sample is None and await killed(position):
-        kills += 1
-        now = (await migrations.current(settings_for(url))).revision
-        # What is done is not done again, so the next migration begins with the first statements.
-        position, reached = position + 1 if now == reached else 1, now
-    return kills
-
-
 async def _fill(data: DataLayer, tenant_id: UUID) -> None:
     """Something of every kind in every table."""
     for domain in DOMAINS:
@@ -413,11 +215,3 @@ def _same(left: list[dict[str, Any]], before: list[dict[str, Any]]) -> int:
     """See that rows are what they were, but for columns that an undone migration added; how many they are."""
     assert [{name: row[name] for name in left[0]} for row in before] == left
     return len(left)
-
-
-async def _until(url: str, sql: str) -> Any:
-    """The first value that a query gives, waiting until it gives one."""
-    async with asyncio.timeout(30):
-        while not (rows := await fetch(url, sql)):  # noqa: ASYNC110 - another process makes it so.
-            await asyncio.sleep(0.02)
-    return rows[0]["it"]

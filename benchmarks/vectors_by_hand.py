@@ -1,0 +1,115 @@
+"""pgvector by hand: indexes of either kind with their settings varied, and connections that carry vectors as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+import numpy as np
+
+from benchmarks import by_hand
+from benchmarks.harness import Spread
+from benchmarks.vectors_sample import K, Tenant, Vectors, found_share
+from soldier_data.base.engine import driver_url, open_connection
+from soldier_data.settings import Settings
+
+_EF_SEARCH = (10, 20, 40, 80, 160, 320)
+_PROBES = (1, 2, 4, 8, 16, 32)
+_LISTS = 100
+_WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one way to search gives.
+
+    Attributes:
+        label: The setting, or the name.
+        recall: recall@10 against exact search.
+        seconds: Median of a search.
+    """
+
+    label: str
+    recall: float
+    seconds: float
+
+
+async def curves(url: str, vectors: Vectors, tenant: Tenant) -> dict[str, list[Point]]:
+    """Recall against latency in the tenant of a copy of the episodes: HNSW, IVFFlat and exact, by name.
+
+    As one writes it by hand: a narrow table, an index on halfvec, the tenant in WHERE, LIMIT 10.
+    """
+    connection = await by_hand.connect(url)
+    half = f"embedding::halfvec({vectors.dimensions})"
+    await connection.execute(
+        f"CREATE TABLE curve (tenant_id uuid NOT NULL, id uuid NOT NULL, embedding vector({vectors.dimensions}))"
+    )
+    await connection.execute("ALTER TABLE curve ALTER COLUMN embedding SET STORAGE PLAIN")
+    await connection.execute("INSERT INTO curve SELECT tenant_id, id, embedding FROM episodes")
+    await connection.execute("VACUUM ANALYZE curve")
+    scores = tenant.scores(vectors.queries)
+    order = f"{half} <=> $2::vector::halfvec({vectors.dimensions})"
+    search = f"SELECT id FROM curve WHERE tenant_id = $1 ORDER BY {order} LIMIT {K}"  # noqa: S608 - constants.
+    exact = f"SELECT id FROM curve WHERE tenant_id = $1 ORDER BY embedding <=> $2 LIMIT {K}"  # noqa: S608 - constants.
+
+    async def point(label: str, sql: str) -> Point:
+        statement = await connection.prepare(sql)
+        seconds, recalls = [], []
+        for number, (query, true) in enumerate(zip(vectors.queries.tolist(), scores, strict=True)):
+            started = perf_counter()
+            rows = await statement.fetch(tenant.id, query)
+            taken = perf_counter() - started
+            found = [tenant.number_of[row["id"]] for row in rows]
+            recalls.append(found_share(true, found, np.ones(len(true), dtype=bool))[0])
+            if number >= _WARM_UP:
+                seconds.append(taken)
+        return Point(label, sum(recalls) / len(recalls), Spread.of(seconds).median)
+
+    async def by_index(definition: str, setting: str, values: Sequence[int]) -> list[Point]:
+        await connection.execute(f"CREATE INDEX curve_index ON curve USING {definition}")
+        # What is measured is the index: PostgreSQL would read the whole tenant instead where it expects to be faster.
+        await connection.execute("SET enable_seqscan = off")
+        points = []
+        for value in values:
+            await connection.execute(f"SET {setting} = {value}")
+            points.append(await point(f"{setting.partition('.')[2]} {value}", search))
+        await connection.execute("RESET ALL")
+        await connection.execute("DROP INDEX curve_index")
+        return points
+
+    found = {
+        "exact": [await point("exact", exact)],
+        "IVFFlat": await by_index(
+            f"ivfflat (({half}) halfvec_cosine_ops) WITH (lists = {_LISTS})", "ivfflat.probes", _PROBES
+        ),
+        "HNSW": await by_index(f"hnsw (({half}) halfvec_cosine_ops)", "hnsw.ef_search", _EF_SEARCH),
+    }
+    await connection.execute("DROP TABLE curve")
+    await connection.close()
+    return found
+
+
+async def connect_like_stores(settings: Settings) -> Any:
+    """A connection as the stores open it."""
+    return await open_connection(settings)
+
+
+async def connect_by_text(url: str) -> Any:
+    """A connection that reads and writes vectors as text, as most clients do."""
+    connection = await asyncpg.connect(driver_url(url))
+    await connection.set_type_codec(
+        "vector", schema="public", encoder=as_text, decoder=_from_text, format="text"
+    )
+    return connection
+
+
+def as_text(vector: list[float]) -> str:
+    """The vector as pgvector writes it: [1,2,3]."""
+    return f"[{','.join(map(str, vector))}]"
+
+
+def _from_text(text: str) -> list[float]:
+    return [float(number) for number in text[1:-1].split(",")]

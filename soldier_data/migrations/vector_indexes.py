@@ -1,0 +1,316 @@
+"""The vector indexes of a database: which there are, which the models and settings ask for, and building them anew.
+
+A rebuilt index takes the place of the old one when it is ready, under the same name. Searches use the old one until
+then, writes go on, and what an interrupted rebuild leaves is an index of another name, which the next one removes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from sqlalchemy import Column, Index, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.schema import CreateIndex
+from sqlalchemy.sql.elements import quoted_name
+
+from soldier_data.base.failures import as_store_error
+from soldier_data.base.statements import quoted
+from soldier_data.base.vector_index import VECTOR_INDEX_KINDS, embedding_columns
+from soldier_data.errors import ConfigurationError, ConflictError, StoreError
+from soldier_data.migrations.connection import driver_error, open_for_migration
+from soldier_data.migrations.extensions import name_operator_classes_with_schema
+from soldier_data.schema import metadata, metadata_with_vector_indexes
+from soldier_data.settings import Settings
+
+_DOING = "rebuilding vector indexes"
+_POLL_SECONDS = 0.25
+_NOT_OWNER = "42501"
+
+# Any number will do that nobody else takes: the last eight bytes of "vector indexes" as a bigint.
+_LOCK = int.from_bytes(b" indexes", "big")
+
+_NEW = "_new"
+
+_MEMORY = re.compile(r"[1-9][0-9]{0,8}(kB|MB|GB)")
+_MOST_WORKERS = 1024
+
+_SET = text("SELECT set_config(:name, :value, false)")
+_PRESENT = text(
+    "SELECT t.relname AS table, c.relname AS name, a.amname AS method, i.indisvalid AS valid, "
+    "pg_relation_size(c.oid) AS bytes, "
+    "(SELECT CAST(option_value AS integer) FROM pg_options_to_table(c.reloptions) "
+    "WHERE option_name = 'lists') AS lists "
+    "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+    "JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace "
+    "WHERE a.amname IN ('hnsw', 'ivfflat') AND n.nspname = :schema AND t.relname = ANY(:tables) "
+    "ORDER BY t.relname, c.relname"
+)
+_PROGRESS = text(
+    "SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total FROM pg_stat_progress_create_index "
+    "WHERE pid = :pid"
+)
+
+
+@dataclass(frozen=True)
+class VectorIndex:
+    """A vector index that is in the database.
+
+    Attributes:
+        table: Its table.
+        name: Its name.
+        method: "hnsw" or "ivfflat".
+        valid: Whether searches can use it; an interrupted build leaves an index that they cannot.
+        bytes: Its size.
+        lists: How many lists an IVFFlat index has, where it was said.
+    """
+
+    table: str
+    name: str
+    method: str
+    valid: bool
+    bytes: int
+    lists: int | None
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """How far the rebuild is.
+
+    Attributes:
+        index: The index being built.
+        number: Which one it is, from 1.
+        count: How many are built in all.
+        phase: What PostgreSQL is doing, in its words.
+        done: How much of the phase is done, 0 to 1.
+    """
+
+    index: str
+    number: int
+    count: int
+    phase: str
+    done: float
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What became of one index.
+
+    Attributes:
+        table: Its table.
+        name: Its name.
+        method: "hnsw" or "ivfflat"; None where the index was removed because the settings want none.
+        before: What it was, "invalid" if an interrupted build had left it; None if there was none.
+        bytes: Its size now.
+        seconds: How long it took.
+    """
+
+    table: str
+    name: str
+    method: str | None
+    before: str | None
+    bytes: int
+    seconds: float
+
+
+async def reindex(
+    settings: Settings,
+    tables: Collection[str] = (),
+    *,
+    memory: str | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[BuildProgress], None] = lambda _: None,
+) -> list[Rebuilt]:
+    """Build the vector indexes anew, as the models and SOLDIER_VECTOR_INDEX say, while the tables are in use.
+
+    A missing index is made, and one that the settings do not want, of another method say, is removed at the end.
+    Vector indexes whose names do not begin with `ix_` and their table are left alone.
+
+    Args:
+        settings: Which database, the method and the length of the embeddings.
+        tables: The tables whose indexes to rebuild; by default all.
+        memory: PostgreSQL's maintenance_work_mem for the builds, such as "2GB"; the server's unless given.
+        workers: PostgreSQL's max_parallel_maintenance_workers for the builds; the server's unless given.
+        on_progress: Called several times a second during each build.
+
+    Raises:
+        ConfigurationError: A table has no vectors, `memory` or `workers` are none that PostgreSQL takes, the
+            database is not migrated, or the role does not own the tables.
+        ConflictError: Another process rebuilds vector indexes.
+        StoreConnectionError: The database cannot be reached.
+    """
+    columns = vector_columns()
+    asked = sorted(tables or columns)
+    _check(asked, columns, memory, workers)
+    failure: StoreError
+    try:
+        async with open_for_indexes(settings) as builder, open_for_indexes(settings) as watcher:
+            await _prepare(builder, memory, workers)
+            rebuilt = await _rebuild(settings, builder, watcher, asked, on_progress)
+    except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
+        failure = _explained(driver_error(error))
+    else:
+        return rebuilt
+    raise failure
+
+
+def vector_columns() -> dict[str, Column[Any]]:
+    """The embedding column of each table that has one, by the table's name."""
+    return {column.table.name: column for column in embedding_columns(metadata)}
+
+
+@asynccontextmanager
+async def open_for_indexes(settings: Settings) -> AsyncIterator[AsyncConnection]:
+    """A connection whose statements each commit at once.
+
+    An open transaction would make every CREATE INDEX CONCURRENTLY of the database wait for it.
+    """
+    async with open_for_migration(settings, alone=False) as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
+
+
+def wanted_indexes() -> list[Index]:
+    """The vector indexes that models and settings ask for, ordered by table.
+
+    They are made anew for each call, as the settings say that `open_for_indexes` was given.
+    """
+    tables = metadata_with_vector_indexes().tables
+    return [
+        index
+        for name in sorted(vector_columns())
+        for index in sorted(tables[name].indexes, key=lambda index: str(index.name))
+        if method_of(index) in VECTOR_INDEX_KINDS
+    ]
+
+
+def table_of(index: Index) -> str:
+    """The name of its table."""
+    assert index.table is not None
+    return str(index.table.name)
+
+
+def method_of(index: Index) -> str:
+    """The index method: "btree", "hnsw", ..."""
+    return str(index.dialect_options["postgresql"]["using"] or "btree")
+
+
+async def present_indexes(connection: AsyncConnection, settings: Settings) -> list[VectorIndex]:
+    """The vector indexes that the database has on our tables, ordered by table and name."""
+    values = {"schema": settings.database_schema, "tables": list(vector_columns())}
+    return [VectorIndex(**row) for row in (await connection.execute(_PRESENT, values)).mappings()]
+
+
+def _explained(error: BaseException) -> StoreError:
+    if getattr(error, "sqlstate", None) == _NOT_OWNER:
+        return ConfigurationError(
+            f"{_DOING}: the database role does not own the tables: run it as the role that migrates them",
+            cause=error,
+        )
+    return as_store_error(error, _DOING)
+
+
+def _check(asked: Collection[str], columns: Collection[str], memory: str | None, workers: int | None) -> None:
+    if unknown := [table for table in asked if table not in columns]:
+        raise ConfigurationError(
+            f"{_DOING}: {', '.join(unknown)} keeps no embeddings: choose from {', '.join(columns)}"
+        )
+    if memory is not None and not _MEMORY.fullmatch(memory):
+        raise ConfigurationError(f"{_DOING}: memory is a number with kB, MB or GB, such as 2GB")
+    if workers is not None and not 0 <= workers <= _MOST_WORKERS:
+        raise ConfigurationError(f"{_DOING}: workers is a number from 0 to {_MOST_WORKERS}")
+
+
+async def _prepare(builder: AsyncConnection, memory: str | None, workers: int | None) -> None:
+    if not await builder.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}):
+        raise ConflictError(f"{_DOING}: another process is doing so: wait until it has ended, or end it")
+    # A build waits for the transactions that run, but nobody waits for the build.
+    await builder.execute(text("SET lock_timeout = 0"))
+    limits = {"maintenance_work_mem": memory, "max_parallel_maintenance_workers": workers}
+    for name, value in limits.items():
+        if value is not None:
+            await builder.execute(_SET, {"name": name, "value": str(value)})
+
+
+async def _rebuild(
+    settings: Settings,
+    builder: AsyncConnection,
+    watcher: AsyncConnection,
+    tables: Collection[str],
+    on_progress: Callable[[BuildProgress], None],
+) -> list[Rebuilt]:
+    present = {item.name: item for item in await present_indexes(builder, settings) if item.table in tables}
+    wanted = [index for index in wanted_indexes() if table_of(index) in tables]
+    rebuilt: list[Rebuilt] = []
+    for number, index in enumerate(wanted, start=1):
+        started = perf_counter()
+        name = str(index.name)
+        report = partial(_report, on_progress, name, number, len(wanted))
+        await _drop(builder, name + _NEW)
+        await _build(builder, watcher, index, name + _NEW, report)
+        await _drop(builder, name)
+        await builder.exec_driver_sql(f"ALTER INDEX {quoted(name + _NEW)} RENAME TO {quoted(name)}")
+        now = next(item for item in await present_indexes(builder, settings) if item.name == name)
+        before = _before(present.get(name))
+        rebuilt.append(Rebuilt(now.table, name, now.method, before, now.bytes, perf_counter() - started))
+    kept = {item.name for item in rebuilt}
+    for item in present.values():
+        if item.name.startswith(f"ix_{item.table}_") and item.name.removesuffix(_NEW) not in kept:
+            started = perf_counter()
+            await _drop(builder, item.name)
+            rebuilt.append(Rebuilt(item.table, item.name, None, _before(item), 0, perf_counter() - started))
+    return rebuilt
+
+
+def _report(
+    on_progress: Callable[[BuildProgress], None], name: str, number: int, count: int, phase: str, done: float
+) -> None:
+    on_progress(BuildProgress(name, number, count, phase, done))
+
+
+def _before(index: VectorIndex | None) -> str | None:
+    if index is None:
+        return None
+    return index.method if index.valid else "invalid"
+
+
+async def _build(
+    builder: AsyncConnection,
+    watcher: AsyncConnection,
+    index: Index,
+    name: str,
+    report: Callable[[str, float], None],
+) -> None:
+    """Make `index` under another name; reports what PostgreSQL is at, and how much of that is done."""
+    copy = name_operator_classes_with_schema(index)
+    copy.name = quoted_name(name, quote=None)
+    copy.dialect_options["postgresql"]["concurrently"] = True
+    pid = await builder.scalar(text("SELECT pg_backend_pid()"))
+    building = asyncio.ensure_future(builder.execute(CreateIndex(copy)))
+    try:
+        while not building.done():
+            await asyncio.wait([building], timeout=_POLL_SECONDS)
+            row = (await watcher.execute(_PROGRESS, {"pid": pid})).one_or_none()
+            if row is not None:
+                # Tuples are counted while IVFFlat loads what it has assigned; blocks before, and by HNSW.
+                by_tuples, by_blocks = (
+                    (row.tuples_done, row.tuples_total),
+                    (row.blocks_done, row.blocks_total),
+                )
+                done, total = by_tuples if row.tuples_total else by_blocks
+                report(row.phase, done / total if total else 0.0)
+        await building
+    finally:
+        # The connection may be closed only when it is not in use any more.
+        building.cancel()
+        await asyncio.wait([building])
+
+
+async def _drop(builder: AsyncConnection, name: str) -> None:
+    await builder.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {quoted(name)}")
