@@ -109,7 +109,12 @@ async def _database(bench: Bench, servers: EmbeddedServers, dimensions: int) -> 
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
     url = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
-    changed = {"database_url": url, "redis_url": servers.redis_url, "embedding_dimensions": dimensions}
+    changed = {
+        "database_url": url,
+        "redis_url": servers.redis_url,
+        "embedding_dimensions": dimensions,
+        "vector_index": "hnsw",
+    }
     settings = bench.data.settings.model_copy(update=changed)
     await upgrade(settings)
     async with DataLayer.open(settings) as data:

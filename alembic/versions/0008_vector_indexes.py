@@ -17,11 +17,10 @@ down_revision: str | None = "0007"
 branch_labels: tuple[str, ...] | None = None
 depends_on: tuple[str, ...] | None = None
 
+_ADDED = (("entities", "embedding_model"), ("embeddings", "embedding_model"))
 _COMPARED = (
-    ("entities", "embedding_model"),
     ("entities", "entity_type"),
     ("entities", "group_id"),
-    ("embeddings", "embedding_model"),
     ("episodes", "embedding_model"),
     ("episodes", "group_id"),
     ("relationships", "group_id"),
@@ -33,7 +32,7 @@ _COMPARED = (
 def upgrade() -> None:
     op.add_column("entities", sa.Column("embedding_model", sa.Text(), nullable=True), if_not_exists=True)
     op.add_column("embeddings", sa.Column("embedding_model", sa.Text(), nullable=True), if_not_exists=True)
-    for table, column in _COMPARED:
+    for table, column in _ADDED + _COMPARED:
         set_storage(table, column, "MAIN")
     # Each is built in the background, which commits what came before.
     create_vector_index("embeddings", "embedding", living=False)
@@ -49,5 +48,7 @@ def downgrade() -> None:
     drop_vector_index("episodes", "embedding")
     drop_vector_index("entities", "embedding")
     drop_vector_index("embeddings", "embedding")
+    for table, column in _COMPARED:
+        set_storage(table, column, "EXTENDED")
     op.drop_column("embeddings", "embedding_model", if_exists=True)
     op.drop_column("entities", "embedding_model", if_exists=True)

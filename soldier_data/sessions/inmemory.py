@@ -11,7 +11,7 @@ from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.shared import Channel, ScopeFilter
-from soldier_data.base.values import check_storable, check_text
+from soldier_data.base.values import check_revision, check_storable, check_text
 from soldier_data.logging import get_logger
 from soldier_data.sessions.codec import encode, join
 from soldier_data.sessions.models import PendingMigration, Session, SessionStatus, SessionTierConfig
@@ -58,6 +58,7 @@ class InMemorySessionStore(SessionStore):
         return session and session.model_copy(deep=True)
 
     async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
+        check_revision(if_revision)
         now = self._now()
         alive = timedelta(milliseconds=milliseconds_to_live(session, self.config, now))
         # Through JSON and back, so that what is kept is what Redis would give back.

@@ -11,7 +11,7 @@ from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.shared import Channel, ScopeFilter
-from soldier_data.base.values import check_storable, check_text
+from soldier_data.base.values import check_revision, check_storable, check_text
 from soldier_data.errors import ConflictError, StoreError
 from soldier_data.logging import get_logger
 from soldier_data.sessions.cleanup import remove_dead_entries, remove_old_sessions
@@ -97,6 +97,7 @@ class RedisSessionStore(SessionStore):
         return session
 
     async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
+        check_revision(if_revision)
         now = utcnow()
         persist_ttl = milliseconds_to_live(session, self.config, now)
         body = encode(session, now)
@@ -175,8 +176,7 @@ class RedisSessionStore(SessionStore):
         check_text(user_channel_id, "user_channel_id")
         if channel not in list(Channel):
             return []
-        index = self._keys.channel(tenant_id, channel, user_channel_id)
-        found = await self._lookup.first(index, limit)
+        found = await self._lookup.first(self._keys.channel(tenant_id, channel, user_channel_id), limit)
         self._log.debug("session_list_by_channel", tenant_id=str(tenant_id), found=len(found))
         return found
 

@@ -42,9 +42,13 @@ def in_scope(session: Session, scope: ScopeFilter, now: datetime) -> bool:
         and session.channel not in scope.exclude_channels
         and (not scope.include_current_nodes or step_name in scope.include_current_nodes)
         and step_name not in scope.exclude_current_nodes
-        and (scope.max_session_age_days is None or age <= timedelta(days=scope.max_session_age_days))
-        and (scope.min_session_age_days is None or age >= timedelta(days=scope.min_session_age_days))
+        and (scope.max_session_age_days is None or age <= _days(scope.max_session_age_days))
+        and (scope.min_session_age_days is None or age >= _days(scope.min_session_age_days))
     )
+
+
+def _days(count: int) -> timedelta:
+    return timedelta(days=min(count, timedelta.max.days))
 
 
 def past_max_age(session: Session, config: SessionTierConfig, now: datetime) -> bool:

@@ -310,7 +310,7 @@ async def test_the_settings_of_a_search_end_with_its_transaction(
     assert await ef_search(database) == "40"
     async with database.transaction() as transaction:
         await episodes.find(episodes.on_postgres(transaction), query, large)
-        assert await ef_search(transaction) == "200"
+        assert await ef_search(transaction) == "300"
     assert await ef_search(database) == "40"
 
 

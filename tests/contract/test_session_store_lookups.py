@@ -145,6 +145,8 @@ class TestFindByStep:
             (ScopeFilter(max_session_age_days=2), "ab"),
             (ScopeFilter(min_session_age_days=1), "bc"),
             (ScopeFilter(min_session_age_days=1, max_session_age_days=2), "b"),
+            (ScopeFilter(max_session_age_days=10**12), "abc"),
+            (ScopeFilter(min_session_age_days=10**12), ""),
             (ScopeFilter(include_channels=[Channel.SLACK], exclude_channels=[Channel.SLACK]), ""),
         ],
     )

@@ -109,8 +109,9 @@ FRESH: dict[str, Callable[[], Any]] = {
     "idempotency_key": lambda: uuid4().hex,
     "external_id": lambda: uuid4().hex,
     "tool_id": lambda: uuid4().hex,
+    "source_type": lambda: uuid4().hex,
 }
-"""What is unique about entities, so that one saved before is no reason to refuse the next."""
+"""What is unique about entities, so that one saved before is no reason to refuse the next; or finds them quickly."""
 
 
 def renewed(call: ValidCall) -> ValidCall:
@@ -224,6 +225,9 @@ def _plain(value: Any) -> Any:
         return {key: _plain(value[key]) for key in sorted(value)}
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, str):
+        # A member of an enum equals its text.
+        return str(value)
     # Zero has a sign in Python, and equals itself with the other one.
     return value + 0.0 if isinstance(value, float) else value
 
