@@ -122,8 +122,8 @@ async def test_what_a_migration_drops_is_never_looked_for_in_another_schema(data
     first = await schema(database_url)
     settings = settings_for(database_url, database_schema="soldier")
     await migrations.upgrade(settings, "0001")
-    # As if all of it had been made there.
-    await fetch(database_url, f"UPDATE soldier.alembic_version SET version_num = '{head_revision()}'")  # noqa: S608 - ours.
+    # As if all tables had been made there. Later migrations alter tables, which fails where there are none.
+    await fetch(database_url, "UPDATE soldier.alembic_version SET version_num = '0007'")
     await migrations.downgrade(settings, "base")
     assert await schema(database_url) == first
     assert await migrations.check(settings_for(database_url)) is None
