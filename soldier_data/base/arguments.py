@@ -15,6 +15,8 @@ from soldier_data.errors import ValidationError
 
 S = TypeVar("S", bound=type)
 
+_NONE: frozenset[type] = frozenset()
+
 
 def checks_arguments(store: S) -> S:
     """Let every public coroutine method of the class `store` refuse arguments that are not of their annotated type.
@@ -92,17 +94,25 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     parameters = [_parameter(name, hints[name]) for name in names]
     by_name = dict(zip(names, parameters, strict=True))
 
+    at_once = [parameter.at_once for parameter in parameters]
+    at_once_by_name = dict(zip(names, at_once, strict=True))
+
+    async def looking_closer(store: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        checked = [parameter.checked(value) for parameter, value in zip(parameters, args, strict=False)]
+        for name, value in kwargs.items():
+            kwargs[name] = by_name[name].checked(value) if name in by_name else value
+        return await method(store, *checked, *args[len(checked) :], **kwargs)
+
+    # An argument too many, or of another name, is left to Python.
     @wraps(method)
     async def checking(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # An argument too many, or of another name, is left to Python.
-        checked = [
-            value if type(value) in parameter.at_once else parameter.checked(value)
-            for parameter, value in zip(parameters, args, strict=False)
-        ]
+        for value, types in zip(args, at_once, strict=False):
+            if type(value) not in types:
+                return await looking_closer(self, args, kwargs)
         for name, value in kwargs.items():
-            if name in by_name and type(value) not in by_name[name].at_once:
-                kwargs[name] = by_name[name].checked(value)
-        return await method(self, *checked, *args[len(checked) :], **kwargs)
+            if type(value) not in at_once_by_name.get(name, _NONE):
+                return await looking_closer(self, args, kwargs)
+        return await method(self, *args, **kwargs)
 
     return checking
 
