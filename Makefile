@@ -33,7 +33,7 @@ bench: $(VENV)/ready ## Measure against the hand-written limit, and write benchm
 	$(BIN)/python -m benchmarks --write
 
 soak: $(VENV)/ready ## Run the reliability tests with their full counts, and write docs/reliability.md
-	$(BIN)/python -m pytest tests/reliability --soak --soak-report docs/reliability.md -p no:randomly --timeout 3600
+	$(BIN)/python -m pytest tests/reliability -n $(WORKERS) --soak --soak-report docs/reliability.md --timeout 3600
 
 format: $(VENV)/ready ## Bring the code into shape
 	$(BIN)/ruff check --fix .

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
 import pytest
 
-_ROWS = pytest.StashKey[list["Found"]]()
+_ROW = "soak"
 
 _HEAD = """# Reliability
 
-What `make soak` found on {date}, with Python {python} on {cores} cores, in {minutes:.0f} minutes. The same tests
+What `make soak` found on {date}, with Python {python} on {cores} cores, in {minutes:.0f} minutes of test time. The same tests
 run with smaller counts in `make test`. Each is a test of tests/reliability, named here.
 
 | what is done | bar | found | seconds | test |
@@ -66,19 +66,39 @@ def count(pytestconfig: pytest.Config) -> Counts:
 def report(request: pytest.FixtureRequest) -> Iterator[Found]:
     """`report(what, bar=..., found=...)`: the test's row of the report."""
     row = Found(test=request.node.nodeid)
-    request.config.stash.setdefault(_ROWS, []).append(row)
     failed = request.session.testsfailed
     yield row
     row.seconds = monotonic() - row.started
     row.passed = request.session.testsfailed == failed
+    # What a test process tells the one that writes the report.
+    request.node.user_properties.append((_ROW, asdict(row)))
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the report."""
-    file = session.config.getoption("--soak-report")
-    rows = session.config.stash.get(_ROWS, [])
-    if not file or not rows:
-        return
+class Reporter:
+    """Gathers the rows of all test processes, and writes the report at the end."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._rows: list[Found] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the row of a test that has ended."""
+        if report.when == "teardown":
+            self._rows += [Found(**values) for name, values in report.user_properties if name == _ROW]  # type: ignore[arg-type]
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the report."""
+        _write(self._file, sorted(self._rows, key=lambda row: row.test))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the process that the user started write the report."""
+    file = config.getoption("--soak-report", None)
+    if file and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Reporter(Path(file)))
+
+
+def _write(file: Path, rows: list[Found]) -> None:
     head = _HEAD.format(
         date=datetime.now(UTC).date(),
         python=platform.python_version(),
@@ -90,4 +110,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         f"| {row.seconds:.0f} | {row.test.removeprefix('tests/reliability/')} |\n"
         for row in rows
     )
-    Path(file).write_text(head + "".join(lines), encoding="utf-8")
+    file.write_text(head + "".join(lines), encoding="utf-8")
