@@ -20,8 +20,8 @@ _ROW = "soak"
 
 _HEAD = """# Reliability
 
-What `make soak` found on {date}, with Python {python} on {cores} cores, in {minutes:.0f} minutes of test time. The same tests
-run with smaller counts in `make test`. Each is a test of tests/reliability, named here.
+What `make soak` found on {date}, with Python {python} on {cores} cores, in {minutes:.0f} minutes of
+test time. The same tests run with smaller counts in `make test`. Each is a test of tests/reliability, named here.
 
 | what is done | bar | found | seconds | test |
 | --- | --- | --- | --- | --- |
