@@ -41,6 +41,8 @@ EXACT_ROWS = 4_000
 _MORE_CANDIDATES = 20
 # A search that wants a large part of the rows is faster without the index.
 _ROWS_PER_RESULT = 20
+# More than any table has, and few enough for their multiples to be numbers of PostgreSQL.
+_MOST_WANTED = 2**48
 
 # pgvector's own 40 finds 97 of the 100 nearest among 105,000 rows, this 99.8. More than 1,000 it does not take.
 _EF_SEARCH, _MOST_EF_SEARCH = 300, 1_000
@@ -136,13 +138,14 @@ def search_values(
         settings.embedding_dimensions,
         settings.embedding_model,
     )
-    candidates = 2 * limit + _MORE_CANDIDATES
+    wanted = min(limit, _MOST_WANTED)
+    candidates = 2 * wanted + _MORE_CANDIDATES
     return {
         "query": query_embedding,
         "max_distance": 1.0 - min_score,
         "limit": limit,
         "candidates": candidates,
-        "exact_rows": max(EXACT_ROWS, _ROWS_PER_RESULT * limit),
+        "exact_rows": max(EXACT_ROWS, _ROWS_PER_RESULT * wanted),
         "ef_search": str(min(max(_EF_SEARCH, candidates), _MOST_EF_SEARCH)),
         "max_scan_tuples": str(_MOST_SCANNED),
         "planned_anew": True,

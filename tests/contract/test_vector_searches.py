@@ -135,6 +135,16 @@ async def test_vectors_that_cannot_be_compared_are_refused_on_writing_and_search
 
 
 @every_search
+@pytest.mark.parametrize("limit", [10_000_000, 2**63 - 1])
+async def test_a_search_without_a_real_limit_finds_all(
+    searched: Searched, store: Any, tenant_id: UUID, limit: int
+) -> None:
+    agent, ids = await _fill(searched, store, tenant_id)
+    found = await searched.find(store, QUERY, agent, limit=limit)
+    assert {entity.id for entity, _ in found} == set(ids.values())
+
+
+@every_search
 async def test_scores_are_the_cosines_of_the_stored_vectors_and_ties_go_by_id(
     searched: Searched, store: Any, tenant_id: UUID
 ) -> None:
