@@ -19,7 +19,7 @@ from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_integer, check_revision, check_text, moment_before
-from soldier_data.config.checks import check_entity, check_list, check_scenario_tenant, kind_of
+from soldier_data.config.checks import KINDS, check_entity, check_list, check_scenario_tenant, kind_of
 from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.models import (
     Agent,
@@ -309,7 +309,8 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         check_list(listed, self._dimensions)
         unit = self.begin()
         copies = [_copy(entity) for entity in listed]
-        for entity in sorted(copies, key=lambda entity: not isinstance(entity, Agent)):
+        # In the order of PostgreSQL, so that of several errors the same one is told.
+        for entity in sorted(copies, key=lambda entity: KINDS.index(kind_of(entity))):
             unit._save(entity, None)
         unit.commit()
         for entity, saved in zip(listed, copies, strict=True):

@@ -55,6 +55,19 @@ async def test_saving_many_again_replaces_and_counts(config_store: ConfigStore, 
         assert await kind.get(config_store, entity) == entity
 
 
+async def test_of_several_errors_every_backend_tells_the_same(
+    config_store: ConfigStore, tenant_id: UUID
+) -> None:
+    agent: Agent = AgentFactory(tenant_id=tenant_id)
+    await config_store.save_many(
+        [agent, VariableFactory(tenant_id=tenant_id, agent_id=agent.id, name="taken")]
+    )
+    same_name = VariableFactory(tenant_id=tenant_id, agent_id=agent.id, name="taken")
+    without_agent = RuleFactory(tenant_id=tenant_id, agent_id=uuid4())
+    with pytest.raises(NotFoundError):
+        await config_store.save_many([same_name, without_agent])
+
+
 async def test_an_empty_list_saves_nothing(config_store: ConfigStore) -> None:
     assert await config_store.save_many([]) == 0
 
