@@ -10,16 +10,19 @@ WORKERS ?= 2
 SQUAWK_IGNORES := require-statement-timeout,prefer-robust-stmts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak format clean
+.PHONY: help demo test coverage lint bench soak format clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready ## Replay a support desk's conversations and show what came of it (KEEP=folder keeps the data)
 	@$(BIN)/soldier-data demo $(if $(KEEP),--keep $(KEEP))
 
 test: lint ## Run everything that CI checks
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+coverage: $(VENV)/ready ## Run all tests and report the lines that none of them runs
+	$(BIN)/python -m pytest -n $(WORKERS) --cov=soldier_data --cov-branch --cov-report=term-missing:skip-covered --cov-report=xml
 
 lint: $(VENV)/ready ## Check style, types, the direction of imports and the SQL of the migrations
 	$(BIN)/ruff check .
