@@ -11,14 +11,12 @@ from soldier_data.audit.checks import R, check_list, check_period, check_record,
 from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, json_text
 from soldier_data.base.values import check_text
 
 
-@checks_arguments
 class InMemoryAuditStore(AuditStore, InMemoryStore):
     """`AuditStore` without a database."""
 

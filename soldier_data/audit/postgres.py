@@ -16,7 +16,6 @@ from soldier_data.audit.checks import R, check_list, check_period, check_record,
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
 from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.database import Executor
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, ErasedIds
@@ -28,7 +27,6 @@ _TOOL_CALLS = TypeAdapter(list[ToolCall])
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
-@checks_arguments
 class PostgresAuditStore(AuditStore):
     """`AuditStore` on a `Database`, or on the `Transaction` of a unit of work."""
 

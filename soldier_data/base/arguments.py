@@ -8,30 +8,34 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, wraps
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from soldier_data.base.values import check_text
 from soldier_data.errors import ValidationError
 
-S = TypeVar("S", bound=type)
-
 _NONE: frozenset[type] = frozenset()
 
 
-def checks_arguments(store: S) -> S:
-    """Let every public coroutine method of the class `store` refuse arguments that are not of their annotated type.
+class ChecksArguments:
+    """Base of every store: its public coroutine methods refuse arguments that are not of their annotated type.
 
-    Python itself does not, and then each backend does something else: one finds nothing, one fails inside of the
-    driver. For an enum any text is taken, one that is none of its values included, which nothing stored has. An
-    iterator is made a list.
+    Python itself does not check them, and each backend would then do something else: one finds nothing, another
+    fails inside of the driver. A parameter annotated with an enum takes any text, because a value that the enum does
+    not have is a value that nothing stored has. An iterator is passed on as a list.
 
     Raises (every such method):
         ValidationError: Names the argument, and says what it has to be.
     """
-    for name, method in list(vars(store).items()):
-        if inspect.iscoroutinefunction(method) and not name.startswith("_"):
-            setattr(store, name, _checking(method))
-    return store
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, method in list(vars(cls).items()):
+            if (
+                inspect.iscoroutinefunction(method)
+                and not name.startswith("_")
+                and not getattr(method, "__isabstractmethod__", False)
+            ):
+                setattr(cls, name, _checking(method))
 
 
 def check_fields(value: Any) -> None:

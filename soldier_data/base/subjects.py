@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.arguments import check_fields
+from soldier_data.base.arguments import ChecksArguments, check_fields
 from soldier_data.base.models import Model
 from soldier_data.base.shared import Channel
 from soldier_data.base.values import check_text
@@ -82,7 +82,7 @@ class DataSubject:
         }
 
 
-class SubjectStore(ABC):
+class SubjectStore(ChecksArguments, ABC):
     """What each store does for the rights of a data subject. Which records are a person's is said by the store.
 
     `DataLayer.export_customer` and `DataLayer.erase_customer` do it for all stores together.

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.embeddings import (
     TextToEmbed,
     check_asked,
@@ -25,7 +24,9 @@ from soldier_data.config.models import (
     Agent,
     AgentPart,
     Rule,
+    RuleHit,
     Scenario,
+    ScenarioHit,
     Scope,
     Template,
     ToolActivation,
@@ -39,7 +40,6 @@ from soldier_data.settings import Settings
 P = TypeVar("P", bound=AgentPart)
 
 
-@checks_arguments
 class InMemoryConfigStore(ConfigStore, InMemoryStore):
     """`ConfigStore` without a database.
 
@@ -125,10 +125,12 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Rule, float]]:
+    ) -> list[RuleHit]:
         model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
         rules = self._of_agent(self._tables.rules, tenant_id, agent_id)
-        return nearest(rules, "embedding", query_embedding, model, limit, min_score)
+        return [
+            RuleHit(*hit) for hit in nearest(rules, "embedding", query_embedding, model, limit, min_score)
+        ]
 
     async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
         return self._get(self._tables.scenarios, tenant_id, scenario_id)
@@ -155,10 +157,11 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Scenario, float]]:
+    ) -> list[ScenarioHit]:
         model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
         scenarios = self._of_agent(self._tables.scenarios, tenant_id, agent_id)
-        return nearest(scenarios, "entry_condition_embedding", query_embedding, model, limit, min_score)
+        found = nearest(scenarios, "entry_condition_embedding", query_embedding, model, limit, min_score)
+        return [ScenarioHit(*hit) for hit in found]
 
     async def archive_scenario_version(self, tenant_id: UUID, scenario: Scenario) -> None:
         check_scenario_tenant(tenant_id, scenario)

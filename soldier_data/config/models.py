@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -222,3 +222,25 @@ class ToolActivation(AgentScoped):
 
 AgentPart = Rule | Scenario | Template | Variable | ToolActivation
 """The entities that go when their agent is deleted."""
+
+
+class RuleHit(NamedTuple):
+    """A rule that a search found. Unpacks as a pair.
+
+    Attributes:
+        score: The cosine similarity to the query, -1 to 1.
+    """
+
+    rule: Rule
+    score: float
+
+
+class ScenarioHit(NamedTuple):
+    """A scenario that a search found. Unpacks as a pair.
+
+    Attributes:
+        score: The cosine similarity to the query, -1 to 1.
+    """
+
+    scenario: Scenario
+    score: float

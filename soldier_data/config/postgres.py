@@ -11,7 +11,6 @@ from uuid import UUID
 from pydantic import TypeAdapter
 from sqlalchemy import Column
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
 from soldier_data.base.database import Executor
 from soldier_data.base.embeddings import TextToEmbed
@@ -30,7 +29,9 @@ from soldier_data.config.models import (
     AgentPart,
     AgentSettings,
     Rule,
+    RuleHit,
     Scenario,
+    ScenarioHit,
     ScenarioStep,
     Scope,
     Template,
@@ -42,7 +43,6 @@ from soldier_data.config.store import ConfigStore
 _STEPS = TypeAdapter(list[ScenarioStep])
 
 
-@checks_arguments
 class PostgresConfigStore(ConfigStore):
     """`ConfigStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
@@ -112,10 +112,10 @@ class PostgresConfigStore(ConfigStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Rule, float]]:
+    ) -> list[RuleHit]:
         values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
         rows = await self._vector_search(sql.RULES.c.embedding, tenant_id, agent_id, values)
-        return [(_rule(row), 1.0 - row["distance"]) for row in rows]
+        return [RuleHit(_rule(row), 1.0 - row["distance"]) for row in rows]
 
     async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
         row = await self._db.fetch_one(sql.get_scenario, {"tenant_id": tenant_id, "id": scenario_id})
@@ -145,12 +145,12 @@ class PostgresConfigStore(ConfigStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Scenario, float]]:
+    ) -> list[ScenarioHit]:
         values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
         rows = await self._vector_search(
             sql.SCENARIOS.c.entry_condition_embedding, tenant_id, agent_id, values
         )
-        return [(_scenario(row), 1.0 - row["distance"]) for row in rows]
+        return [ScenarioHit(_scenario(row), 1.0 - row["distance"]) for row in rows]
 
     async def archive_scenario_version(self, tenant_id: UUID, scenario: Scenario) -> None:
         check_scenario_tenant(tenant_id, scenario)

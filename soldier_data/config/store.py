@@ -7,13 +7,16 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from soldier_data.base.arguments import ChecksArguments
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.models import (
     Agent,
     AgentPart,
     Rule,
+    RuleHit,
     Scenario,
+    ScenarioHit,
     Scope,
     Template,
     ToolActivation,
@@ -21,7 +24,7 @@ from soldier_data.config.models import (
 )
 
 
-class ConfigStore(ABC):
+class ConfigStore(ChecksArguments, ABC):
     """Agents and what belongs to them.
 
     Saving inserts the entity or replaces the one with its tenant and id. It sets `updated_at` and `revision` on
@@ -108,7 +111,7 @@ class ConfigStore(ABC):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Rule, float]]:
+    ) -> list[RuleHit]:
         """The enabled rules whose embedding is closest to the query.
 
         Each comes with its score, the cosine similarity (-1 to 1), best first. Rules without an embedding, or
@@ -146,7 +149,7 @@ class ConfigStore(ABC):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Scenario, float]]:
+    ) -> list[ScenarioHit]:
         """As `vector_search_rules`, by the embedding of the entry condition."""
 
     @abstractmethod

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.shared import Channel
-from soldier_data.config.models import Rule, Template
+from soldier_data.config.models import Template
 from soldier_data.data_layer import DataLayer
 from soldier_data.demo.agent import SupportDesk, build_support_desk, step_content_hash
 from soldier_data.demo.models import Conversation, Exchange, Guideline
@@ -198,14 +198,14 @@ class _ConversationReplay:
             self._result.sentences.setdefault(exchange.task, exchange.customer_text.replace("\n", " "))
         query = await self._provider.embed(exchange.customer_text)
         with self._stopwatch.measure("find rules by vector search"):
-            found: list[tuple[Rule, float]] = await uow.config.vector_search_rules(
+            found = await uow.config.vector_search_rules(
                 query, session.tenant_id, session.agent_id, limit=_FIRING_RULES, min_score=_FIRING_SCORE
             )
-        for rule, _score in found:
-            key = str(rule.id)
+        for hit in found:
+            key = str(hit.rule.id)
             session.rule_fires[key] = session.rule_fires.get(key, 0) + 1
             session.rule_last_fire_turn[key] = session.turn_count
-        return [rule.id for rule, _score in found]
+        return [hit.rule.id for hit in found]
 
     async def _meet_customer(self, uow: UnitOfWork, session: Session) -> None:
         with self._stopwatch.measure("find or make a profile"):

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.embeddings import TextToEmbed, check_asked, check_embeddings, page_of_texts
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
@@ -22,14 +21,13 @@ from soldier_data.memory.checks import (
     check_traversal,
     missing_end,
 )
-from soldier_data.memory.models import ContentType, Entity, Episode, Relationship
+from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
 from soldier_data.memory.search import EpisodeFilter, by_similarity, containing, fuse, walk
 from soldier_data.memory.store import MemoryStore
 from soldier_data.memory.tables import Tables, add, copy, ends, living, mark_deleted, put
 from soldier_data.settings import Settings
 
 
-@checks_arguments
 class InMemoryMemoryStore(MemoryStore, InMemoryStore):
     """`MemoryStore` without a database.
 
@@ -105,13 +103,13 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Episode, float]]:
+    ) -> list[EpisodeHit]:
         wanted = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         )
         model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
         found = by_similarity(self._filtered(tenant_id, wanted), query_embedding, model, min_score)
-        return [(copy(episode), score) for score, episode in found[:limit]]
+        return [EpisodeHit(copy(episode), score) for score, episode in found[:limit]]
 
     async def text_search_episodes(
         self,
@@ -149,7 +147,7 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         occurred_before: datetime | None = None,
         limit: int = 10,
         embedding_model: str | None = None,
-    ) -> list[tuple[Episode, float]]:
+    ) -> list[EpisodeHit]:
         wanted = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         )
@@ -157,7 +155,7 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         filtered = self._filtered(tenant_id, wanted)
         by_vector = [episode for _, episode in by_similarity(filtered, query_embedding, model)]
         best = fuse((containing(filtered, query), by_vector), limit)
-        return [(copy(episode), score) for episode, score in best]
+        return [EpisodeHit(copy(episode), score) for episode, score in best]
 
     async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
         check_text(embedding_model, "embedding_model")
@@ -236,11 +234,11 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Entity, float]]:
+    ) -> list[EntityHit]:
         model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
         entities = self._entities(tenant_id, group_id, entity_type)
         found = by_similarity(entities, query_embedding, model, min_score)
-        return [(copy(entity), score) for score, entity in found[:limit]]
+        return [EntityHit(copy(entity), score) for score, entity in found[:limit]]
 
     async def add_relationship(self, relationship: Relationship) -> UUID:
         check_remembered(relationship, self._dimensions)

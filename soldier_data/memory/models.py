@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import Field
@@ -110,3 +110,25 @@ class Relationship(MemoryModel):
     def position(self) -> tuple[datetime, UUID]:
         """Where it stands in the list of its group."""
         return self.recorded_at, self.id
+
+
+class EpisodeHit(NamedTuple):
+    """An episode that a search found. Unpacks as a pair.
+
+    Attributes:
+        score: The cosine similarity to the query, -1 to 1; of a hybrid search, the sum of reciprocal ranks.
+    """
+
+    episode: Episode
+    score: float
+
+
+class EntityHit(NamedTuple):
+    """An entity that a search found. Unpacks as a pair.
+
+    Attributes:
+        score: The cosine similarity to the query, -1 to 1.
+    """
+
+    entity: Entity
+    score: float

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import Table
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
 from soldier_data.base.database import Executor
 from soldier_data.base.embeddings import TextToEmbed
@@ -33,7 +32,7 @@ from soldier_data.memory.checks import (
     id_taken,
     missing_end,
 )
-from soldier_data.memory.models import ContentType, Entity, Episode, Relationship
+from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
 from soldier_data.memory.search import EpisodeFilter, candidates, fold, patterns_of, words_of
 from soldier_data.memory.store import MemoryStore
 
@@ -43,7 +42,6 @@ _COLUMNS = [column.name for column in sql.EPISODES.columns]
 _ROWS_AT_A_TIME = 5_000
 
 
-@checks_arguments
 class PostgresMemoryStore(MemoryStore):
     """`MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
@@ -116,13 +114,13 @@ class PostgresMemoryStore(MemoryStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Episode, float]]:
+    ) -> list[EpisodeHit]:
         filters = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         ).checked()
         values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
         rows = await self._vector_search(sql.EPISODES, tenant_id, filters, values)
-        return [(_episode(row), 1.0 - row["distance"]) for row in rows]
+        return [EpisodeHit(_episode(row), 1.0 - row["distance"]) for row in rows]
 
     async def text_search_episodes(
         self,
@@ -164,7 +162,7 @@ class PostgresMemoryStore(MemoryStore):
         occurred_before: datetime | None = None,
         limit: int = 10,
         embedding_model: str | None = None,
-    ) -> list[tuple[Episode, float]]:
+    ) -> list[EpisodeHit]:
         filters = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         ).checked()
@@ -181,7 +179,9 @@ class PostgresMemoryStore(MemoryStore):
             embedding_model=values["embedding_model"] is not None,
             indexed="pattern" in values,
         )
-        return [(_episode(row), row["score"]) for row in await self._db.fetch_all(statement, values)]
+        return [
+            EpisodeHit(_episode(row), row["score"]) for row in await self._db.fetch_all(statement, values)
+        ]
 
     async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
         return await count_texts(self._db, sql.embedded_texts, embedding_model, tenant_id)
@@ -235,11 +235,11 @@ class PostgresMemoryStore(MemoryStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Entity, float]]:
+    ) -> list[EntityHit]:
         filters = check_filters(group_id=group_id, entity_type=entity_type)
         values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
         rows = await self._vector_search(sql.ENTITIES, tenant_id, filters, values)
-        return [(_entity(row), 1.0 - row["distance"]) for row in rows]
+        return [EntityHit(_entity(row), 1.0 - row["distance"]) for row in rows]
 
     async def add_relationship(self, relationship: Relationship) -> UUID:
         check_remembered(relationship, self._dimensions)

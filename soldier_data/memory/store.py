@@ -10,7 +10,7 @@ from uuid import UUID
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject, SubjectStore
-from soldier_data.memory.models import ContentType, Entity, Episode, Relationship
+from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
 
 
 class MemoryStore(SubjectStore):
@@ -95,7 +95,7 @@ class MemoryStore(SubjectStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Episode, float]]:
+    ) -> list[EpisodeHit]:
         """The episodes whose embedding is closest to the query.
 
         Each comes with its score, the cosine similarity (-1 to 1), best first. Episodes without an embedding, or
@@ -155,7 +155,7 @@ class MemoryStore(SubjectStore):
         occurred_before: datetime | None = None,
         limit: int = 10,
         embedding_model: str | None = None,
-    ) -> list[tuple[Episode, float]]:
+    ) -> list[EpisodeHit]:
         """Text search and vector search in one, by reciprocal-rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009).
 
         An episode's score is the sum of 1 / (60 + rank) over the two rankings that it occurs in: its place,
@@ -245,7 +245,7 @@ class MemoryStore(SubjectStore):
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
-    ) -> list[tuple[Entity, float]]:
+    ) -> list[EntityHit]:
         """As `vector_search_episodes`, for entities."""
 
     # -- relationships ---------------------------------------------------------------------------------------

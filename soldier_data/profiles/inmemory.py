@@ -10,7 +10,6 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.shared import Channel
@@ -66,7 +65,6 @@ class _Tables:
         return (self.profiles, self.histories, self.mergers)
 
 
-@checks_arguments
 class InMemoryProfileStore(ProfileStore, InMemoryStore):
     """`ProfileStore` without a database."""
 

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.database import Executor
 from soldier_data.base.models import Model, mark_saved, new_id, utcnow
 from soldier_data.base.shared import Channel
@@ -34,7 +33,6 @@ _MOST_ATTEMPTS = 100
 """How often `get_or_create` looks again for a profile that others create and delete under its eyes."""
 
 
-@checks_arguments
 class PostgresProfileStore(ProfileStore):
     """`ProfileStore` on a `Database`, or on the `Transaction` of a unit of work."""
 

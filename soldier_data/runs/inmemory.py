@@ -8,7 +8,6 @@ from decimal import Decimal, localcontext
 from typing import Any, TypeVar
 from uuid import UUID
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
@@ -43,7 +42,6 @@ class _Tables:
         return (self.runs, *self.parts())
 
 
-@checks_arguments
 class InMemoryRunStore(RunStore, InMemoryStore):
     """`RunStore` without a database."""
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.database import Executor
 from soldier_data.base.paging import Cursor
 from soldier_data.base.statements import Statement
@@ -30,7 +29,6 @@ from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus
 from soldier_data.runs.store import RunStore
 
 
-@checks_arguments
 class PostgresRunStore(RunStore):
     """`RunStore` on a `Database`, or on the `Transaction` of a unit of work."""
 

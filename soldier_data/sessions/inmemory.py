@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.shared import Channel, ScopeFilter
@@ -33,7 +32,6 @@ class _Kept(NamedTuple):
     expires_at: datetime
 
 
-@checks_arguments
 class InMemorySessionStore(SessionStore):
     """Keeps sessions in a dict: for services' own tests, and for development without Redis.
 

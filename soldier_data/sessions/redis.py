@@ -7,7 +7,6 @@ from contextlib import aclosing
 from typing import Literal
 from uuid import UUID
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.shared import Channel, ScopeFilter
@@ -54,7 +53,6 @@ _MARK_ATTEMPTS = 20
 Tier = Literal["hot", "persistent"]
 
 
-@checks_arguments
 class RedisSessionStore(SessionStore):
     """Keeps each session twice, in one atomic step: hot as JSON, persistent compressed.
 

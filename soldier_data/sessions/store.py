@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+from soldier_data.base.arguments import ChecksArguments
 from soldier_data.base.shared import Channel, ScopeFilter
 from soldier_data.sessions.models import PendingMigration, Session, SessionStatus
 
 
-class SessionStore(ABC):
+class SessionStore(ChecksArguments, ABC):
     """Keeps the state of conversations between turns.
 
     A session lives for `persist_ttl` after its last save, but never beyond `max_session_age` after its

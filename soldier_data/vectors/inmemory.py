@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.embeddings import check_asked, cosine_similarity, to_float32
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.subjects import DataSubject, ids_of, json_text
@@ -21,11 +20,10 @@ from soldier_data.vectors.checks import (
     contains,
     id_taken,
 )
-from soldier_data.vectors.models import Embedding
+from soldier_data.vectors.models import Embedding, EmbeddingHit
 from soldier_data.vectors.store import VectorStore
 
 
-@checks_arguments
 class InMemoryVectorStore(VectorStore, InMemoryStore):
     """`VectorStore` without a database.
 
@@ -68,7 +66,7 @@ class InMemoryVectorStore(VectorStore, InMemoryStore):
         limit: int = 5,
         min_score: float | None = None,
         embedding_model: str | None = None,
-    ) -> list[tuple[Embedding, float]]:
+    ) -> list[EmbeddingHit]:
         check_filters(source_type, metadata_filter)
         least = ANY_SCORE if min_score is None else min_score
         model = check_asked(query_embedding, limit, least, embedding_model, self._dimensions, self._model)
@@ -81,7 +79,11 @@ class InMemoryVectorStore(VectorStore, InMemoryStore):
             and contains(found.metadata, metadata_filter or {})
         ]
         scored.sort(key=lambda item: (-item[1], item[0].id))
-        return [(found.model_copy(deep=True), score) for found, score in scored[:limit] if score >= least]
+        return [
+            EmbeddingHit(found.model_copy(deep=True), score)
+            for found, score in scored[:limit]
+            if score >= least
+        ]
 
     async def delete_by_source(self, tenant_id: UUID, source_id: str | UUID) -> int:
         source_id = str(source_id)

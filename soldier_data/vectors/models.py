@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field
@@ -34,3 +34,14 @@ class Embedding(Model):
     source_type: str
     source_id: Annotated[str, BeforeValidator(_as_text)]
     created_at: Moment = Field(default_factory=utcnow)
+
+
+class EmbeddingHit(NamedTuple):
+    """An embedding that a search found. Unpacks as a pair.
+
+    Attributes:
+        score: The cosine similarity to the query, -1 to 1.
+    """
+
+    embedding: Embedding
+    score: float

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.arguments import checks_arguments
 from soldier_data.base.database import Executor
 from soldier_data.base.models import new_id
 from soldier_data.base.subjects import DataSubject, ErasedIds
@@ -25,7 +24,7 @@ from soldier_data.vectors.checks import (
     check_source,
     id_taken,
 )
-from soldier_data.vectors.models import Embedding
+from soldier_data.vectors.models import Embedding, EmbeddingHit
 from soldier_data.vectors.store import VectorStore
 
 _COLUMNS = [column.name for column in sql.EMBEDDINGS.columns]
@@ -34,7 +33,6 @@ _COLUMNS = [column.name for column in sql.EMBEDDINGS.columns]
 _ROWS_AT_A_TIME = 5_000
 
 
-@checks_arguments
 class PostgresVectorStore(VectorStore):
     """`VectorStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
@@ -85,7 +83,7 @@ class PostgresVectorStore(VectorStore):
         limit: int = 5,
         min_score: float | None = None,
         embedding_model: str | None = None,
-    ) -> list[tuple[Embedding, float]]:
+    ) -> list[EmbeddingHit]:
         check_filters(source_type, metadata_filter)
         least = ANY_SCORE if min_score is None else min_score
         values = search_values(self._db.settings, query_embedding, limit, least, embedding_model)
@@ -101,7 +99,7 @@ class PostgresVectorStore(VectorStore):
             "metadata_filter": _dumped(metadata_filter),
         }
         rows = await self._db.fetch_all(statement, values)
-        return [(_embedding(row), 1.0 - row["distance"]) for row in rows]
+        return [EmbeddingHit(_embedding(row), 1.0 - row["distance"]) for row in rows]
 
     async def delete_by_source(self, tenant_id: UUID, source_id: str | UUID) -> int:
         source_id = str(source_id)

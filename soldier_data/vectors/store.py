@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from soldier_data.base.subjects import SubjectStore
-from soldier_data.vectors.models import Embedding
+from soldier_data.vectors.models import Embedding, EmbeddingHit
 
 
 class VectorStore(SubjectStore):
@@ -55,7 +55,7 @@ class VectorStore(SubjectStore):
         limit: int = 5,
         min_score: float | None = None,
         embedding_model: str | None = None,
-    ) -> list[tuple[Embedding, float]]:
+    ) -> list[EmbeddingHit]:
         """The embeddings nearest to `query_embedding` with their scores, best first, ties by id.
 
         Args:

@@ -168,3 +168,17 @@ async def test_scores_are_the_cosines_of_the_stored_vectors_and_ties_go_by_id(
         cosine = dot / (math.hypot(*query) * math.hypot(*stored))
         assert score == pytest.approx(cosine, abs=1e-5)
     assert found == sorted(found, key=lambda item: (-item[1], item[0].id))
+
+
+@every_search
+async def test_a_result_has_its_entity_and_score_by_name_and_unpacks(
+    searched: Searched, store: Any, tenant_id: UUID
+) -> None:
+    agent, ids = await _fill(searched, store, tenant_id)
+    best, *_ = await searched.find(store, QUERY, agent, limit=3)
+    named: Any = best
+    entity, score = best
+    assert named._fields[-1] == "score"
+    assert getattr(named, named._fields[0]) is entity
+    assert entity.id == ids[None]
+    assert named.score == score == pytest.approx(1.0, abs=0.02)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from soldier_data.base.arguments import check_fields, checks_arguments
+from soldier_data.base.arguments import ChecksArguments, check_fields
 from soldier_data.errors import ValidationError
 
 ID = UUID(int=1)
@@ -21,8 +21,7 @@ class Colour(StrEnum):
     RED = "red"
 
 
-@checks_arguments
-class Store:
+class Store(ChecksArguments):
     """Returns what it was called with."""
 
     async def get(
