@@ -16,11 +16,11 @@ from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConfigurationError
 from soldier_data.migrations import check, downgrade, run_grants, upgrade
 from tests.backends.connections import administrator
+from tests.cases.case import Case, Domain
+from tests.cases.rows import dump_database
+from tests.cases.stores import DOMAINS, outcome
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory, RuleFactory
-from tests.tenants.case import Case, Domain
-from tests.tenants.rows import dump_database
-from tests.tenants.stores import DOMAINS, outcome
 
 _DOMAINS = [domain for domain in DOMAINS if "postgres" in domain.backends]
 _CASES = [

@@ -16,9 +16,9 @@ from soldier_data.base.database import Database
 from soldier_data.base.engine import open_connection
 from soldier_data.base.statements import Statement
 from soldier_data.schema import metadata
+from tests.cases.case import Domain
+from tests.cases.stores import DOMAINS, outcome
 from tests.conftest import settings_for
-from tests.tenants.case import Domain
-from tests.tenants.stores import DOMAINS, outcome
 
 _DOMAINS = [domain for domain in DOMAINS if "postgres" in domain.backends]
 

@@ -18,10 +18,10 @@ from soldier_data.base.database import Database
 from soldier_data.base.statements import Schemas, Statement
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator, bound_role
+from tests.cases.case import Case, Domain
+from tests.cases.rows import dump_database
+from tests.cases.stores import DOMAINS, outcome
 from tests.conftest import settings_for
-from tests.tenants.case import Case, Domain
-from tests.tenants.rows import dump_database
-from tests.tenants.stores import DOMAINS, outcome
 
 _DOMAINS = [domain for domain in DOMAINS if "postgres" in domain.backends]
 

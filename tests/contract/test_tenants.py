@@ -1,6 +1,6 @@
 """No store shows or changes anything of a tenant to a caller who has all its ids but not its tenant_id.
 
-The cases are in tests/tenants, one module a store. A store joins by a line in `tests.tenants.stores.DOMAINS`.
+The cases are in tests/cases, one module a store. A store joins by a line in `tests.cases.stores.DOMAINS`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pytest
 from soldier_data.base.memory import InMemoryStore
 from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
 from soldier_data.settings import Settings
+from tests.cases.case import Case, Domain, public_methods
+from tests.cases.rows import dump
+from tests.cases.stores import DOMAINS, outcome
 from tests.conftest import DIMENSIONS
-from tests.tenants.case import Case, Domain, public_methods
-from tests.tenants.rows import dump
-from tests.tenants.stores import DOMAINS, outcome
 
 EVERY_CASE = [
     pytest.param(case, domain, backend, id=f"{backend}-{domain.contract.__name__}.{case.method}-{number}")

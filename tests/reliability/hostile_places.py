@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from tests.tenants.case import Case, Domain
+from tests.cases.case import Case, Domain
 
 _DEEPEST = 4
 

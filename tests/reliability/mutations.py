@@ -1,4 +1,4 @@
-"""A call of every method that changes something, on what the seeds of tests/tenants store."""
+"""A call of every method that changes something, on what the seeds of tests/cases store."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.subjects import DataSubject
 from soldier_data.profiles import Channel
 from soldier_data.sessions import PendingMigration
+from tests.cases import audit, config, memory, profiles, runs, sessions, vectors
+from tests.cases.case import Case, Domain, public_methods
 from tests.conftest import DIMENSIONS
 from tests.factories.audit import AuditEventFactory, TurnRecordFactory
 from tests.factories.config import (
@@ -34,8 +36,6 @@ from tests.factories.profiles import (
 from tests.factories.runs import ArtifactFactory, LLMCallFactory, RunFactory, StepFactory
 from tests.factories.sessions import SessionFactory
 from tests.factories.vectors import EmbeddingFactory
-from tests.tenants import audit, config, memory, profiles, runs, sessions, vectors
-from tests.tenants.case import Case, Domain, public_methods
 
 MODEL = "another model"
 VECTOR = [1.0] * DIMENSIONS

@@ -21,13 +21,13 @@ from soldier_data.profiles import CustomerProfile
 from soldier_data.runs import Artifact, LLMCall, Run, Step
 from soldier_data.sessions import Session
 from soldier_data.vectors import Embedding
+from tests.cases.case import Domain
+from tests.cases.stores import DOMAINS
 from tests.conftest import settings_for
 from tests.reliability.conftest import Counts, Found
 from tests.reliability.hostile_places import Place, ValidCall, places, valid_calls, with_value
 from tests.reliability.hostile_texts import HUGE_TEXTS
 from tests.reliability.hostile_values import VALUES
-from tests.tenants.case import Domain
-from tests.tenants.stores import DOMAINS
 
 EVERY_STORE = [
     pytest.param(domain, backend, id=f"{backend}-{domain.contract.__name__}")

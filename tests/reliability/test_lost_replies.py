@@ -13,12 +13,12 @@ from soldier_data.schema import metadata
 from soldier_data.sessions import Session
 from tests.backends.connections import administrator
 from tests.backends.redis_helpers import FaultyRedisProxy, store_at
+from tests.cases.case import Case, Domain
 from tests.conftest import settings_for
 from tests.factories.sessions import SessionFactory
 from tests.reliability.conftest import Counts, Found
 from tests.reliability.faulty_proxy import FaultyProxy, faulty_proxy
 from tests.reliability.mutations import MUTATIONS, mutating_methods
-from tests.tenants.case import Case, Domain
 
 CALLS = [(domain, case) for domain in MUTATIONS if "postgres" in domain.backends for case in domain.cases]
 MODES: list[dict[str, bool]] = [{}, {"row_level_security": True}, {"pgbouncer": True}]

@@ -126,7 +126,7 @@ async def test_no_tenant_sees_another_one_behind_pgbouncer(
 
 
 async def test_every_store_works_behind_pgbouncer(database_url: str, tenant_id: UUID) -> None:
-    from tests.tenants.stores import DOMAINS, outcome
+    from tests.cases.stores import DOMAINS, outcome
 
     async with bound_role(database_url) as target, pgbouncer(target, size=2) as url:
         database = Database(_settings(url, row_level_security=True))

@@ -12,11 +12,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from soldier_data.data_layer import DataLayer
+from tests.cases.case import public_methods
 from tests.conftest import settings_for
 from tests.reliability.conftest import Counts, Found
 from tests.reliability.operations import config, memory, people, records
 from tests.reliability.side_by_side import TENANTS, Operations, machine_for
-from tests.tenants.case import public_methods
 
 STORES = [
     config.OPERATIONS,

@@ -14,9 +14,9 @@ from soldier_data.data_layer import DataLayer
 from soldier_data.migrations import run_grants
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator
+from tests.cases.stores import DOMAINS
 from tests.conftest import settings_for
 from tests.reliability.conftest import Found
-from tests.tenants.stores import DOMAINS
 
 TENANT = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
 

@@ -19,11 +19,11 @@ from soldier_data.errors import StoreConnectionError, StoreError, ValidationErro
 from soldier_data.sessions import RedisSessionStore
 from tests.backends.connections import CANARY, assert_clean
 from tests.backends.redis_helpers import FaultyRedisProxy, free_port, serving, store_at
+from tests.cases.case import Domain, public_methods
+from tests.cases.stores import DOMAINS
 from tests.conftest import DIMENSIONS, settings_for
 from tests.reliability.conftest import Found
 from tests.reliability.faulty_proxy import faulty_proxy
-from tests.tenants.case import Domain, public_methods
-from tests.tenants.stores import DOMAINS
 
 BAR = "StoreConnectionError within the configured time-out, every method"
 

@@ -12,10 +12,10 @@ from soldier_data import migrations
 from soldier_data.data_layer import DataLayer
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator
+from tests.cases.stores import DOMAINS
 from tests.conftest import DIMENSIONS, settings_for
 from tests.migrations.tools import alembic, alembic_here, dump_schema, fetch, revision, schema, until
 from tests.reliability.conftest import Counts, Found
-from tests.tenants.stores import DOMAINS
 
 _SIZE = str(DIMENSIONS)
 _STORES = {

@@ -13,8 +13,8 @@ from soldier_data.sessions import (
     Session,
     SessionStore,
 )
+from tests.cases.case import Case, Domain, as_of
 from tests.factories.sessions import SessionFactory
-from tests.tenants.case import Case, Domain, as_of
 
 
 async def seed(store: SessionStore, tenant_id: UUID) -> Session:

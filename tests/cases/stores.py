@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from soldier_data.errors import StoreError
-from tests.tenants import audit, config, memory, profiles, runs, sessions, vectors
-from tests.tenants.case import Case, Domain
+from tests.cases import audit, config, memory, profiles, runs, sessions, vectors
+from tests.cases.case import Case, Domain
 
 DOMAINS: tuple[Domain[Any, Any], ...] = (
     config.DOMAIN,

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 from soldier_data.audit import AuditEvent, AuditStore, InMemoryAuditStore, PostgresAuditStore, TurnRecord
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject
+from tests.cases.case import Case, Domain, as_of
 from tests.factories.audit import AuditEventFactory, TurnRecordFactory
-from tests.tenants.case import Case, Domain, as_of
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from soldier_data.profiles import (
     PostgresProfileStore,
     ProfileStore,
 )
+from tests.cases.case import Case, Domain, as_of
 from tests.factories.profiles import (
     ChannelIdentityFactory,
     CustomerProfileFactory,
@@ -21,7 +22,6 @@ from tests.factories.profiles import (
     ProfileAssetFactory,
     ProfileFieldFactory,
 )
-from tests.tenants.case import Case, Domain, as_of
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from soldier_data.memory import (
     PostgresMemoryStore,
     Relationship,
 )
+from tests.cases.case import Case, Domain, as_of
 from tests.conftest import DIMENSIONS
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
-from tests.tenants.case import Case, Domain, as_of
 
 MODEL = "another model"
 VECTOR = [1.0] * DIMENSIONS

@@ -18,8 +18,8 @@ from soldier_data.runs import (
     RunStore,
     Step,
 )
+from tests.cases.case import Case, Domain, as_of
 from tests.factories.runs import ArtifactFactory, LLMCallFactory, RunFactory, StepFactory
-from tests.tenants.case import Case, Domain, as_of
 
 
 @dataclass(frozen=True)

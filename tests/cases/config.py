@@ -21,6 +21,7 @@ from soldier_data.config import (
     Variable,
 )
 from soldier_data.errors import ConflictError, NotFoundError, ValidationError
+from tests.cases.case import Case, Domain, as_of
 from tests.conftest import DIMENSIONS
 from tests.factories.config import (
     AgentFactory,
@@ -31,7 +32,6 @@ from tests.factories.config import (
     ToolActivationFactory,
     VariableFactory,
 )
-from tests.tenants.case import Case, Domain, as_of
 
 MODEL = "another model"
 VECTOR = [1.0] * DIMENSIONS

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from soldier_data.base.subjects import DataSubject
 from soldier_data.vectors import Embedding, InMemoryVectorStore, PostgresVectorStore, VectorStore
+from tests.cases.case import Case, Domain, as_of
 from tests.factories.vectors import EmbeddingFactory
-from tests.tenants.case import Case, Domain, as_of
 
 
 async def seed(store: VectorStore, tenant_id: UUID) -> Embedding:

@@ -1,1 +1,0 @@
-"""What one tenant tries on the rows of another: a table of cases for each store."""
