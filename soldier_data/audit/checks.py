@@ -9,20 +9,12 @@ from typing import TypeVar
 from uuid import UUID
 
 from soldier_data.audit.models import AuditEvent, TurnRecord
+from soldier_data.base.items import check_items
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.values import check_moment, check_storable
-from soldier_data.errors import ConflictError, ValidationError
+from soldier_data.errors import ConflictError
 
 R = TypeVar("R", TurnRecord, AuditEvent)
-
-
-def check_record(record: TurnRecord | AuditEvent) -> None:
-    """Check that `record` can be stored.
-
-    Raises:
-        ValidationError: Names the field.
-    """
-    check_storable(record)
 
 
 def check_list(records: Sequence[R]) -> dict[UUID, R]:
@@ -32,32 +24,14 @@ def check_list(records: Sequence[R]) -> dict[UUID, R]:
         ValidationError: Names the record's place in the list and the field.
         ConflictError: Two of them differ under one id.
     """
+    first: TurnRecord | AuditEvent | None = next(iter(records), None)
+    name = "turns" if isinstance(first, TurnRecord) else "events"
+    check_items(records, name, check_storable)
     by_id: dict[UUID, R] = {}
-    for index, record in enumerate(records):
-        place = _place(index, record)
-        _check_listed(place, record)
-        if record.tenant_id != records[0].tenant_id:
-            raise ValidationError(
-                f"{place}.tenant_id differs from that of the first: save each tenant's in a call of its own",
-                field="tenant_id",
-            )
+    for record in records:
         require_same(by_id.setdefault(record_id(record), record), record)
     # Calls that add the same records at the same time meet them in the same order and cannot block each other.
     return dict(sorted(by_id.items()))
-
-
-def _place(index: int, record: TurnRecord | AuditEvent) -> str:
-    return f"{'turns' if isinstance(record, TurnRecord) else 'events'}[{index}]"
-
-
-def _check_listed(place: str, record: TurnRecord | AuditEvent) -> None:
-    try:
-        check_record(record)
-    except ValidationError as error:
-        fault = error
-    else:
-        return
-    raise ValidationError(f"{place}: {fault}", field=fault.field)
 
 
 def require_same(stored: R | None, record: R) -> None:

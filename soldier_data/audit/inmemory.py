@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from soldier_data.audit.checks import R, check_list, check_period, check_record, record_id, require_same
+from soldier_data.audit.checks import R, check_list, check_period, record_id, require_same
 from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, json_text
-from soldier_data.base.values import check_text
+from soldier_data.base.values import check_storable, check_text
 
 
 class InMemoryAuditStore(AuditStore, InMemoryStore):
@@ -126,7 +126,7 @@ class InMemoryAuditStore(AuditStore, InMemoryStore):
 
 
 def _append(table: MemoryTable[R], record: R) -> UUID:
-    check_record(record)
+    check_storable(record)
     key = (record.tenant_id, record_id(record))
     stored = table.peek(key)
     if stored is None:

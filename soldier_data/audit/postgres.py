@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from soldier_data.audit import statements as sql
 from soldier_data.audit import subject_statements
-from soldier_data.audit.checks import R, check_list, check_period, check_record, record_id, require_same
+from soldier_data.audit.checks import R, check_list, check_period, record_id, require_same
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
 from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
@@ -20,7 +20,7 @@ from soldier_data.base.database import Executor
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
-from soldier_data.base.values import check_text
+from soldier_data.base.values import check_storable, check_text
 
 _TOOL_CALLS = TypeAdapter(list[ToolCall])
 # Made once: `json.dumps` makes an encoder for each call that does not escape.
@@ -112,7 +112,7 @@ class PostgresAuditStore(AuditStore):
     async def _append(
         self, statements: sql.RecordStatements, record: R, record_of: Callable[[Row], R]
     ) -> UUID:
-        check_record(record)
+        check_storable(record)
         values = _values(record)
         if await self._db.fetch_one(statements.insert, values) is None:
             row = await self._db.fetch_one(statements.get, values)

@@ -27,6 +27,9 @@ MAX_INTEGER = 2**63 - 1
 MAX_JSON_INTEGER_BITS = 2_000
 """Size of integers in JSON values. Python converts those of more than 640 digits only if it is set to."""
 
+MAX_KEY_BYTES = 2_000
+"""Longest text in an index. A B-tree index of PostgreSQL takes rows of 2,700 bytes."""
+
 # The drivers take datetime.min and datetime.max for infinity, and a day is left for the time zone.
 EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 LATEST = datetime(9999, 12, 30, tzinfo=UTC)
@@ -82,6 +85,19 @@ def check_text(value: str, field: str) -> None:
         return
     fault.place.append(field)
     raise _as_validation_error(fault)
+
+
+def check_key(value: str, field: str, *, most_bytes: int = MAX_KEY_BYTES) -> None:
+    """Check one text that rows are looked up by.
+
+    Raises:
+        ValidationError: It cannot be stored, or is longer than `most_bytes` in UTF-8, too long for an index.
+    """
+    check_text(value, field)
+    if len(value.encode()) > most_bytes:
+        raise ValidationError(
+            f"{field} is longer than {most_bytes} bytes, too long for an index: shorten it", field=field
+        )
 
 
 def check_json(value: Any, field: str) -> None:
@@ -184,7 +200,7 @@ def _check_items(container: Any, type_: type) -> None:
     if in_dict:
         for key in container:
             try:
-                _check_key(key)
+                _check_json_key(key)
             except _Fault as fault:
                 fault.place.append("[...]")
                 raise
@@ -250,7 +266,7 @@ def _check_json(value: Any, depth: int) -> None:
                 _check_json(nested, depth + 1)
             return
         for key, nested in value.items():
-            _check_key(key)
+            _check_json_key(key)
             _check_json(nested, depth + 1)
     elif kind is int:
         if value.bit_length() > MAX_JSON_INTEGER_BITS:
@@ -261,7 +277,7 @@ def _check_json(value: Any, depth: int) -> None:
         )
 
 
-def _check_key(key: Any) -> None:
+def _check_json_key(key: Any) -> None:
     if type(key) is not str:
         raise _Fault("has a key that is not text, which JSON does not know: use text for keys")
     _check_string(key)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_embedding
-from soldier_data.base.values import check_storable
+from soldier_data.base.items import check_items
+from soldier_data.base.values import check_key, check_storable
 from soldier_data.config.migration_models import MigrationPlan
 from soldier_data.config.models import Agent, AgentPart, Rule, Scenario, Template, ToolActivation, Variable
 from soldier_data.errors import ValidationError
@@ -21,9 +22,6 @@ KINDS: tuple[type[Agent | AgentPart | MigrationPlan], ...] = (
     MigrationPlan,
 )
 """What a config store saves, in the order of saving: agents first, because the others refer to them."""
-
-MAX_TOOL_ID_BYTES = 2_000
-"""A unique index of PostgreSQL takes rows of 2,700 bytes."""
 
 
 def check_entity(entity: Agent | AgentPart | MigrationPlan, dimensions: int) -> None:
@@ -44,11 +42,8 @@ def check_entity(entity: Agent | AgentPart | MigrationPlan, dimensions: int) -> 
                 if transition.condition_embedding is not None:
                     field = f"steps[{place}].transitions[{way}].condition_embedding"
                     check_embedding(transition.condition_embedding, dimensions, field)
-    elif isinstance(entity, ToolActivation) and len(entity.tool_id.encode()) > MAX_TOOL_ID_BYTES:
-        raise ValidationError(
-            f"tool_id is longer than {MAX_TOOL_ID_BYTES} bytes, too long for an index: shorten it",
-            field="tool_id",
-        )
+    elif isinstance(entity, ToolActivation):
+        check_key(entity.tool_id, "tool_id")
 
 
 def kind_of(entity: Agent | AgentPart | MigrationPlan) -> type[Agent | AgentPart | MigrationPlan]:
@@ -69,29 +64,18 @@ def check_list(entities: Sequence[Agent | AgentPart | MigrationPlan], dimensions
     Raises:
         ValidationError: Names the entity's place in the list and the field.
     """
+
+    def check(entity: Agent | AgentPart | MigrationPlan) -> None:
+        kind_of(entity)
+        check_entity(entity, dimensions)
+
+    check_items(entities, "entities", check)
     seen: set[tuple[type, UUID]] = set()
     for place, entity in enumerate(entities):
-        _check_listed(place, entity, dimensions)
-        if entity.tenant_id != entities[0].tenant_id:
-            raise ValidationError(
-                f"entities[{place}].tenant_id differs from that of the first: save each tenant's in a call of its own",
-                field="tenant_id",
-            )
         key = (kind_of(entity), entity.id)
         if key in seen:
             raise ValidationError(f"entities[{place}].id is in the list twice: keep one of them", field="id")
         seen.add(key)
-
-
-def _check_listed(place: int, entity: Agent | AgentPart | MigrationPlan, dimensions: int) -> None:
-    try:
-        kind_of(entity)
-        check_entity(entity, dimensions)
-    except ValidationError as error:
-        fault = error
-    else:
-        return
-    raise ValidationError(f"entities[{place}]: {fault}", field=fault.field)
 
 
 def check_scenario_tenant(tenant_id: UUID, scenario: Scenario) -> None:

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_embedding
-from soldier_data.base.values import check_integer, check_storable, check_text
-from soldier_data.errors import ConflictError, NotFoundError, ValidationError
+from soldier_data.base.items import check_items
+from soldier_data.base.values import check_integer, check_key, check_storable, check_text
+from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.memory.models import Entity, Episode, Relationship
-
-MAX_GROUP_ID_BYTES = 2_000
-"""A B-tree index of PostgreSQL takes rows of 2,700 bytes."""
 
 
 def check_remembered(entity: Episode | Entity | Relationship, dimensions: int) -> None:
@@ -21,11 +19,7 @@ def check_remembered(entity: Episode | Entity | Relationship, dimensions: int) -
         ValidationError: Names the field.
     """
     check_storable(entity)
-    if len(entity.group_id.encode()) > MAX_GROUP_ID_BYTES:
-        raise ValidationError(
-            f"group_id is longer than {MAX_GROUP_ID_BYTES} bytes, too long for an index: shorten it",
-            field="group_id",
-        )
+    check_key(entity.group_id, "group_id")
     if not isinstance(entity, Relationship) and entity.embedding is not None:
         check_embedding(entity.embedding, dimensions, "embedding")
 
@@ -37,27 +31,9 @@ def check_episodes(episodes: Sequence[Episode], dimensions: int) -> None:
         ValidationError: Names the episode's place in the list and the field.
         ConflictError: An id is in the list twice.
     """
-    ids: set[UUID] = set()
-    for place, episode in enumerate(episodes):
-        _check_listed(place, episode, dimensions)
-        if episode.tenant_id != episodes[0].tenant_id:
-            raise ValidationError(
-                f"episodes[{place}].tenant_id differs from that of the first: add each tenant's in a call of its own",
-                field="tenant_id",
-            )
-        ids.add(episode.id)
-    if len(ids) < len(episodes):
+    check_items(episodes, "episodes", lambda episode: check_remembered(episode, dimensions))
+    if len({episode.id for episode in episodes}) < len(episodes):
         raise ConflictError("adding episodes: an id is in the list twice: keep one of them")
-
-
-def _check_listed(place: int, episode: Episode, dimensions: int) -> None:
-    try:
-        check_remembered(episode, dimensions)
-    except ValidationError as error:
-        fault = error
-    else:
-        return
-    raise ValidationError(f"episodes[{place}]: {fault}", field=fault.field)
 
 
 def check_filters(**given: str | UUID | None) -> dict[str, str | UUID]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from soldier_data.base.shared import Channel
-from soldier_data.base.values import check_storable, check_text
+from soldier_data.base.values import check_key, check_storable
 from soldier_data.errors import ValidationError
 from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileField
-
-MAX_KEY_BYTES = 2_000
-"""A unique index of PostgreSQL takes rows of 2,700 bytes."""
 
 
 def check_profile(profile: CustomerProfile) -> None:
@@ -21,17 +18,17 @@ def check_profile(profile: CustomerProfile) -> None:
     """
     check_storable(profile)
     if profile.external_id is not None:
-        _check_length(profile.external_id, "external_id")
+        check_key(profile.external_id, "external_id")
     for key, field in profile.fields.items():
         if key != field.name:
             raise ValidationError(
                 "fields[...].name differs from its key in fields: use the field's name for the key",
                 field="fields",
             )
-        _check_length(field.name, "fields[...].name")
+        check_key(field.name, "fields[...].name")
     identities = set()
     for place, identity in enumerate(profile.channel_identities):
-        _check_length(identity.channel_user_id, f"channel_identities[{place}].channel_user_id")
+        check_key(identity.channel_user_id, f"channel_identities[{place}].channel_user_id")
         identities.add((identity.channel, identity.channel_user_id))
     if len(identities) < len(profile.channel_identities):
         raise ValidationError(
@@ -49,7 +46,7 @@ def check_field(field: ProfileField) -> None:
         ValidationError: Names what is wrong with it.
     """
     check_storable(field)
-    _check_length(field.name, "name")
+    check_key(field.name, "name")
 
 
 def check_identity(identity: ChannelIdentity) -> None:
@@ -59,7 +56,7 @@ def check_identity(identity: ChannelIdentity) -> None:
         ValidationError: Names what is wrong with it.
     """
     check_storable(identity)
-    _check_length(identity.channel_user_id, "channel_user_id")
+    check_key(identity.channel_user_id, "channel_user_id")
 
 
 def new_identity(channel: Channel, channel_user_id: str) -> ChannelIdentity:
@@ -68,8 +65,7 @@ def new_identity(channel: Channel, channel_user_id: str) -> ChannelIdentity:
     Raises:
         ValidationError: The channel is none, or the channel_user_id cannot be stored.
     """
-    check_text(channel_user_id, "channel_user_id")
-    _check_length(channel_user_id, "channel_user_id")
+    check_key(channel_user_id, "channel_user_id")
     if channel not in list(Channel):
         raise ValidationError(
             "channel is none of soldier_data.profiles.Channel: use one of them", field="channel"
@@ -87,11 +83,4 @@ def check_merge(source_profile_id: UUID, target_profile_id: UUID) -> None:
         raise ValidationError(
             "target_profile_id is the source's: a profile cannot be merged into itself",
             field="target_profile_id",
-        )
-
-
-def _check_length(value: str, field: str) -> None:
-    if len(value.encode()) > MAX_KEY_BYTES:
-        raise ValidationError(
-            f"{field} is longer than {MAX_KEY_BYTES} bytes, too long for an index: shorten it", field=field
         )

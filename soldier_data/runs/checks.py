@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.values import check_moment, check_storable, check_text
-from soldier_data.errors import ConflictError, NotFoundError, ValidationError
+from soldier_data.base.values import check_key, check_moment, check_storable
+from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.runs.models import Artifact, LLMCall, Run, Step
-
-MAX_KEY_BYTES = 2_000
-"""A B-tree index of PostgreSQL takes rows of 2,700 bytes."""
 
 Part: TypeAlias = Step | Artifact | LLMCall
 """What belongs to a run."""
@@ -29,28 +26,6 @@ def check_run(run: Run) -> None:
     check_key(run.trace_id, "trace_id")
     if run.idempotency_key is not None:
         check_key(run.idempotency_key, "idempotency_key")
-
-
-def check_part(part: Part) -> None:
-    """Check that `part` can be stored.
-
-    Raises:
-        ValidationError: Names the field.
-    """
-    check_storable(part)
-
-
-def check_key(value: str, field: str) -> None:
-    """Check a text that a run is looked up by.
-
-    Raises:
-        ValidationError: It cannot be stored, or is too long for an index.
-    """
-    check_text(value, field)
-    if len(value.encode()) > MAX_KEY_BYTES:
-        raise ValidationError(
-            f"{field} is longer than {MAX_KEY_BYTES} bytes, too long for an index: shorten it", field=field
-        )
 
 
 def check_list(actor: str, limit: int, offset: int, before: Cursor | None) -> None:

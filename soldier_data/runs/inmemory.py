@@ -12,9 +12,9 @@ from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject, ids_of, json_text
-from soldier_data.base.values import check_revision
+from soldier_data.base.values import check_key, check_revision, check_storable
 from soldier_data.errors import ConflictError
-from soldier_data.runs.checks import check_key, check_list, check_part, check_run, elsewhere, missing, taken
+from soldier_data.runs.checks import check_list, check_run, elsewhere, missing, taken
 from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus, Step
 from soldier_data.runs.store import RunStore
 
@@ -211,7 +211,7 @@ class InMemoryRunStore(RunStore, InMemoryStore):
         return [part.model_copy(deep=True) for part in table.of_tenant(tenant_id) if part.run_id == run_id]
 
     def _save(self, table: MemoryTable[P], part: P) -> UUID:
-        check_part(part)
+        check_storable(part)
         stored = table.peek((part.tenant_id, part.id))
         if stored is not None and stored.run_id != part.run_id:
             raise elsewhere(part)

@@ -12,14 +12,13 @@ from soldier_data.base.paging import Cursor
 from soldier_data.base.statements import Statement
 from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
+from soldier_data.base.values import check_key, check_storable
 from soldier_data.errors import ConflictError
 from soldier_data.runs import statements as sql
 from soldier_data.runs import subject_statements
 from soldier_data.runs.checks import (
     Part,
-    check_key,
     check_list,
-    check_part,
     check_run,
     elsewhere,
     missing,
@@ -100,7 +99,7 @@ class PostgresRunStore(RunStore):
         return RunStats.model_validate({**row, "run_id": run_id, "duration_seconds": duration})
 
     async def save_step(self, step: Step) -> UUID:
-        check_part(step)
+        check_storable(step)
         documents = {"input_data": _dumped(step.input_data), "output_data": _dumped(step.output_data)}
         return await self._save(step, sql.steps, sql.steps.save, documents)
 
@@ -122,7 +121,7 @@ class PostgresRunStore(RunStore):
         return found
 
     async def save_artifact(self, artifact: Artifact) -> UUID:
-        check_part(artifact)
+        check_storable(artifact)
         documents = {"metadata": _dumped(artifact.metadata)}
         return await self._save(artifact, sql.artifacts, sql.artifacts.save, documents)
 
@@ -131,7 +130,7 @@ class PostgresRunStore(RunStore):
         return [_artifact(row) for row in rows]
 
     async def save_llm_call(self, call: LLMCall) -> UUID:
-        check_part(call)
+        check_storable(call)
         save = sql.llm_calls.save if call.step_id is None else sql.save_llm_call_of_step
         return await self._save(call, sql.llm_calls, save, {})
 

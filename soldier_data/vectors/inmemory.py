@@ -17,9 +17,9 @@ from soldier_data.vectors.checks import (
     check_all,
     check_filters,
     check_source,
-    contains,
     id_taken,
 )
+from soldier_data.vectors.containment import contains
 from soldier_data.vectors.models import Embedding, EmbeddingHit
 from soldier_data.vectors.store import VectorStore
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from soldier_data.errors import ConflictError, ValidationError
 from soldier_data.vectors import Embedding, VectorStore
-from soldier_data.vectors.checks import contains
+from soldier_data.vectors.containment import contains
 from tests.conftest import DIMENSIONS
 from tests.contract.audit_kinds import DOCUMENT, TEXT
 from tests.factories.vectors import EmbeddingFactory
