@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -23,6 +24,9 @@ from soldier_data.migrations.source import (
     storage_of,
     vector_index_of,
 )
+
+# What Alembic makes up unless `--rev-id` gives one.
+_RANDOM_REVISION = re.compile(r"[0-9a-f]{12}")
 
 
 def configure_comparison(metadata: MetaData) -> dict[str, Any]:
@@ -53,8 +57,10 @@ def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | 
     return False
 
 
-def _write(_context: MigrationContext, _revision: Any, directives: list[ops.MigrationScript]) -> None:
+def _write(context: MigrationContext, _revision: Any, directives: list[ops.MigrationScript]) -> None:
     for script in directives:
+        if _RANDOM_REVISION.fullmatch(script.rev_id or ""):
+            script.rev_id = _next_revision(context)
         for container in (script.upgrade_ops, script.downgrade_ops):
             assert container is not None
             new_tables = {item.table_name for item in container.ops if isinstance(item, ops.CreateTableOp)}
@@ -62,6 +68,16 @@ def _write(_context: MigrationContext, _revision: Any, directives: list[ops.Migr
             # Building an index in the background commits what came before: the transaction holds all the rest.
             written.sort(key=lambda item: isinstance(item, ConcurrentIndexOp | VectorIndexOp))
             container.ops = with_enums(container.ops, written)
+
+
+def _next_revision(context: MigrationContext) -> str:
+    """The number after the greatest one: 0010 after 0009."""
+    environment = context.environment_context
+    assert environment is not None
+    numbers = [
+        int(known.revision) for known in environment.script.walk_revisions() if known.revision.isdigit()
+    ]
+    return f"{max(numbers, default=0) + 1:04d}"
 
 
 def _rewritten(

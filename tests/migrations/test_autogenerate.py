@@ -94,7 +94,7 @@ async def test_a_vector_index_comes_out_of_autogenerate_and_is_built_beside_live
     assert built.endswith(
         "USING hnsw (embedding vector_cosine_ops) WITH (m='12', ef_construction='40') WHERE (deleted_at IS NULL)"
     )
-    [written] = (checkout / "alembic" / "versions").glob("20*_index_the_meaning_of_rules.py")
+    [written] = (checkout / "alembic" / "versions").glob("0*_index_the_meaning_of_rules.py")
     assert "create_index_concurrently(" in written.read_text()
     after = await schema(database_url)
 
@@ -188,7 +188,7 @@ async def test_an_enum_of_postgresql_and_its_new_values_come_out_of_autogenerate
         "size small, large",
     ]
     first = await schema(database_url)
-    [written] = (checkout / "alembic" / "versions").glob("20*_add_colors_and_sizes.py")
+    [written] = (checkout / "alembic" / "versions").glob("0*_add_colors_and_sizes.py")
     await python(checkout, "-m", "ruff", "check", str(written))
     await python(checkout, "-m", "ruff", "format", "--check", str(written))
 
@@ -206,3 +206,22 @@ async def test_an_enum_of_postgresql_and_its_new_values_come_out_of_autogenerate
         database_url, "upgrade head", f"stamp {head_revision()}", "upgrade head", "check", folder=checkout
     )
     assert await schema(database_url) == first
+
+
+async def test_generated_revisions_are_numbered_in_sequence(database_url: str, checkout: Path) -> None:
+    await alembic(
+        database_url,
+        "revision --autogenerate -m 'Add nothing'",
+        "upgrade head",
+        "revision --autogenerate -m 'Add nothing again'",
+        "upgrade head",
+        "revision --autogenerate --rev-id own -m 'Add nothing more'",
+        folder=checkout,
+    )
+    expected = int(head_revision()) + 1
+    written = {path.name for path in (checkout / "alembic" / "versions").glob("*add_nothing*")}
+    assert written == {
+        f"{expected:04d}_add_nothing.py",
+        f"{expected + 1:04d}_add_nothing_again.py",
+        "own_add_nothing_more.py",
+    }
