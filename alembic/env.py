@@ -8,9 +8,9 @@ from logging.config import fileConfig
 from alembic import context
 from sqlalchemy.schema import CreateSchema
 
+from soldier_data.base.ddl import DDLOptions, use_ddl_options
 from soldier_data.migrations.connection import (
     LIMIT_LOCK_WAITS,
-    ddl_for,
     look_nowhere_but_in,
     open_for_migration,
     run_migrations,
@@ -25,7 +25,7 @@ config = context.config
 
 def run_offline(settings: Settings) -> None:
     """Write SQL instead of running it."""
-    with ddl_for(settings):
+    with use_ddl_options(DDLOptions.of(settings)):
         context.configure(
             dialect_name="postgresql",
             literal_binds=True,
@@ -52,7 +52,7 @@ async def run_online(settings: Settings) -> None:
 
 # `soldier_data.migrations` hands these over and takes the last one back; the command `alembic` hands over nothing.
 settings = config.attributes.get("settings") or Settings()
-with ddl_for(settings):
+with use_ddl_options(DDLOptions.of(settings)):
     options = configure_comparison(metadata_with_vector_indexes())
 given_connection = config.attributes.get("connection")
 config.attributes["render_item"] = render_item

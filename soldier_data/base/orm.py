@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -25,10 +23,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
-from soldier_data.base.statements import EXTENSIONS, extensions_schema, quoted
-
-embedding_dimensions: ContextVar[int | None] = ContextVar("embedding_dimensions", default=None)
-"""The dimensions that DDL is made with; unset, the environment's SOLDIER_EMBEDDING_DIMENSIONS, else 1536."""
+from soldier_data.base.ddl import ddl_options
+from soldier_data.base.statements import EXTENSIONS, quoted
 
 
 class EmbeddingVector(UserDefinedType[list[float]]):
@@ -48,16 +44,12 @@ class EmbeddingVector(UserDefinedType[list[float]]):
 
     def get_col_spec(self, **_kw: Any) -> str:
         """The type as DDL spells it: public.VECTOR(1536)."""
-        return f"{quoted(extensions_schema.get())}.VECTOR({self.dimensions})"
+        return f"{quoted(ddl_options().extensions_schema)}.VECTOR({self.dimensions})"
 
     @property
     def dimensions(self) -> int:
         """Length of the vectors."""
-        return (
-            self.length
-            or embedding_dimensions.get()
-            or int(os.environ.get("SOLDIER_EMBEDDING_DIMENSIONS", "1536"))
-        )
+        return self.length or ddl_options().embedding_dimensions
 
     class Comparator(TypeEngine.Comparator[list[float]]):
         """Adds pgvector's operators to columns."""
@@ -67,16 +59,6 @@ class EmbeddingVector(UserDefinedType[list[float]]):
             return self.op(f"OPERATOR({EXTENSIONS}.<=>)", return_type=Float())(other)
 
     comparator_factory = Comparator
-
-
-class VectorOfAnyLength(EmbeddingVector):
-    """The type that a parameter is cast to where SQL has no column to take it from."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_kw: Any) -> str:
-        """The bare type: the column checks the length."""
-        return f"{quoted(extensions_schema.get())}.VECTOR"
 
 
 # A page of PostgreSQL has 8 kB; the other columns of a row need some of it.

@@ -7,13 +7,11 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import ColumnClause, ColumnElement, Integer, Table, case, cast, literal_column, select, update
+from sqlalchemy import ColumnClause, ColumnElement, Integer, Table, case, literal_column, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.types import TypeEngine
 
 from soldier_data.base.database import Executor
 from soldier_data.base.models import mark_saved, new_id, utcnow
-from soldier_data.base.orm import EmbeddingVector, VectorOfAnyLength
 from soldier_data.base.statements import Statement, column_param, has_key, param
 from soldier_data.base.transaction import Transaction, Values
 from soldier_data.base.values import check_revision
@@ -173,14 +171,8 @@ def _insert(table: Table, parent: ColumnElement[bool] | None) -> Insert:
     values["revision"] = _ONE
     if parent is None:
         return insert(table).values(values)
-    # A parameter in a select list has no column to take its type from.
-    typed = [cast(value, _castable(table.c[name].type)) for name, value in values.items()]
-    return insert(table).from_select(list(values), select(*typed).where(parent).with_for_update(read=True))
-
-
-def _castable(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    # Statements are compiled once, before the number of dimensions is known.
-    return VectorOfAnyLength() if isinstance(type_, EmbeddingVector) else type_
+    row = select(*values.values()).where(parent).with_for_update(read=True)
+    return insert(table).from_select(list(values), row)
 
 
 def _exists(parent: ColumnElement[bool]) -> ColumnElement[bool]:

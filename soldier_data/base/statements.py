@@ -11,7 +11,6 @@ never hangs on the search_path of the role that runs it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -38,6 +37,7 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeEngine
 
+from soldier_data.base.ddl import DDLOptions, use_ddl_options
 from soldier_data.settings import Settings
 
 _DIALECT: Dialect = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
@@ -48,8 +48,8 @@ _PREFIX = "p_"
 # What stands in a compiled text for the two schemas until it is known which they are.
 _TABLES, EXTENSIONS = "__tables__", "__extensions__"
 
-extensions_schema: ContextVar[str] = ContextVar("extensions_schema", default="public")
-"""The schema that types of pgvector are spelled with: a real one in DDL, `EXTENSIONS` in statements."""
+# Statements are compiled when their modules are imported, before any settings are known.
+_COMPILING = DDLOptions(embedding_dimensions=0, vector_index="none", extensions_schema=EXTENSIONS)
 
 
 class Schemas(NamedTuple):
@@ -79,11 +79,10 @@ class Statement:
     __slots__ = ("_constants", "_names", "_template", "_texts", "doing")
 
     def __init__(self, doing: str, clause: ClauseElement) -> None:
-        token = extensions_schema.set(EXTENSIONS)
-        compiled = clause.compile(
-            dialect=_DIALECT, schema_translate_map={None: _TABLES}, render_schema_translate=True
-        )
-        extensions_schema.reset(token)
+        with use_ddl_options(_COMPILING):
+            compiled = clause.compile(
+                dialect=_DIALECT, schema_translate_map={None: _TABLES}, render_schema_translate=True
+            )
         self.doing = doing
         self._template = str(compiled)
         self._texts: dict[Schemas, str] = {}

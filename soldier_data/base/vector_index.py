@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Index, MetaData, Table, cast
@@ -12,11 +10,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from soldier_data.base.ddl import ddl_options
 from soldier_data.base.orm import LIVING, EmbeddingVector
-from soldier_data.base.statements import extensions_schema, quoted
-
-vector_index: ContextVar[str | None] = ContextVar("vector_index", default=None)
-"""The kind of index that DDL is made with; unset, the environment's SOLDIER_VECTOR_INDEX, else hnsw."""
+from soldier_data.base.statements import quoted
 
 VECTOR_INDEX_KINDS = ("hnsw", "ivfflat")
 """What pgvector offers."""
@@ -38,7 +34,7 @@ class _HalfVector(EmbeddingVector):
     cache_ok = True
 
     def get_col_spec(self, **_kw: Any) -> str:
-        return f"{quoted(extensions_schema.get())}.HALFVEC({self.dimensions})"
+        return f"{quoted(ddl_options().extensions_schema)}.HALFVEC({self.dimensions})"
 
 
 class _Normalised(FunctionElement[list[float]]):
@@ -49,7 +45,9 @@ class _Normalised(FunctionElement[list[float]]):
 @compiles(_Normalised)
 def _write_normalised(element: _Normalised, compiler: SQLCompiler, **kw: Any) -> str:
     # SQLAlchemy's own functions do not quote a schema that is named by a word of SQL.
-    return f"{quoted(extensions_schema.get())}.l2_normalize({compiler.process(element.clauses, **kw)})"
+    return (
+        f"{quoted(ddl_options().extensions_schema)}.l2_normalize({compiler.process(element.clauses, **kw)})"
+    )
 
 
 def half_precision(vector: ColumnElement[Any], dimensions: int | None = None) -> ColumnElement[Any]:
@@ -83,7 +81,7 @@ def add_vector_indexes(columns: Iterable[Column[Any]]) -> list[Index]:
     Returns:
         The indexes; none where SOLDIER_VECTOR_INDEX is `none` or the embeddings are too long for an index.
     """
-    kind = vector_index.get() or os.environ.get("SOLDIER_VECTOR_INDEX", "hnsw")
+    kind = ddl_options().vector_index
     if kind == "none" or EmbeddingVector().dimensions > MOST_DIMENSIONS:
         return []
     return [_index(column, kind) for column in columns]

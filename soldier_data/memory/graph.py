@@ -14,7 +14,6 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
-    cast,
     delete,
     func,
     literal_column,
@@ -69,8 +68,7 @@ def _exists(found: Any) -> ColumnElement[bool]:
 
 def _add_relationship() -> Statement:
     ends = _living_ends()
-    # A parameter in a select list has no column to take its type from.
-    values = select(*(cast(column_param(column), column.type) for column in RELATIONSHIPS.columns))
+    values = select(*(column_param(column) for column in RELATIONSHIPS.columns))
     added = add_unless_taken(
         RELATIONSHIPS,
         insert(RELATIONSHIPS).from_select(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from time import monotonic
 from typing import Any
@@ -20,10 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateSchema
 from sqlalchemy.util import await_only
 
+from soldier_data.base.ddl import DDLOptions, use_ddl_options
 from soldier_data.base.engine import create_engine
-from soldier_data.base.orm import embedding_dimensions
-from soldier_data.base.statements import extensions_schema, quoted
-from soldier_data.base.vector_index import vector_index
+from soldier_data.base.statements import quoted
 from soldier_data.errors import ConfigurationError, StoreConnectionError
 from soldier_data.settings import Settings
 
@@ -54,20 +53,6 @@ def look_nowhere_but_in(schema: str) -> str:
     of extensions are therefore named with their schema.
     """
     return f"SET search_path TO {quoted(schema)}"
-
-
-@contextmanager
-def ddl_for(settings: Settings) -> Iterator[None]:
-    """DDL that is made within has the dimensions, the extensions' schema and the vector indexes that `settings` say."""
-    dimensions = embedding_dimensions.set(settings.embedding_dimensions)
-    schema = extensions_schema.set(settings.extensions_schema)
-    kind = vector_index.set(settings.vector_index)
-    try:
-        yield
-    finally:
-        vector_index.reset(kind)
-        extensions_schema.reset(schema)
-        embedding_dimensions.reset(dimensions)
 
 
 @asynccontextmanager
@@ -102,7 +87,7 @@ async def open_for_migration(settings: Settings, *, alone: bool = True) -> Async
             await connection.commit()
             await connection.execution_options(isolation_level="READ COMMITTED")
             await connection.run_sync(_know_types_of, settings.extensions_schema)
-            with ddl_for(settings):
+            with use_ddl_options(DDLOptions.of(settings)):
                 yield connection
     finally:
         await engine.dispose()

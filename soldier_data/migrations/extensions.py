@@ -7,7 +7,8 @@ import re
 from alembic.operations import ops
 from sqlalchemy import Connection, Index, text
 
-from soldier_data.base.statements import extensions_schema, quoted
+from soldier_data.base.ddl import ddl_options
+from soldier_data.base.statements import quoted
 from soldier_data.errors import ConfigurationError
 from soldier_data.settings import Settings
 
@@ -81,7 +82,7 @@ def name_operator_classes_with_schema(index: Index) -> Index:
 
 def in_extensions(name: str) -> str:
     """The name, in DDL, of something that an extension brought."""
-    return f"{quoted(extensions_schema.get())}.{name}"
+    return f"{quoted(ddl_options().extensions_schema)}.{name}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ from alembic import op
 from sqlalchemy import Column, DateTime, MetaData, Table, TextClause, text
 from sqlalchemy.sql.elements import ColumnElement
 
+from soldier_data.base.ddl import ddl_options
 from soldier_data.base.orm import EmbeddingVector, vector_storage
-from soldier_data.base.statements import extensions_schema
 from soldier_data.base.vector_index import VECTOR_INDEX_KINDS, add_vector_indexes, vector_index_name
 from soldier_data.migrations.connection import LIMIT_LOCK_WAITS
 from soldier_data.migrations.policies import has_policy, policy_statements
@@ -28,7 +28,9 @@ _STORAGE = text(
 
 def create_extension(name: str) -> None:
     """Create an extension of PostgreSQL in the schema that the settings name for extensions, unless it is there."""
-    op.execute(f"CREATE EXTENSION IF NOT EXISTS {_quoted(name)} SCHEMA {_quoted(extensions_schema.get())}")
+    op.execute(
+        f"CREATE EXTENSION IF NOT EXISTS {_quoted(name)} SCHEMA {_quoted(ddl_options().extensions_schema)}"
+    )
 
 
 def isolate_tenants(table: str) -> None:

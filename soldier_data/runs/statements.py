@@ -12,7 +12,6 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    cast,
     delete,
     func,
     literal_column,
@@ -152,7 +151,7 @@ def _of_run(table: Table) -> ColumnElement[bool]:
 
 def _save(table: Table, parents: Select[Any]) -> Any:
     """Insert or replace a row, which keeps its run, while the parents stay as they are."""
-    values = [cast(column_param(column), column.type) for column in table.columns]
+    values = [column_param(column) for column in table.columns]
     # The lock is the one that foreign keys take: the run may be saved meanwhile, but not be deleted.
     row = parents.with_only_columns(*values).with_for_update(read=True, key_share=True)
     statement = insert(table).from_select([column.name for column in table.columns], row)
