@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from uuid import UUID
 
 from soldier_data.base.shared import Channel
 from soldier_data.sessions.models import Session, SessionStatus
 from soldier_data.sessions.semantics import StepPlace, step_place
 
-_INDEXES = (b"channel", b"agent", b"customer", b"step")
+# What follows the prefix in the key of an index, and in no key of a deployment whose prefix begins with ours.
+_INDEX = (
+    "(?:channel:{id}:[^:]+:.*|agent:{id}:{id}(?::(?:{statuses}))?|customer:{id}:{id}|step:{id}:{id}:-?[0-9]+:.*)"
+).format(id="[0-9a-f]{32}", statuses="|".join(SessionStatus))
 
 
 class SessionKeys:
@@ -21,6 +25,7 @@ class SessionKeys:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self._index = re.compile(f"{re.escape(prefix)}:{_INDEX}".encode(), re.DOTALL)
 
     def session(self, session_id: UUID | str) -> tuple[str, str]:
         """The hot and the persistent key."""
@@ -37,14 +42,17 @@ class SessionKeys:
 
     def is_index(self, key: bytes) -> bool:
         """Whether this is the key of an index, and not one that somebody else made under our prefix."""
-        return key.removeprefix(self._prefix.encode() + b":").partition(b":")[0] in _INDEXES
+        return self._index.fullmatch(key) is not None
 
-    def session_id(self, key: bytes) -> UUID | None:
-        """The id in a session's key, or None if it is none: somebody else's key can match the pattern."""
+    def session_id(self, key: bytes, kind: str) -> UUID | None:
+        """The id in a session's key of that kind, or None if it is none: somebody else's can match the pattern."""
+        start = f"{self._prefix}:{kind}:{{".encode()
+        text = key.removeprefix(start).removesuffix(b"}")
         try:
-            return UUID(key.rpartition(b":{")[2].removesuffix(b"}").decode())
+            session_id = UUID(text.decode())
         except ValueError:
             return None
+        return session_id if key == b"%b%b}" % (start, str(session_id).encode()) else None
 
     def channel(self, tenant_id: UUID, channel: Channel, user_channel_id: str) -> str:
         """Index of a customer's address on a channel."""

@@ -9,18 +9,22 @@ from uuid import UUID
 from soldier_data.base.models import utcnow
 from soldier_data.errors import StoreError
 from soldier_data.logging import get_logger
-from soldier_data.sessions.client import RedisRunner, load_script
+from soldier_data.sessions.client import RedisRunner
 from soldier_data.sessions.codec import decode
+from soldier_data.sessions.entries import REPAIR, Entry, IndexWalk
 from soldier_data.sessions.keys import SessionKeys
 from soldier_data.sessions.models import Session, SessionTierConfig
 from soldier_data.sessions.semantics import past_max_age
 
-REPAIR = load_script("repair")
-
 LOADED_AT_ONCE = 1000
 
-Entry = tuple[bytes, float]
-"""Session id and score."""
+# Behind stale entries pages grow, up to this or what is asked for.
+_GROWTH = 10
+_LONGEST_PAGE = 10_000
+
+_READING = "reading an index of sessions"
+# More than any index has; Redis counts in 64 bits.
+_ALL = 2**62
 
 
 class SessionLookup:
@@ -38,30 +42,24 @@ class SessionLookup:
     async def first(self, index: str, limit: int) -> list[Session]:
         """The `limit` sessions of an index that were last active."""
         found: dict[UUID, Session] = {}
-        start = 0
-        # Once around, unless stale entries took the place of sessions further down.
-        while (wanted := limit - len(found)) > 0:
-            entries = await self.entries(index, start, start + wanted - 1)
-            sessions, removed = await self._resolve(index, entries)
-            found.update((session.session_id, session) for session in sessions)
-            if len(entries) < wanted:
-                break
-            start += len(entries) - removed
-        return list(found.values())
+        stale: list[Entry] = []
+        walk = IndexWalk(self._redis, _READING, index)
+        growth = 1
+        while (wanted := limit - len(found)) > 0 and not walk.is_over:
+            entries = await walk.page(min(wanted * growth, max(wanted, _LONGEST_PAGE), _ALL))
+            await self._resolve(index, entries, limit, found, stale)
+            growth *= _GROWTH
+        if walk.pages > 1 and len(found) < limit:
+            risen: dict[UUID, Session] = {}
+            await self._resolve(index, await walk.risen(), limit, risen, stale)
+            found = risen | {id_: session for id_, session in found.items() if id_ not in risen}
+        if stale:
+            await self.repair(index, stale)
+        return list(found.values())[:limit]
 
     async def all(self, index: str) -> list[Session]:
         """Every session of an index, last activity first."""
-        found, _ = await self._resolve(index, await self.entries(index, 0, -1))
-        return found
-
-    async def entries(self, index: str, start: int, stop: int) -> list[Entry]:
-        """Entries of an index, last activity first."""
-
-        def call() -> Awaitable[Any]:
-            return self._redis.client.zrevrange(index, start, stop, withscores=True)
-
-        entries: list[Entry] = await self._redis.run("reading an index of sessions", call)
-        return entries
+        return await self.first(index, _ALL)
 
     def belongs(self, session: Session | None, index: str) -> bool:
         """Whether an entry for the session in that index is right."""
@@ -73,14 +71,20 @@ class SessionLookup:
 
     async def repair(self, index: str, stale: Sequence[Entry]) -> int:
         """Remove stale entries, unless a save has renewed them meanwhile; returns how many went."""
-        pairs = [part for member, score in stale for part in (member, repr(score))]
-        try:
-            removed: int = await self._redis.script(
-                "removing stale entries from an index of sessions", REPAIR, (index,), *pairs
-            )
-        except StoreError:
-            # The answer is right without it, and the next reader tries again.
-            return 0
+        removed = 0
+        for start in range(0, len(stale), LOADED_AT_ONCE):
+            pairs = [
+                part
+                for member, score in stale[start : start + LOADED_AT_ONCE]
+                for part in (member, repr(score))
+            ]
+            try:
+                removed += await self._redis.script(
+                    "removing stale entries from an index of sessions", REPAIR, (index,), "pcall", *pairs
+                )
+            except StoreError:
+                # The answer is right without it, and the next reader tries again.
+                break
         self._log.debug("session_index_repaired", removed=removed)
         return removed
 
@@ -107,17 +111,24 @@ class SessionLookup:
             self._log.error("session_unreadable", key=key, error=str(error))
             return None
 
-    async def _resolve(self, index: str, entries: Sequence[Entry]) -> tuple[list[Session], int]:
-        """The sessions that `entries` rightly lead to, and how many stale entries were removed."""
-        found: list[Session] = []
-        stale: list[Entry] = []
+    async def _resolve(
+        self,
+        index: str,
+        entries: Sequence[Entry],
+        limit: int,
+        found: dict[UUID, Session],
+        stale: list[Entry],
+    ) -> None:
+        """Add the sessions that `entries` rightly lead to, up to `limit` or some more, and the stale entries."""
         for start in range(0, len(entries), LOADED_AT_ONCE):
+            if len(found) >= limit:
+                break
             chunk = entries[start : start + LOADED_AT_ONCE]
-            keys = [self._keys.session(UUID(member.decode()))[1] for member, _ in chunk]
+            keys = [self._keys.session(member.decode())[1] for member, _ in chunk]
             for entry, key, value in zip(chunk, keys, await self.values(keys), strict=True):
                 session = self.decoded(value, key)
                 if session is not None and self.belongs(session, index):
-                    found.append(session)
-                elif session is not None or value is None:
+                    found[session.session_id] = session
+                # One past our own age stays, for a process that lets its sessions live longer.
+                elif value is None or (session is not None and index not in self._keys.indexes(session)):
                     stale.append(entry)
-        return found, await self.repair(index, stale) if stale else 0

@@ -15,7 +15,9 @@ from soldier_data.errors import ConflictError, StoreError
 from soldier_data.logging import get_logger
 from soldier_data.sessions.cleanup import remove_dead_entries, remove_old_sessions
 from soldier_data.sessions.client import RedisClient, RedisRunner, load_script
+from soldier_data.sessions.cluster_entries import ClusterEntries
 from soldier_data.sessions.codec import decode, encode, hot_value, persistent_value, unreadable
+from soldier_data.sessions.entries import IndexWalk
 from soldier_data.sessions.keys import SessionKeys
 from soldier_data.sessions.lookup import LOADED_AT_ONCE, SessionLookup
 from soldier_data.sessions.models import (
@@ -50,6 +52,8 @@ _MARK = load_script("mark", common=True)
 # Each one fails only if somebody saves the session within a millisecond or so.
 _MARK_ATTEMPTS = 20
 
+_STATUSES = " ".join(SessionStatus)
+
 Tier = Literal["hot", "persistent"]
 
 
@@ -59,8 +63,8 @@ class RedisSessionStore(SessionStore):
     Nothing has to run for a session to leave the hot tier: its hot key expires, the persistent one stays. A
     read that finds only the persistent key copies it to the hot one in the same round trip.
 
-    Indexes are sorted sets of session ids. Each entry is checked against the session that it leads to, and
-    removed when it is stale; entries too old to lead anywhere are trimmed by each save.
+    Indexes are sorted sets of session ids, which live at least as long as every session in them. Each entry is
+    checked against the session that it leads to, and removed when it is stale; saves trim what leads nowhere.
 
     Args:
         client: From `create_redis_client`, or any `redis.asyncio.Redis` or `RedisCluster` made without
@@ -81,7 +85,6 @@ class RedisSessionStore(SessionStore):
         self._lookup = SessionLookup(self._redis, self._keys, self.config)
         self._hot_ttl = self.config.hot_ttl // MILLISECOND
         self._persist_ttl = self.config.persist_ttl // MILLISECOND
-        # Also how long an index lives: no session lives longer after its entry was made.
         self._max_age = self.config.max_session_age // MILLISECOND
 
     @property
@@ -104,33 +107,35 @@ class RedisSessionStore(SessionStore):
         indexes = self._keys.indexes(session)
         score = microseconds(now)
         created_at = milliseconds(session.created_at)
-        # An entry that old was last saved a whole persist_ttl ago.
+        # What was last saved a whole persist_ttl ago is gone, unless another process has a longer one.
         dead_score = score - self._persist_ttl * 1000
+        index_ttl = max(self._max_age, persist_ttl)
+        entries = None
+        if self._redis.is_cluster:
+            entries = ClusterEntries(
+                self._redis,
+                self._keys,
+                session,
+                score=score,
+                dead_score=dead_score,
+                needed=persist_ttl,
+                given=index_ttl,
+            )
+            await entries.enter()
         reply = await self._redis.script(
             f"saving session {session_id}",
             _SAVE,
             keys if self._redis.is_cluster else (*keys, *indexes),
             f"{'-' if if_revision is None else if_revision} {new_write_id()} {tenant_id}"
-            f" {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score} {dead_score} {self._max_age}",
+            f" {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score} {index_ttl} {dead_score} {_STATUSES}",
             persistent_value(tenant_id, created_at, body),
             hot_value(tenant_id, body),
         )
         if isinstance(reply, list):
             raise refusal(session, if_revision, *reply, key=keys[1])
         revision: int = reply
-        if self._redis.is_cluster:
-            await self._redis.pipeline(
-                f"saving the index entries of session {session_id}",
-                [
-                    command
-                    for index in indexes
-                    for command in (
-                        ("ZADD", index, score, session_id),
-                        ("ZREMRANGEBYSCORE", index, "-inf", dead_score),
-                        ("PEXPIRE", index, self._max_age),
-                    )
-                ],
-            )
+        if entries is not None:
+            await entries.settle()
         mark_saved(session, now, revision)
         self._log.debug("session_saved", session_id=session_id, revision=revision)
         return session.session_id
@@ -153,17 +158,11 @@ class RedisSessionStore(SessionStore):
         if channel not in list(Channel):
             return None
         index = self._keys.channel(tenant_id, channel, user_channel_id)
-        start = 0
         found: Session | None = None
-        while found is None:
-            entries = await self._lookup.entries(index, start, start)
-            if not entries:
-                break
-            session = await self._read(UUID(entries[0][0].decode()), tenant_id)
-            if self._lookup.belongs(session, index):
-                found = session
-            else:
-                start += 1 - await self._lookup.repair(index, entries)
+        for member, _ in await IndexWalk(self._redis, "finding a session", index).page(1):
+            found = await self._read(UUID(member.decode()), tenant_id)
+            if not self._lookup.belongs(found, index):
+                found = next(iter(await self._lookup.first(index, 1)), None)
         self._log.debug("session_get_by_channel", tenant_id=str(tenant_id), found=found is not None)
         return found
 
@@ -363,11 +362,10 @@ class RedisSessionStore(SessionStore):
         Raises:
             StoreConnectionError: The connection broke, and could not be made anew.
         """
-        hot = self._keys.session("")[0].removesuffix("}").encode()
         # Closed with this one, and with it its connections.
         async with aclosing(watch_removed_keys(self._redis)) as removed:
             async for key in removed:
-                session_id = self._keys.session_id(key) if key.startswith(hot) else None
+                session_id = self._keys.session_id(key, "hot")
                 # A deleted session, or one that is over, has left its hot key too.
                 if session_id is not None and await self.tier(session_id) == "persistent":
                     self._log.debug("session_demotion_seen", session_id=str(session_id))
@@ -375,7 +373,7 @@ class RedisSessionStore(SessionStore):
 
     async def _stored_ids(self, tier: str) -> set[UUID]:
         pages = self._redis.scan("counting sessions", self._keys.pattern(tier))
-        ids = {self._keys.session_id(key) async for page in pages for key in page}
+        ids = {self._keys.session_id(key, tier) async for page in pages for key in page}
         return {session_id for session_id in ids if session_id is not None}
 
     async def _read(self, session_id: UUID, tenant_id: UUID | None) -> Session | None:

@@ -168,10 +168,11 @@ class TestServer:
 
                     await store.demote_to_persistent(session.session_id)
                     await wait_until(has_arrived)
-                    # The last one would promote.
-                    for operation in ("save", "delete", "promote_to_hot", "get"):
+                    for operation in ("save", "delete", "promote_to_hot"):
                         with pytest.raises(StoreConnectionError, match="cannot serve now"):
                             await OPERATIONS[operation](far, session)
+                    assert await far.get(session.session_id) == session
+                    assert await far.tier(session.session_id) == "persistent"
                     await client.aclose()
                 assert await store.get(session.session_id) == session
 

@@ -24,13 +24,14 @@ end
 
 -- Copies the persistent value to the hot key as it is: a script cannot inflate it, so the reader takes either
 -- form, and the next save writes JSON again. The hot key must not outlive the persistent one.
-local function promote(value, hot_ttl)
+-- `call` is redis.call, or redis.pcall to go on where the server takes no writes.
+local function promote(call, value, hot_ttl)
   local ttl = redis.call('PTTL', KEYS[2])
   if ttl < 0 or ttl > hot_ttl then
     ttl = hot_ttl
   end
   if ttl > 0 then
-    redis.call('SET', KEYS[1], value, 'PX', ttl)
+    call('SET', KEYS[1], value, 'PX', ttl)
   end
 end
 
@@ -43,6 +44,11 @@ local function with_write(writes, write_id)
     return write_id
   end
   return string.sub(write_id .. ',' .. writes, 1, WRITES_LENGTH)
+end
+
+-- What a failing script has written stays: a role that may not fill the blanks is found out before, by no change.
+local function check_filling()
+  redis.call('SETRANGE', KEYS[1], 0, '')
 end
 
 -- Both write over the blanks that the client left in the values (see codec.py).

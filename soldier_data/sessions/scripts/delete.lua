@@ -17,6 +17,10 @@ if ARGV[1] ~= '' then
     return 0
   end
 end
+for i = 4, #KEYS do
+  -- Refused before anything goes, and not half-way: a key of another type, a role without the command.
+  redis.call('ZREM', KEYS[i], '')
+end
 if redis.call('DEL', KEYS[1], KEYS[2]) == 0 then
   return 0
 end

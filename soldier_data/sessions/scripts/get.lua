@@ -11,6 +11,7 @@ end
 -- Reading with another tenant's id must not even move the session, and what is not a session stays as it is.
 local revision, _, tenant = read_head(value)
 if revision and (ARGV[2] == '' or ARGV[2] == tenant) then
-  promote(value, tonumber(ARGV[1]))
+  -- A server that is full, a replica or without replicas has the value all the same.
+  promote(redis.pcall, value, tonumber(ARGV[1]))
 end
 return value

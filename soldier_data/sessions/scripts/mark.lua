@@ -14,6 +14,7 @@ if tonumber(expected) ~= revision then
   return -1
 end
 writes = with_write(writes, write_id)
+check_filling()
 if redis.call('SET', KEYS[1], ARGV[3], 'XX', 'KEEPTTL') then
   fill_hot(revision + 1, writes)
 end

@@ -6,5 +6,5 @@ local value = redis.call('GET', KEYS[2])
 if not value or not read_head(value) then
   return 0
 end
-promote(value, tonumber(ARGV[1]))
+promote(redis.call, value, tonumber(ARGV[1]))
 return 1
