@@ -16,6 +16,7 @@ from soldier_data.embedded import EmbeddedServers
 from soldier_data.errors import ConfigurationError
 from soldier_data.migrations import upgrade
 from soldier_data.settings import Settings
+from tests.redis_servers import program, program_on_path, redis_cluster, redis_server
 
 DIMENSIONS = 8
 """Length of embeddings in the tests: short, so that they can be read."""
@@ -60,6 +61,20 @@ def redis_url(servers: EmbeddedServers | None) -> str:
         return given
     assert servers is not None
     return servers.redis_url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis Cluster of three nodes."""
+    with redis_cluster(program(), tmp_path_factory.mktemp("cluster")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_on_path_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Redis that the machine has installed: Debian's is 7.0."""
+    with redis_server(program_on_path(), tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from soldier_data.sessions import (
     RedisSessionStore,
     SessionTierConfig,
 )
+from soldier_data.sessions.entries import IndexWalk
 from tests.backends.redis_helpers import keys
 from tests.factories.sessions import SessionFactory, StepVisitFactory
 
@@ -233,9 +234,9 @@ class TestIndexes:
         session = SessionFactory()
         await store.save(session)
         index = f"{prefix}:agent:{session.tenant_id.hex}:{session.agent_id.hex}"
-        [seen] = await client.zrange(index, 0, -1, withscores=True)
+        seen = await IndexWalk(store._redis, "looking", index).page(1)
         await store.save(session)
-        assert await store._lookup.repair(index, [seen]) == 0
+        assert await store._lookup.repair(index, seen) == 0
         assert await client.zcard(index) == 1
 
     async def test_dead_entries_are_trimmed_and_dead_indexes_expire(self, client: Redis, prefix: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -25,7 +25,6 @@ from soldier_data.settings import Settings
 from soldier_data.vectors import InMemoryVectorStore, PostgresVectorStore, VectorStore
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory
-from tests.redis_servers import program, program_on_path, redis_cluster, redis_server
 
 
 @pytest.fixture(scope="session")
@@ -90,20 +89,6 @@ def vector_store(request: pytest.FixtureRequest) -> VectorStore:
     if request.param == "inmemory":
         return InMemoryVectorStore(DIMENSIONS)
     return PostgresVectorStore(request.getfixturevalue("shared_database"))
-
-
-@pytest.fixture(scope="session")
-def redis_cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis Cluster of three nodes."""
-    with redis_cluster(program(), tmp_path_factory.mktemp("cluster")) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def redis_on_path_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The Redis that the machine has installed: Debian's is 7.0."""
-    with redis_server(program_on_path(), tmp_path_factory.mktemp("redis")) as server:
-        yield server.url
 
 
 @pytest.fixture(params=["inmemory", "redis", "redis-cluster", "redis-on-path"])

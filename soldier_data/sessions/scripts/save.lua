@@ -31,18 +31,15 @@ if expected ~= '-' and tonumber(expected) ~= revision then
   return {'conflict', revision}
 end
 
--- The id stands in braces at the end of the key.
-local session_id = string.sub(KEYS[1], -37, -2)
-local needed = tonumber(persistent_ttl)
-local unborn = {}
 -- Whatever is refused is refused here, where nothing has changed: a key of another type, a role without a command.
 check_filling()
+local needed, missing = tonumber(persistent_ttl), {}
 for i = 3, #KEYS do
   redis.call('ZADD', KEYS[i], 'XX', 0, '')
   -- A set lives at least as long as the session. It is never given less: another process may have other limits.
   local left = redis.call('PTTL', KEYS[i])
   if left ~= -1 and left < needed and redis.call('PEXPIRE', KEYS[i], set_ttl) == 0 then
-    unborn[i] = true
+    missing[i] = true
   end
 end
 
@@ -52,11 +49,13 @@ redis.call('SET', KEYS[1], ARGV[3], 'PX', hot_ttl)
 fill_hot(revision, writes)
 redis.call('SET', KEYS[2], ARGV[2], 'PX', persistent_ttl)
 fill_persistent(revision, writes)
+-- The id stands in braces at the end of the key.
+local session_id = string.sub(KEYS[1], -37, -2)
 local new = {}
 for i = 3, #KEYS do
   if redis.call('ZADD', KEYS[i], score, session_id) == 1 then
     new[#new + 1] = i
-    if unborn[i] then
+    if missing[i] then
       redis.call('PEXPIRE', KEYS[i], set_ttl)
     end
   end
