@@ -108,6 +108,39 @@ class TestLookups:
         assert await session_store.list_by_agent(tenant_id, session.agent_id) == [session]
 
 
+class TestReadersSideBySide:
+    async def test_none_steps_over_a_session_while_another_removes_a_stale_entry(
+        self, session_store: SessionStore
+    ) -> None:
+        for _ in range(40):
+            first, second = SessionFactory(), SessionFactory()
+            second = first.model_copy(update={"session_id": second.session_id})
+            await save_all(session_store, [first, second])
+            await session_store.delete(second.session_id)
+            where = (first.tenant_id, first.channel, first.user_channel_id)
+            calls = [session_store.get_by_channel(*where) for _ in range(4)]
+            assert await asyncio.gather(*calls) == [first] * 4
+
+    async def test_lists_are_never_short(self, session_store: SessionStore) -> None:
+        for _ in range(20):
+            tenant_id, agent_id, customer = uuid4(), uuid4(), uuid4()
+            sessions = [
+                SessionFactory(tenant_id=tenant_id, agent_id=agent_id, customer_profile_id=customer)
+                for _ in range(12)
+            ]
+            await save_all(session_store, sessions)
+            gone = sessions[1::2]
+            for session in gone:
+                await session_store.delete(session.session_id)
+            expected = ids(sessions[-2::-2])
+            by_agent = [session_store.list_by_agent(tenant_id, agent_id, limit=n) for n in (1, 2, 3, 4, 5)]
+            by_customer = [
+                session_store.list_by_customer(tenant_id, customer, limit=n) for n in (1, 2, 3, 4, 5)
+            ]
+            for number, found in enumerate(await asyncio.gather(*by_agent, *by_customer)):
+                assert ids(found) == expected[: number % 5 + 1]
+
+
 class TestFindByStep:
     async def test_active_sessions_whose_last_visit_has_the_hash_are_found(
         self, session_store: SessionStore
