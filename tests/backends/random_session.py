@@ -12,7 +12,9 @@ from soldier_data.errors import ConflictError
 from soldier_data.sessions import RedisSessionStore, Session, SessionTierConfig, create_redis_client
 from soldier_data.settings import Settings
 
+# Whichever takes longer.
 _SECONDS = 2
+_OPERATIONS = 200
 
 
 async def main(url: str, prefix: str, seed: str) -> int:
@@ -24,7 +26,7 @@ async def main(url: str, prefix: str, seed: str) -> int:
     store = RedisSessionStore(client, SessionTierConfig(key_prefix=prefix))
     end = monotonic() + _SECONDS
     count = 0
-    while monotonic() < end:
+    while monotonic() < end or count < _OPERATIONS:
         count += 1
         found = await store.get(session.session_id, tenant_id=session.tenant_id)
         if found is not None:
