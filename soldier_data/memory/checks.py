@@ -7,6 +7,7 @@ from uuid import UUID
 
 from soldier_data.base.embeddings import check_embedding
 from soldier_data.base.items import check_items
+from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_integer, check_key, check_storable, check_text
 from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.memory.models import Entity, Episode, Relationship
@@ -49,7 +50,9 @@ def check_filters(**given: str | UUID | None) -> dict[str, str | UUID]:
     return filters
 
 
-def check_traversal(group_id: str, depth: int, relation_types: Iterable[str] | None) -> list[str] | None:
+def check_traversal(
+    group_id: str, depth: int, relation_types: Iterable[str] | None, limit: int
+) -> list[str] | None:
     """Check what a traversal is asked for; returns the types as a list.
 
     Raises:
@@ -57,6 +60,7 @@ def check_traversal(group_id: str, depth: int, relation_types: Iterable[str] | N
     """
     check_text(group_id, "group_id")
     check_integer(depth, "depth")
+    check_page(limit)
     if relation_types is None:
         return None
     types = list(relation_types)

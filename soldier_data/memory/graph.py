@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     DateTime,
     Select,
@@ -14,12 +15,16 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
+    cast,
+    column,
     delete,
     func,
     literal_column,
     or_,
     select,
+    true,
     union,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -29,6 +34,7 @@ from soldier_data.base.statements import Statement, column_param, has_key, param
 from soldier_data.memory.statements import (
     ENTITIES,
     EPISODES,
+    LIMIT,
     ONE,
     RELATIONSHIPS,
     add_unless_taken,
@@ -125,65 +131,90 @@ delete_entity = _delete_entity()
 
 
 @cache
-def traverse(*, relation_types: bool) -> Statement:
-    """The entities around others, nearest first.
+def traverse(*, relation_types: bool, embeddings: bool) -> Statement:
+    """The entities around others with their `distance`, in no order.
 
-    Each row of `level` is one step: the entities first reached by it, and all that were reached so far. Those are
-    left out of the next step, so that each entity is expanded once, whatever cycles there are.
+    Each row of `level` is one step: the entities first reached by it, and those of the step before. Relationships
+    are followed both ways, so that what is next to a step is of the step before it, of itself, or new: leaving out
+    the first two is enough for each entity to be expanded once, and no step carries all that was reached so far.
+    Sorting is left to the caller, who has less to sort: documents and vectors would go to temporary files here.
     """
-    starts = (
-        select(func.array_agg(ENTITIES.c.id).label("ids"))
-        .where(of_group(ENTITIES), ENTITIES.c.id == any_(param("ids", ARRAY(Uuid))))
-        .subquery("starts")
-    )
+    starts = _first_living(param("ids", ARRAY(Uuid)), LIMIT).subquery("starts")
     level = (
         select(
-            literal_column("0", BigInteger).label("depth"),
-            starts.c.ids.label("frontier"),
-            starts.c.ids.label("reached"),
+            literal_column("0", BigInteger).label("distance"),
+            cast(literal_column("'{}'"), ARRAY(Uuid)).label("before"),
+            starts.c.ids,
+            func.cardinality(starts.c.ids, type_=BigInteger).label("how_many"),
         )
         .where(starts.c.ids.is_not(None))
         .cte("level", recursive=True)
     )
 
-    def across(here: ColumnElement[Any], there: ColumnElement[Any]) -> Select[Any]:
-        followed = (
-            select(there.label("id"))
-            .where(of_group(RELATIONSHIPS), here == any_(level.c.frontier))
-            .correlate(level)
-        )
+    def across(here: Column[Any], there: Column[Any]) -> Select[Any]:
+        from_ = _elements(level.c.ids, "from_")
+        found = _looked_up(here == from_.c.id, there, ends.group_id, ends.relation_type, ends.deleted_at)
+        followed = and_(is_living(found), found.c.group_id == column_param(RELATIONSHIPS.c.group_id))
         if relation_types:
-            followed = followed.where(
-                RELATIONSHIPS.c.relation_type == any_(param("relation_types", ARRAY(Text)))
-            )
-        return followed
+            wanted = found.c.relation_type == any_(param("relation_types", ARRAY(Text)))
+            followed = and_(followed, wanted)
+        return select(found.c[there.name].label("id")).select_from(from_).join(found, true()).where(followed)
 
     ends = RELATIONSHIPS.c
-    neighbours = union(
+    neighbours = union_all(
         across(ends.from_entity_id, ends.to_entity_id), across(ends.to_entity_id, ends.from_entity_id)
     ).subquery("neighbours")
-    reached = select(func.unnest(level.c.reached).label("id")).correlate(level)
-    step = (
-        select(func.array_agg(ENTITIES.c.id).label("ids"))
-        .where(
-            of_group(ENTITIES),
-            ENTITIES.c.id.in_(select(neighbours.c.id).except_(reached)),
-        )
-        .correlate(level)
-        .lateral("step")
-    )
+    known = select(_elements(level.c.before + level.c.ids, "known").c.id)
+    ahead = func.array(select(neighbours.c.id).except_(known).scalar_subquery(), type_=ARRAY(Uuid))
+    step = _first_living(ahead, LIMIT - level.c.how_many).lateral("step")
     level = level.union_all(
-        select(level.c.depth + ONE, step.c.ids, level.c.reached + step.c.ids).where(
-            level.c.depth < param("depth", BigInteger()), step.c.ids.is_not(None)
+        select(
+            level.c.distance + ONE,
+            level.c.ids,
+            step.c.ids,
+            level.c.how_many + func.cardinality(step.c.ids),
+        ).where(
+            level.c.distance < param("depth", BigInteger()),
+            level.c.how_many < LIMIT,
+            step.c.ids.is_not(None),
         )
     )
+    reached = _elements(level.c.ids, "reached")
+    columns = [each for each in columns_of(ENTITIES) if embeddings or each is not ENTITIES.c.embedding]
+    entity = _looked_up(ENTITIES.c.id == reached.c.id, *columns)
     return Statement(
         "traversing the entities",
-        select(*columns_of(ENTITIES))
-        .join(level, ENTITIES.c.id == any_(level.c.frontier))
-        .where(of_tenant(ENTITIES))
-        .order_by(level.c.depth, ENTITIES.c.id),
+        select(entity, level.c.distance).select_from(level).join(reached, true()).join(entity, true()),
     )
+
+
+def _elements(ids: ColumnElement[Any], name: str) -> Any:
+    """A row for each of the ids."""
+    return func.unnest(ids).table_valued(column("id", Uuid())).render_derived(name=name)
+
+
+def _looked_up(is_wanted: ColumnElement[bool], *columns: Any) -> Any:
+    """The rows of the tenant that an index on a condition finds, for each row of what is before.
+
+    The OFFSET keeps all other conditions apart. To PostgreSQL the index of a group's rows looks better as long as it
+    has not counted them, and would then be read from end to end for each step.
+    """
+    rows = select(*columns).where(of_tenant(columns[0].table), is_wanted).offset(literal_column("0"))
+    return rows.lateral("found")
+
+
+def _first_living(ids: ColumnElement[Any], limit: ColumnElement[int]) -> Any:
+    """The first `limit` of the ids that the group's entities have, as one array; NULL if there are none."""
+    given = _elements(ids, "given")
+    entity = _looked_up(
+        ENTITIES.c.id == given.c.id, ENTITIES.c.id, ENTITIES.c.group_id, ENTITIES.c.deleted_at
+    )
+    of_its_group = entity.c.group_id == column_param(ENTITIES.c.group_id)
+    living_ids = (
+        select(entity.c.id).select_from(given).join(entity, true()).where(is_living(entity), of_its_group)
+    )
+    first = living_ids.distinct().order_by(entity.c.id).limit(limit).subquery("first")
+    return select(func.array_agg(first.c.id).label("ids"))
 
 
 def _of_entities(entities: Any) -> Any:

@@ -294,16 +294,21 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         *,
         depth: int = 2,
         relation_types: Iterable[str] | None = None,
+        limit: int = 1_000,
+        with_embeddings: bool = False,
     ) -> list[Entity]:
-        types = check_traversal(group_id, depth, relation_types)
+        types = check_traversal(group_id, depth, relation_types, limit)
         entities = {entity.id: entity for entity in self._entities(tenant_id, group_id)}
         edges = [
             ends(relationship)
             for relationship in self._relationships(tenant_id, group_id)
             if types is None or relationship.relation_type in types
         ]
-        reached = walk(set(entity_ids), edges, set(entities), depth)
-        return [copy(entities[id_]) for id_ in reached]
+        reached = [copy(entities[id_]) for id_ in walk(set(entity_ids), edges, set(entities), depth, limit)]
+        if not with_embeddings:
+            for entity in reached:
+                entity.embedding = None
+        return reached
 
     async def delete_by_group(self, tenant_id: UUID, group_id: str) -> int:
         check_text(group_id, "group_id")

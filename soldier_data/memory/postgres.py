@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -295,8 +296,10 @@ class PostgresMemoryStore(MemoryStore):
         *,
         depth: int = 2,
         relation_types: Iterable[str] | None = None,
+        limit: int = 1_000,
+        with_embeddings: bool = False,
     ) -> list[Entity]:
-        types = check_traversal(group_id, depth, relation_types)
+        types = check_traversal(group_id, depth, relation_types, limit)
         starts = list(entity_ids)
         if depth < 1 or not starts:
             return []
@@ -306,9 +309,11 @@ class PostgresMemoryStore(MemoryStore):
             "ids": starts,
             "depth": depth,
             "relation_types": types,
+            "limit": limit,
         }
-        rows = await self._db.fetch_all(graph.traverse(relation_types=types is not None), values)
-        return [_entity(row) for row in rows]
+        statement = graph.traverse(relation_types=types is not None, embeddings=with_embeddings)
+        rows = await self._db.fetch_all(statement, values)
+        return [_entity(row) for row in sorted(rows, key=itemgetter("distance", "id"))]
 
     async def delete_by_group(self, tenant_id: UUID, group_id: str) -> int:
         check_text(group_id, "group_id")

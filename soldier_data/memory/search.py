@@ -127,17 +127,22 @@ def fuse(rankings: Iterable[Sequence[Episode]], limit: int) -> list[tuple[Episod
     return sorted(fused.values(), key=lambda item: (-item[1], item[0].id))[:limit]
 
 
-def walk(starts: set[UUID], edges: Sequence[tuple[UUID, UUID]], nodes: set[UUID], depth: int) -> list[UUID]:
-    """The nodes that up to `depth` edges lead to, breadth first, inside a distance by id."""
+def walk(
+    starts: set[UUID], edges: Iterable[tuple[UUID, UUID]], nodes: set[UUID], depth: int, limit: int
+) -> list[UUID]:
+    """The first `limit` nodes that up to `depth` edges lead to, breadth first, inside a distance by id."""
+    near: dict[UUID, set[UUID]] = {node: set() for node in nodes}
+    for from_, to in edges:
+        if from_ in nodes and to in nodes:
+            near[from_].add(to)
+            near[to].add(from_)
     frontier = starts & nodes if depth >= 1 else set()
-    reached = sorted(frontier)
-    while frontier and depth >= 1:
-        ahead = {to for from_, to in edges if from_ in frontier}
-        behind = {from_ for from_, to in edges if to in frontier}
-        frontier = (ahead | behind) & nodes - set(reached)
-        reached += sorted(frontier)
+    reached = dict.fromkeys(sorted(frontier))
+    while frontier and depth >= 1 and len(reached) < limit:
+        frontier = {to for node in frontier for to in near[node]} - reached.keys()
+        reached |= dict.fromkeys(sorted(frontier))
         depth -= 1
-    return reached
+    return list(reached)[:limit]
 
 
 def patterns_of(words: list[str]) -> dict[str, Any]:

@@ -298,6 +298,8 @@ class MemoryStore(SubjectStore):
         *,
         depth: int = 2,
         relation_types: Iterable[str] | None = None,
+        limit: int = 1_000,
+        with_embeddings: bool = False,
     ) -> list[Entity]:
         """The entities that are reached from these by up to `depth` relationships, inside the group.
 
@@ -305,12 +307,19 @@ class MemoryStore(SubjectStore):
         one relationship away, and so on; inside a distance by id; each entity once, at its least distance. With a
         depth below 1, or without ids, the result is empty.
 
+        The time it takes grows with the number of relationships of the entities that it goes on from, and with
+        nothing else. It ends when `limit` entities are found, so that no depth leads further than `limit` steps; all
+        relationships of the last ones it goes on from are read all the same, to find which come first by id.
+
         Args:
             entity_ids: The starts.
             tenant_id: The tenant.
             group_id: The group that every entity and relationship on the way is of.
             depth: The most relationships between a start and what is reached.
             relation_types: Only relationships of these types are followed; of an empty list, none.
+            limit: The most entities that are returned, starts included: the first in the order above.
+            with_embeddings: Whether entities come with their embeddings. Without, `embedding` is None: do not pass
+                such an entity to `update_entity`, which would remove what is stored.
         """
 
     @abstractmethod

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import chain, combinations
+from itertools import chain, combinations, product
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -196,8 +196,8 @@ def _listing() -> Iterator[tuple[Statement, set[str]]]:
     yield sql.get_relationships(frozenset({"group_id", "relation_type"})), relationships
     yield sql.get_relationships(frozenset({"group_id", "from_entity_id"})), ends
     yield sql.get_relationships(frozenset({"group_id", "to_entity_id"})), ends
-    yield graph.traverse(relation_types=True), ends
-    yield graph.traverse(relation_types=False), ends
+    for by_type, embeddings in product((False, True), repeat=2):
+        yield graph.traverse(relation_types=by_type, embeddings=embeddings), ends
     yield graph.delete_entity, ends
     yield graph.delete_by_group, {"ix_episodes_page"}
     yield graph.purge_deleted, {"ix_episodes_purge"}
@@ -361,7 +361,7 @@ async def test_a_relationship_added_while_its_entity_is_deleted_never_stays_visi
         assert {type(result) for result in results[:3] + results[4:]} <= {UUID, NotFoundError}
         refused += sum(isinstance(result, NotFoundError) for result in results)
         assert await store.get_relationships(tenant_id, GROUP) == []
-        reached = await store.traverse_from_entities([second.id], tenant_id, GROUP)
+        reached = await store.traverse_from_entities([second.id], tenant_id, GROUP, with_embeddings=True)
         assert reached == [second]
         await store.delete_by_group(tenant_id, GROUP)
     assert refused > 0
@@ -385,7 +385,7 @@ async def test_a_relationship_committed_while_the_deletion_of_its_entity_waits_i
     assert await store.get_relationships(tenant_id, GROUP) == []
     assert await store.delete_relationship(tenant_id, relationship.id) is False
     assert await store.update_relationship(relationship) is False
-    assert await store.traverse_from_entities([first.id], tenant_id, GROUP) == [first]
+    assert await store.traverse_from_entities([first.id], tenant_id, GROUP, with_embeddings=True) == [first]
     assert await store.purge_deleted(tenant_id, timedelta(0)) == 2
     await store.add_entity(second)
     await store.add_relationship(relationship)

@@ -11,6 +11,7 @@ import pytest
 
 from soldier_data.errors import NotFoundError, ValidationError
 from soldier_data.memory import Entity, MemoryStore, Relationship
+from tests.conftest import DIMENSIONS
 from tests.factories.memory import EntityFactory, RelationshipFactory
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -251,12 +252,48 @@ async def test_a_random_graph_is_reached_as_by_a_plain_breadth_first_search(grap
     assert 20 < len(reached) < 40
 
 
+async def test_no_more_entities_than_the_limit_are_reached_the_nearest_first(graph: Graph) -> None:
+    await graph.add("ab", "ac", "ad", "be", "ef", "fg")
+    everything = ["a", *graph.by_id("bcd"), "e", "f", "g"]
+    for limit in range(9):
+        assert await graph.around("a", 9, limit=limit) == everything[:limit]
+    assert await graph.around("bcd", 1, limit=2) == graph.by_id("bcd")[:2]
+    assert await graph.around("a", 2**63 - 1, limit=2**63 - 1) == everything
+
+
+async def test_a_thousand_entities_are_reached_unless_another_limit_is_given(
+    memory_store: MemoryStore, tenant_id: UUID
+) -> None:
+    hub, *around = EntityFactory.build_batch(1_101, tenant_id=tenant_id)
+    for entity in (hub, *around):
+        await memory_store.add_entity(entity)
+    for entity in around:
+        edge = RelationshipFactory(tenant_id=tenant_id, from_entity_id=entity.id, to_entity_id=hub.id)
+        await memory_store.add_relationship(edge)
+    nearest = [hub, *sorted(around, key=lambda entity: entity.id)]
+    assert await memory_store.traverse_from_entities([hub.id], tenant_id, GROUP) == nearest[:1_000]
+    found = await memory_store.traverse_from_entities([hub.id], tenant_id, GROUP, limit=2_000)
+    assert found == nearest
+
+
+async def test_embeddings_are_left_out_unless_asked_for(memory_store: MemoryStore, tenant_id: UUID) -> None:
+    entity = EntityFactory(tenant_id=tenant_id, embedding=[1.0] * DIMENSIONS, embedding_model="model")
+    await memory_store.add_entity(entity)
+    without = entity.model_copy(update={"embedding": None})
+    assert await memory_store.traverse_from_entities([entity.id], tenant_id, GROUP) == [without]
+    found = await memory_store.traverse_from_entities([entity.id], tenant_id, GROUP, with_embeddings=True)
+    assert found == [entity]
+    assert await memory_store.get_entity(tenant_id, entity.id) == entity
+
+
 async def test_what_a_traversal_is_asked_for_is_checked(graph: Graph) -> None:
     await graph.add("ab")
     a = [graph.entities["a"].id]
     for options, name in (
         ({"relation_types": ["knows", "a\0"]}, "relation_types"),
         ({"depth": 2**63}, "depth"),
+        ({"limit": -1}, "limit"),
+        ({"limit": 2**63}, "limit"),
     ):
         with pytest.raises(ValidationError) as refused:
             await graph.store.traverse_from_entities(a, graph.tenant_id, GROUP, **options)

@@ -151,6 +151,8 @@ OPERATIONS = Operations(
             GROUPS,
             depth=st.sampled_from([-1, 0, 1, 2, 3]),
             relation_types=st.none() | st.lists(NAMES, max_size=2),
+            limit=LIMITS,
+            with_embeddings=st.booleans(),
         ),
         call("list_subject_sessions", PEOPLE),
         call("export_subject", PEOPLE),
