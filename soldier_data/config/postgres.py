@@ -17,7 +17,6 @@ from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.revisioned import RevisionedTable, delete_row
-from soldier_data.base.statements import Statement
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_integer, check_text, moment_before
 from soldier_data.base.vector_search import IndexedSearch, search_values
@@ -38,6 +37,7 @@ from soldier_data.config.models import (
     ToolActivation,
     Variable,
 )
+from soldier_data.config.purging import purge
 from soldier_data.config.store import ConfigStore
 
 _STEPS = TypeAdapter(list[ScenarioStep])
@@ -318,16 +318,7 @@ class PostgresConfigStore(ConfigStore):
         return len(listed)
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
-        values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
-        # A purge that is repeated because the reply to its COMMIT was lost counts what the first run removed.
-        gone: set[tuple[Statement, UUID]] = set()
-
-        async def work(transaction: Transaction) -> None:
-            for statement in sql.purge:
-                gone.update((statement, row["id"]) for row in await transaction.fetch_all(statement, values))
-
-        await self._db.atomically(work, "purging deleted rows")
-        return len(gone)
+        return await purge(self._db, {"tenant_id": tenant_id, "before": moment_before(older_than)})
 
     async def _vector_search(
         self, embedding: Column[Any], tenant_id: UUID, agent_id: UUID, values: dict[str, Any]

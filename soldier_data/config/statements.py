@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
-    DateTime,
     Float,
     Select,
     Table,
@@ -18,7 +17,6 @@ from sqlalchemy import (
     delete,
     func,
     literal_column,
-    or_,
     select,
     true,
 )
@@ -78,12 +76,13 @@ activations = _parts_table("tool activation", ACTIVATIONS, unique=True)
 plans = RevisionedTable("migration plan", PLANS)
 
 
-def _of_tenant(table: Table) -> ColumnElement[bool]:
+def of_tenant(table: Table) -> ColumnElement[bool]:
+    """The rows of the tenant."""
     return table.c.tenant_id == column_param(table.c.tenant_id)
 
 
 def _living(table: Table) -> ColumnElement[bool]:
-    return and_(_of_tenant(table), table.c.deleted_at.is_(None))
+    return and_(of_tenant(table), table.c.deleted_at.is_(None))
 
 
 def _agent_lives(agent_id: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -198,7 +197,7 @@ def vector_search(
         f"searching the {table.name}",
         _entities(table)
         .add_columns(nearest_rows.c.distance)
-        .join(nearest_rows, and_(_of_tenant(table), table.c.id == nearest_rows.c.id))
+        .join(nearest_rows, and_(of_tenant(table), table.c.id == nearest_rows.c.id))
         .where(nearest_rows.c.distance <= param("max_distance", Float(53)))
         .order_by(nearest_rows.c.distance, table.c.id),
     )
@@ -251,7 +250,7 @@ delete_activation = Statement(
     mark_deleted(
         ACTIVATIONS,
         and_(
-            _of_tenant(ACTIVATIONS),
+            of_tenant(ACTIVATIONS),
             ACTIVATIONS.c.agent_id == column_param(ACTIVATIONS.c.agent_id),
             ACTIVATIONS.c.tool_id == column_param(ACTIVATIONS.c.tool_id),
         ),
@@ -282,7 +281,7 @@ get_archived_scenario = Statement(
 
 def _plans() -> Select[Any]:
     # The document was made before the save that set these two.
-    return select(PLANS.c.plan, PLANS.c.updated_at, PLANS.c.revision).where(_of_tenant(PLANS))
+    return select(PLANS.c.plan, PLANS.c.updated_at, PLANS.c.revision).where(of_tenant(PLANS))
 
 
 get_plan = Statement("reading the migration plan", _plans().where(PLANS.c.id == column_param(PLANS.c.id)))
@@ -314,35 +313,3 @@ def list_plans(*, scenario: bool, status: bool) -> Statement:
         "listing the migration plans",
         statement.order_by(PLANS.c.created_at.desc(), PLANS.c.id.desc()).limit(LIMIT),
     )
-
-
-def _purge() -> tuple[Statement, ...]:
-    """In this order: what hangs on a scenario, what hangs on an agent, the agents."""
-    before = param("before", DateTime(timezone=True))
-
-    def is_old(table: Table) -> ColumnElement[bool]:
-        return and_(_of_tenant(table), table.c.deleted_at < before)
-
-    old_agents = select(AGENTS.c.id).where(is_old(AGENTS))
-
-    def goes(table: Table) -> ColumnElement[bool]:
-        of_old_agent = and_(_of_tenant(table), table.c.agent_id.in_(old_agents))
-        return or_(is_old(table), of_old_agent)
-
-    old_scenarios = select(SCENARIOS.c.id).where(goes(SCENARIOS))
-    doing = "purging deleted rows"
-    return (
-        Statement(
-            doing,
-            delete(ARCHIVES).where(_of_tenant(ARCHIVES), ARCHIVES.c.id.in_(old_scenarios)),
-        ),
-        Statement(
-            doing,
-            delete(PLANS).where(_of_tenant(PLANS), PLANS.c.scenario_id.in_(old_scenarios)),
-        ),
-        *(Statement(doing, delete(table).where(goes(table)).returning(table.c.id)) for table in PARTS),
-        Statement(doing, delete(AGENTS).where(is_old(AGENTS)).returning(AGENTS.c.id)),
-    )
-
-
-purge = _purge()

@@ -322,5 +322,6 @@ class ConfigStore(ChecksArguments, ABC):
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         """Remove for good what was deleted longer ago than `older_than`; returns how many entities went.
 
-        With a scenario go its archived versions and migration plans, with an agent all that belongs to it.
+        With a scenario go its archived versions and migration plans, with an agent all that belongs to it. Outside of
+        a unit of work it goes part by part, each kept: if it fails, call it again for the rest.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -9,7 +10,6 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
-    DateTime,
     Select,
     Table,
     Text,
@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.sql.expression import any_
 
+from soldier_data.base.purging import AT_A_TIME, oldest
 from soldier_data.base.statements import Statement, column_param, has_key, param
 from soldier_data.memory.statements import (
     ENTITIES,
@@ -217,32 +218,62 @@ def _first_living(ids: ColumnElement[Any], limit: ColumnElement[int]) -> Any:
     return select(func.array_agg(first.c.id).label("ids"))
 
 
-def _of_entities(entities: Any) -> Any:
-    """The ids of the relationships from or to `entities`."""
-    return (
-        select(RELATIONSHIPS.c.id).join(entities, column == entities.c.id).where(of_tenant(RELATIONSHIPS))
-        for column in (RELATIONSHIPS.c.from_entity_id, RELATIONSHIPS.c.to_entity_id)
-    )
+# -- many rows at once -----------------------------------------------------------------------------------------
 
 
-def _how_many(*found: Any) -> Select[Any]:
-    counts = [select(func.count()).select_from(one).scalar_subquery() for one in found]
-    return select(sum(counts[1:], counts[0]).label("how_many"))
+def _count(found: Any) -> Any:
+    return select(func.count()).select_from(found).scalar_subquery()
+
+
+def _with_related(
+    found: Select[Any], entities: Any, condition: Callable[[Any], ColumnElement[bool]]
+) -> Select[Any]:
+    """The ids `found`, and those of the relationships of `entities` that meet a condition, `ROWS_AT_A_TIME` at most."""
+    ends = RELATIONSHIPS.c
+    related = [found]
+    for end in (ends.from_entity_id, ends.to_entity_id):
+        its = _looked_up(end == entities.c.id, ends.id, ends.deleted_at)
+        related.append(select(its.c.id).select_from(entities).join(its, true()).where(condition(its)))
+    parts = [select(part.limit(AT_A_TIME).subquery()) for part in related]
+    return select(union(*parts).subquery()).limit(AT_A_TIME)
+
+
+def _part_by_part(
+    doing: str,
+    found: Mapping[Table, Select[Any]],
+    change: Callable[[Table, ColumnElement[bool]], Any],
+    condition: Callable[[Any], ColumnElement[bool]],
+    *counted: Any,
+) -> Statement:
+    """Changes a part of the rows that there are: column `how_many`, and `more` if some may be left.
+
+    Entities wait until no relationship of theirs is left behind, to which a foreign key binds them.
+
+    Args:
+        doing: What the statement does.
+        found: The ids of the rows to change, `ROWS_AT_A_TIME` of each table at most.
+        change: The UPDATE or DELETE of the rows that meet a condition.
+        condition: Which of the relationships of the entities found are changed with these.
+        counted: What counts beside the changed rows.
+    """
+    part = {table: ids.cte(f"part_of_{table.name}") for table, ids in found.items()}
+    related = _with_related(found[RELATIONSHIPS], part[ENTITIES], condition)
+    part[RELATIONSHIPS] = related.cte("part_of_relationships")
+    is_full = {table: _count(ids) == AT_A_TIME for table, ids in part.items()}
+    changed = []
+    for table, ids in part.items():
+        listed = func.array(select(ids.c.id).scalar_subquery(), type_=ARRAY(Uuid))
+        where = and_(of_tenant(table), table.c.id == any_(listed), condition(table))
+        if table is ENTITIES:
+            where = and_(where, ~is_full[RELATIONSHIPS])
+        changed.append(change(table, where).returning(table.c.id).cte(f"changed_{table.name}"))
+    counts = [_count(rows) for rows in (*changed, *counted)]
+    how_many = sum(counts[1:], counts[0])
+    return Statement(doing, select(how_many.label("how_many"), or_(*is_full.values()).label("more")))
 
 
 def _delete_by_group() -> Statement:
     """Deletes, and counts what is gone: also what an unanswered attempt of this very call had deleted."""
-    episodes = mark_deleted(EPISODES, of_group(EPISODES)).returning(EPISODES.c.id).cte("deleted_episodes")
-    entities = mark_deleted(ENTITIES, of_group(ENTITIES)).returning(ENTITIES.c.id).cte("deleted_entities")
-    concerned = union(select(RELATIONSHIPS.c.id).where(of_group(RELATIONSHIPS)), *_of_entities(entities))
-    relationships = (
-        mark_deleted(
-            RELATIONSHIPS,
-            and_(of_tenant(RELATIONSHIPS), is_living(RELATIONSHIPS), RELATIONSHIPS.c.id.in_(concerned)),
-        )
-        .returning(RELATIONSHIPS.c.id)
-        .cte("deleted_relationships")
-    )
 
     def before(table: Table) -> Any:
         return (
@@ -255,39 +286,24 @@ def _delete_by_group() -> Statement:
             .subquery(f"{table.name}_before")
         )
 
-    return Statement(
-        "deleting the group",
-        _how_many(
-            episodes,
-            entities,
-            relationships,
-            before(EPISODES),
-            before(ENTITIES),
-            before(RELATIONSHIPS),
-        ),
-    )
+    tables = (EPISODES, RELATIONSHIPS, ENTITIES)
+    found = {table: select(table.c.id).where(of_group(table)).limit(AT_A_TIME) for table in tables}
+    return _part_by_part("deleting the group", found, mark_deleted, is_living, *map(before, tables))
 
 
 delete_by_group = _delete_by_group()
 
 
 def _purge() -> Statement:
-    """One statement: the foreign keys are checked at its end, when relationships and entities are both gone."""
+    tables = (EPISODES, RELATIONSHIPS, ENTITIES)
 
-    def is_old(table: Table) -> ColumnElement[bool]:
-        return and_(of_tenant(table), table.c.deleted_at < param("before", DateTime(timezone=True)))
+    def removal(table: Table, where: ColumnElement[bool]) -> Any:
+        return delete(table).where(where)
 
-    old_entities = select(ENTITIES.c.id).where(is_old(ENTITIES)).subquery("old_entities")
-    goes = union(select(RELATIONSHIPS.c.id).where(is_old(RELATIONSHIPS)), *_of_entities(old_entities))
-    gone = (
-        (EPISODES, is_old(EPISODES)),
-        (RELATIONSHIPS, and_(of_tenant(RELATIONSHIPS), RELATIONSHIPS.c.id.in_(goes))),
-        (ENTITIES, is_old(ENTITIES)),
+    # What is related to an old entity goes with it, old or not.
+    return _part_by_part(
+        "purging deleted rows", {table: oldest(table) for table in tables}, removal, lambda _: true()
     )
-    purged = (
-        delete(table).where(where).returning(table.c.id).cte(f"purged_{table.name}") for table, where in gone
-    )
-    return Statement("purging deleted rows", _how_many(*purged))
 
 
 purge_deleted = _purge()

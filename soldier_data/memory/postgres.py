@@ -317,12 +317,12 @@ class PostgresMemoryStore(MemoryStore):
 
     async def delete_by_group(self, tenant_id: UUID, group_id: str) -> int:
         check_text(group_id, "group_id")
-        values = {"tenant_id": tenant_id, "group_id": group_id, "now": utcnow(), "write_id": new_id()}
-        return await self._count(graph.delete_by_group, values)
+        values = {"tenant_id": tenant_id, "group_id": group_id}
+        return await self._part_by_part(graph.delete_by_group, values)
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
-        return await self._count(graph.purge_deleted, values)
+        return await self._part_by_part(graph.purge_deleted, values)
 
     async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
         return await subject_statements.find_sessions(self._db, subject)
@@ -359,10 +359,12 @@ class PostgresMemoryStore(MemoryStore):
         )
         return await self._db.fetch_all(statement, values | filters | {"tenant_id": tenant_id})
 
-    async def _count(self, statement: Statement, values: Values) -> int:
-        row = await self._db.fetch_one(statement, values)
-        assert row is not None
-        how_many: int = row["how_many"]
+    async def _part_by_part(self, statement: Statement, values: Values) -> int:
+        how_many, more = 0, True
+        while more:
+            row = await self._db.fetch_one(statement, {**values, "now": utcnow(), "write_id": new_id()})
+            assert row is not None
+            how_many, more = how_many + row["how_many"], row["more"]
         return how_many
 
 

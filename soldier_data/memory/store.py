@@ -326,14 +326,16 @@ class MemoryStore(SubjectStore):
     async def delete_by_group(self, tenant_id: UUID, group_id: str) -> int:
         """Delete all episodes, entities and relationships of the group; returns how many.
 
-        With the entities go their relationships, those of other groups included.
+        With the entities go their relationships, those of other groups included. Outside of a unit of work it goes
+        part by part, each kept: if it fails, call it again for the rest.
         """
 
     @abstractmethod
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         """Remove for good what was deleted longer ago than `older_than`; returns how many went.
 
-        A removal leaves nothing to know it by: repeated because its reply was lost, it returns 0.
+        Outside of a unit of work it goes part by part, each kept: if it fails, call it again for the rest. A removal
+        leaves nothing to know it by: a part that is repeated because its reply was lost is not counted.
         """
 
     # -- data subjects ---------------------------------------------------------------------------------------

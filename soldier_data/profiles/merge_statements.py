@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, Uuid, any_, delete, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from soldier_data.base.purging import oldest
 from soldier_data.base.statements import Statement, column_param, param
 from soldier_data.profiles.statements import (
     ASSETS,
@@ -99,12 +100,8 @@ merge = _merge()
 """Run in this order once `lock_both` holds both rows."""
 
 
-lock_old = Statement(
-    "purging deleted profiles",
-    select(PROFILES.c.id)
-    .where(of_tenant(PROFILES), PROFILES.c.deleted_at < param("before", PROFILES.c.deleted_at.type))
-    .with_for_update(),
-)
+lock_old = Statement("purging deleted profiles", oldest(PROFILES).with_for_update())
+"""Some of the profiles that a purge removes."""
 
 
 def remove(doing: str) -> tuple[Statement, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from pydantic_core import to_json
 
 from soldier_data.base.database import Executor
 from soldier_data.base.models import Model, mark_saved, new_id, utcnow
+from soldier_data.base.purging import ROWS_AT_A_TIME
 from soldier_data.base.shared import Channel
 from soldier_data.base.statements import Statement
 from soldier_data.base.subjects import DataSubject, ErasedIds
@@ -139,19 +141,15 @@ class PostgresProfileStore(ProfileStore):
         return await self._db.atomically(work, "merging the profiles")
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
-        before = {"tenant_id": tenant_id, "before": moment_before(older_than)}
-        # A purge that is repeated because the reply to its COMMIT was lost counts what the first run removed.
-        gone: set[UUID] = set()
-
-        async def work(transaction: Transaction) -> None:
-            ids = [row["id"] for row in await transaction.fetch_all(merge_statements.lock_old, before)]
-            if ids:
-                for statement in merge_statements.purge:
-                    await transaction.fetch_all(statement, {"tenant_id": tenant_id, "ids": ids})
-            gone.update(ids)
-
-        await self._db.atomically(work, "purging deleted profiles")
-        return len(gone)
+        values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
+        how_many, more = 0, True
+        while more:
+            # What is removed again because the reply to the COMMIT was lost counts once.
+            removed: set[UUID] = set()
+            work = partial(_purge_some, values=values, removed=removed)
+            more = await self._db.atomically(work, "purging deleted profiles")
+            how_many += len(removed)
+        return how_many
 
     async def get_data_subject(self, tenant_id: UUID, profile_id: UUID) -> DataSubject:
         rows = await self._db.fetch_all(
@@ -258,3 +256,13 @@ def _merged(source: Row, target: Row) -> dict[str, Any]:
             source["id"],
         ],
     }
+
+
+async def _purge_some(transaction: Transaction, values: Values, removed: set[UUID]) -> bool:
+    """Remove some old profiles and note which; returns whether there may be more."""
+    ids = [row["id"] for row in await transaction.fetch_all(merge_statements.lock_old, values)]
+    if ids:
+        for statement in merge_statements.purge:
+            await transaction.fetch_all(statement, {**values, "ids": ids})
+    removed.update(ids)
+    return len(ids) >= ROWS_AT_A_TIME

@@ -137,7 +137,8 @@ class ProfileStore(SubjectStore):
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         """Remove for good the profiles deleted longer ago than `older_than`; returns how many went.
 
-        With a profile go its parts and its history.
+        With a profile go its parts and its history. Outside of a unit of work profiles go some at a time, each time
+        kept: if it fails, call it again for the rest.
         """
 
     @abstractmethod

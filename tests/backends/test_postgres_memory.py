@@ -196,8 +196,8 @@ def _listing() -> Iterator[tuple[Statement, set[str]]]:
     yield sql.get_relationships(frozenset({"group_id", "relation_type"})), relationships
     yield sql.get_relationships(frozenset({"group_id", "from_entity_id"})), ends
     yield sql.get_relationships(frozenset({"group_id", "to_entity_id"})), ends
-    for by_type, embeddings in product((False, True), repeat=2):
-        yield graph.traverse(relation_types=by_type, embeddings=embeddings), ends
+    for with_types, embeddings in product((False, True), repeat=2):
+        yield graph.traverse(relation_types=with_types, embeddings=embeddings), ends
     yield graph.delete_entity, ends
     yield graph.delete_by_group, {"ix_episodes_page"}
     yield graph.purge_deleted, {"ix_episodes_purge"}
