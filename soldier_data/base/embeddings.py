@@ -159,7 +159,12 @@ def to_float32(embedding: Sequence[float]) -> list[float]:
 
 
 def cosine_similarity(first: Sequence[float], second: Sequence[float]) -> float:
-    """The cosine of the angle between two vectors of equal length, computed in float64: -1 to 1."""
+    """The cosine of the angle between two vectors of equal length, computed in float64: -1 to 1.
+
+    Of a vector with itself it is 1 exactly, as pgvector has it: all three sums are the same then, and the root of a
+    square is exact.
+    """
     dot = sum(a * b for a, b in zip(first, second, strict=True))
+    squares = sum(a * a for a in first) * sum(b * b for b in second)
     # Rounding can lead a hair's breadth out of the range.
-    return max(-1.0, min(1.0, dot / (math.hypot(*first) * math.hypot(*second))))
+    return max(-1.0, min(1.0, dot / math.sqrt(squares)))

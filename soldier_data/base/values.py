@@ -2,20 +2,22 @@
 
 PostgreSQL keeps neither the character NUL nor half of a surrogate pair in its text, JSON has no NaN and no
 infinity, and a document nested too deep can be written but not be parsed again. All of these are refused on the
-way in, by every store alike, so that whatever was accepted comes back as it was.
+way in, by every store alike, so that whatever was accepted comes back as it was. So is what an entity's fields do not
+take, and what its class adds to them: `model_copy` and derived classes get around the validation of assignments.
 """
 
 from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Any, get_args, get_origin
 from uuid import UUID
 
 from pydantic import BaseModel
+from pydantic import ValidationError as PydanticValidationError
 
-from soldier_data.base.models import utcnow
+from soldier_data.base.models import Model, utcnow
 from soldier_data.errors import ValidationError
 
 MAX_JSON_DEPTH = 100
@@ -39,7 +41,7 @@ _MINUTE = timedelta(minutes=1)
 
 
 def check_storable(entity: BaseModel) -> None:
-    """Check every text, number and JSON value of `entity`, its parts included.
+    """Check every text, number and JSON value of `entity`, its parts included, and that its fields take them.
 
     Raises:
         ValidationError: Names the field (and the place inside it) and says what is wrong, never the value.
@@ -57,8 +59,16 @@ def check_containers(entity: BaseModel) -> None:
     """Check what the lists and dicts of `entity` hold, but for free JSON: the types, and the keys.
 
     Raises:
-        ValidationError: Names the field.
+        ValidationError: Names the field. It is also raised for one that a derived class adds, which would be lost.
     """
+    try:
+        _check_names(entity)
+    except _Fault as found:
+        unknown: _Fault | None = found
+    else:
+        unknown = None
+    if unknown is not None:
+        raise _as_validation_error(unknown)
     for name, type_ in _item_types(type(entity)).items():
         try:
             _check_items(getattr(entity, name), type_)
@@ -179,6 +189,7 @@ def _as_validation_error(fault: _Fault) -> ValidationError:
 
 
 def _check_model(model: BaseModel) -> None:
+    _check_names(model)
     json_fields, item_types = _json_fields(type(model)), _item_types(type(model))
     for name, value in model.__dict__.items():
         try:
@@ -192,6 +203,51 @@ def _check_model(model: BaseModel) -> None:
         except _Fault as fault:
             fault.place.append(f".{name}")
             raise
+    _check_fields(model)
+
+
+def _check_names(model: BaseModel) -> None:
+    """Check that `model` holds nothing beside the fields of the entity that it is, which would be lost."""
+    known = _entity_class(type(model)).model_fields.keys()
+    if model.__dict__.keys() <= known and not model.__pydantic_extra__:
+        return
+    for name in [*model.__dict__, *(model.__pydantic_extra__ or ())]:
+        if name not in known and not isinstance(getattr(type(model), name, None), cached_property):
+            fault = _Fault(
+                "is no field that is stored, and would be lost: leave it out, or keep it elsewhere"
+            )
+            fault.place.append(f".{name}")
+            raise fault
+
+
+@cache
+def _entity_class(class_: type[BaseModel]) -> type[BaseModel]:
+    """The entity of this package, or part of one, that `class_` is derived from; `class_` itself if there is none."""
+    package = __name__.partition(".")[0]
+    for each in class_.__mro__:
+        if each.__module__.partition(".")[0] == package and each.__module__ != Model.__module__:
+            return each
+    return class_
+
+
+def _check_fields(model: BaseModel) -> None:
+    """Check that the fields of `model` take what they hold, as they are: nothing is converted."""
+    class_ = _entity_class(type(model))
+    values = {name: value for name, value in model.__dict__.items() if name in class_.model_fields}
+    for name in _embeddings(class_):
+        # These are long, and have a check of their own.
+        values[name] = None
+    try:
+        class_.__pydantic_validator__.validate_python(values, strict=True)
+    except PydanticValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    else:
+        return
+    fault = _Fault(f"cannot hold what it was given: {found['msg'][:1].lower()}{found['msg'][1:]}")
+    fault.place.extend(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in reversed(found["loc"])
+    )
+    raise fault
 
 
 def _check_items(container: Any, type_: type) -> None:
@@ -205,7 +261,11 @@ def _check_items(container: Any, type_: type) -> None:
                 fault.place.append("[...]")
                 raise
     for item in container.values() if in_dict else container:
-        if not isinstance(item, type_):
+        if type(item) is type_:
+            continue
+        if isinstance(item, type_) and isinstance(item, BaseModel):
+            _check_names(item)
+        elif not isinstance(item, type_):
             raise _Fault(f"holds something of the type {type(item).__name__}: use {type_.__name__}")
 
 
@@ -327,6 +387,11 @@ def _item_types(model: type[BaseModel]) -> dict[str, type]:
             # The only annotated ones are datetimes in UTC.
             found[name] = datetime if get_origin(item) is Annotated else item
     return found
+
+
+@cache
+def _embeddings(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if field.annotation == list[float] | None]
 
 
 def _mentions_any(annotation: Any) -> bool:

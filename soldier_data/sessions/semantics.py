@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from soldier_data.base.shared import ScopeFilter
-from soldier_data.base.values import check_integer, check_text
+from soldier_data.base.values import check_integer, check_storable, check_text
 from soldier_data.errors import ConflictError, StoreError, ValidationError
 from soldier_data.sessions.codec import unreadable
 from soldier_data.sessions.models import MILLISECOND, Session, SessionStatus, SessionTierConfig
@@ -60,8 +61,12 @@ def milliseconds_to_live(session: Session, config: SessionTierConfig, now: datet
     """How long a session that is saved now may stay stored.
 
     Raises:
-        ValidationError: Its time is over.
+        ValidationError: Its time is over, or it is a copy that was given something of a wrong type.
     """
+    at: Any = session.created_at
+    tenant_id: Any = session.tenant_id
+    if not (isinstance(at, datetime) and at.tzinfo is not None and isinstance(tenant_id, UUID)):
+        check_storable(session)
     left = (config.max_session_age - (now - session.created_at)) // MILLISECOND
     if left < 1:
         raise ValidationError(

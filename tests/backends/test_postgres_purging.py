@@ -99,13 +99,13 @@ class Many(NamedTuple):
 
     Attributes:
         fill: Stores the rows.
-        count: How many rows it changes.
+        rows: How many rows it changes.
         last: A row that is among the last to be changed.
         call: What changes them.
     """
 
     fill: Callable[[DataLayer, UUID], Awaitable[None]]
-    count: int
+    rows: int
     last: str
     call: Callable[[Any, UUID], Awaitable[int]]
 
@@ -144,7 +144,7 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @every_case
 async def test_many_rows_go_and_are_counted_once(case: Many, data: DataLayer, tenant_id: UUID) -> None:
     await case.fill(data, tenant_id)
-    assert await case.call(data, tenant_id) == case.count
+    assert await case.call(data, tenant_id) == case.rows
     assert await case.call(data, tenant_id) == 0
 
 
@@ -159,7 +159,7 @@ async def test_what_went_before_an_interruption_stays_gone(
             with pytest.raises(StoreConnectionError):
                 await case.call(data, tenant_id)
         rest = await case.call(data, tenant_id)
-        assert 0 < rest <= case.count - ROWS_AT_A_TIME
+        assert 0 < rest <= case.rows - ROWS_AT_A_TIME
         assert await case.call(data, tenant_id) == 0
 
 
@@ -167,8 +167,8 @@ async def test_what_went_before_an_interruption_stays_gone(
 async def test_a_unit_of_work_has_all_of_it_or_nothing(case: Many, data: DataLayer, tenant_id: UUID) -> None:
     await case.fill(data, tenant_id)
     async with data.unit_of_work() as uow:
-        assert await case.call(uow, tenant_id) == case.count
+        assert await case.call(uow, tenant_id) == case.rows
         await uow.rollback()
     async with data.unit_of_work() as uow:
-        assert await case.call(uow, tenant_id) == case.count
+        assert await case.call(uow, tenant_id) == case.rows
     assert await case.call(data, tenant_id) == 0

@@ -52,7 +52,14 @@ class Outer(Model):
 
 
 def outer(**fields: Any) -> Outer:
-    values: dict[str, Any] = dict.fromkeys(Outer.model_fields) | fields
+    values: dict[str, Any] = {
+        **dict.fromkeys(Outer.model_fields),
+        "color": Color.RED,
+        "number": 0,
+        **{name: [] for name in ("texts", "inners", "documents")},
+        **{name: {} for name in ("counts", "by_name", "document")},
+        **fields,
+    }
     return Outer.model_construct(**values)
 
 
