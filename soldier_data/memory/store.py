@@ -33,7 +33,8 @@ class MemoryStore(SubjectStore):
 
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: An argument, or something in a list, is of a wrong type; a text holds NUL or half of a
+        ValidationError: An argument, or something in a list, is of a wrong type; a field of an entity does not take
+            what it holds, or a derived class adds one; a text holds NUL or half of a
             surrogate pair, a JSON value is no JSON, an embedding has the wrong length, is not finite or is the
             zero vector; a moment has no time zone; a limit is negative; a group_id that is to be stored is longer
             than 2,000 bytes. Names the field.
