@@ -29,7 +29,8 @@ class AuditStore(SubjectStore):
 
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: An argument, or something in a list, is of a wrong type; a text holds NUL or half of a
+        ValidationError: An argument, or something in a list, is of a wrong type; a field of an entity does not take
+            what it holds, or a derived class adds one; a text holds NUL or half of a
             surrogate pair, a JSON value is no JSON, a number does not fit 64 bits, a datetime has no time zone or
             lies at the very end of the calendar; a limit or offset is negative. Names the field.
 

@@ -43,7 +43,8 @@ class ConfigStore(ChecksArguments, ABC):
 
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: An argument, or something in a list, is of a wrong type; a text holds NUL or half of a
+        ValidationError: An argument, or something in a list, is of a wrong type; a field of an entity does not take
+            what it holds, or a derived class adds one; a text holds NUL or half of a
             surrogate pair, a JSON value is no JSON, an embedding has the wrong length, is not finite or is the
             zero vector; a limit or offset is negative. Names the field.
 
