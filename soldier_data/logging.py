@@ -10,11 +10,9 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
-
-from soldier_data.settings import Settings
 
 # Counts of tokens (prompt_tokens) are no secrets.
 _SECRET_KEY = re.compile(
@@ -25,6 +23,18 @@ _URL_PASSWORD = re.compile(r"(?P<start>[a-z][a-z0-9+.-]*://[^\s:/@]*):\S*@", re.
 _URL_PARAMETER = re.compile(r"(?P<start>[?&]\w*(?:password|secret|token)=)[^&\s]*", re.IGNORECASE)
 
 REDACTED = "[redacted]"
+
+
+class LogSettings(Protocol):
+    """The part of `Settings` that is about logging."""
+
+    @property
+    def log_level(self) -> str:
+        """The least severe level that is logged."""
+
+    @property
+    def log_format(self) -> str:
+        """`console` or `json`."""
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -55,7 +65,7 @@ def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     return bound
 
 
-def configure_logging(settings: Settings) -> None:
+def configure_logging(settings: LogSettings) -> None:
     """Set structlog up to write to standard error, unless the program has configured it already."""
     if structlog.is_configured():
         return

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 from pydantic import ValidationError as PydanticValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from soldier_data.errors import ConfigurationError
+from soldier_data.logging import get_logger
 
 DatabaseBackend = Literal["postgres", "inmemory"]
 SessionBackend = Literal["redis", "inmemory"]
 VectorIndex = Literal["hnsw", "ivfflat", "none"]
 
 _NUMBER = TypeAdapter(float)
+
+_PREFIX = "SOLDIER_"
+# How the servers are named to this package's own tests.
+_FOR_TESTS = "soldier_test_"
+
+# Unknown variables that were warned of.
+_told: set[str] = set()
 
 _PLAIN_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
@@ -41,13 +56,22 @@ class Settings(BaseSettings):
     Each field is read from the environment variable ``SOLDIER_<FIELD>`` (upper case); the two URLs also from
     ``DATABASE_URL`` and ``REDIS_URL``. Durations are seconds (``1800``, ``0.4``) or ISO 8601 (``PT30M``).
 
+    A variable with that prefix that is no setting is ignored, and warned of once. An argument is not ignored.
+
     Raises:
-        ConfigurationError: A value is wrong. The message is one line for each wrong variable and never repeats
-            the value, which may be a secret.
+        ConfigurationError: A value is wrong, there is no such setting, or the ``.env`` file cannot be read. The
+            message is one line for each wrong variable and never repeats the value, which may be a secret.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="SOLDIER_", env_file=".env", extra="ignore", populate_by_name=True, frozen=True
+        env_prefix=_PREFIX,
+        env_file=".env",
+        # Some editors put a byte-order mark before the first name.
+        env_file_encoding="utf-8-sig",
+        # Other programs' variables stand in the same file.
+        extra="ignore",
+        populate_by_name=True,
+        frozen=True,
     )
 
     database_url: str = Field(
@@ -164,14 +188,74 @@ class Settings(BaseSettings):
     )
 
     def __init__(self, **values: Any) -> None:
+        self._refuse_unknown(values)
         try:
             super().__init__(**values)
         except PydanticValidationError as error:
             message = "\n".join(_one_line(detail) for detail in error.errors())
+        except UnicodeDecodeError:
+            message = f"{self._env_file(values)} is not text in UTF-8: save it in that encoding"
+        except OSError as error:
+            message = f"{self._env_file(values)} cannot be read: {error.strerror}"
         else:
             return
-        # Raised outside the except block: the Pydantic error holds the refused values, secrets among them.
+        # Raised outside the except block: the errors hold the refused values or the whole file, secrets among them.
         raise ConfigurationError(message)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - Pydantic passes it by this name.
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where values come from, in Pydantic's own order. Unknown variables among them are warned of."""
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                cls._warn_of_unknown(source.env_vars)
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @classmethod
+    def _refuse_unknown(cls, names: Iterable[str]) -> None:
+        known = set(cls.model_fields)
+        for field in cls.model_fields.values():
+            if isinstance(field.validation_alias, AliasChoices):
+                known.update(str(alias) for alias in field.validation_alias.choices)
+        # Those that begin with an underscore are for pydantic-settings.
+        unknown = [name for name in names if name not in known and not name.startswith("_")]
+        if unknown:
+            raise ConfigurationError("\n".join(cls._unknown(name) for name in unknown))
+
+    @classmethod
+    def _unknown(cls, name: str) -> str:
+        closest = cls._closest(name)
+        advice = "leave it out" if closest is None else f"did you mean {closest}?"
+        return f"{name}: there is no such setting: {advice}"
+
+    @classmethod
+    def _warn_of_unknown(cls, variables: Iterable[str]) -> None:
+        for variable in variables:
+            name = variable.lower()
+            field = name.removeprefix(_PREFIX.lower())
+            if field == name or field in cls.model_fields or name.startswith(_FOR_TESTS) or name in _told:
+                continue
+            _told.add(name)
+            closest = cls._closest(field)
+            get_logger(__name__).warning(
+                "unknown environment variable is ignored",
+                variable=name.upper(),
+                did_you_mean=None if closest is None else variable_name(closest),
+            )
+
+    @classmethod
+    def _closest(cls, name: str) -> str | None:
+        return next(iter(get_close_matches(name, cls.model_fields, n=1)), None)
+
+    @classmethod
+    def _env_file(cls, values: dict[str, Any]) -> Any:
+        return values.get("_env_file", cls.model_config.get("env_file"))
 
     @property
     def uses_postgres(self) -> bool:
@@ -234,7 +318,7 @@ class Settings(BaseSettings):
 
 def variable_name(field: str) -> str:
     """The environment variable that sets `field`."""
-    return f"SOLDIER_{field.upper()}"
+    return f"{_PREFIX}{field.upper()}"
 
 
 def _check_url(value: str, schemes: tuple[str, ...]) -> None:

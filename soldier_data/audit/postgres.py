@@ -162,7 +162,11 @@ def _values(record: TurnRecord | AuditEvent) -> Values:
 
 def _turn(row: Row) -> TurnRecord:
     return TurnRecord.model_validate(
-        {**row, "turn_id": row["id"], "tool_calls": _TOOL_CALLS.validate_json(row["tool_calls"])}
+        {
+            **row,
+            "turn_id": row["id"],
+            "tool_calls": _TOOL_CALLS.validate_json(row["tool_calls"], extra="ignore"),
+        }
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 import uuid_utils.compat
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.config import ExtraValues
 
 
 def new_id() -> UUID:
@@ -33,9 +34,55 @@ wrong in the hour that the clocks repeat."""
 
 
 class Model(BaseModel):
-    """Base of all entities and of their parts: validates on assignment and ignores unknown keys."""
+    """Base of all entities and of their parts: validates on assignment, and refuses unknown names when constructed.
 
-    model_config = ConfigDict(validate_assignment=True, extra="ignore")
+    `model_validate` and `model_validate_json` read what was stored, perhaps by a newer version that knows more
+    fields: they ignore unknown names at every depth, unless `extra="forbid"` is passed.
+    """
+
+    model_config = ConfigDict(validate_assignment=True, extra="forbid")
+
+    # Written out, because a call of Pydantic's own method would make a read of an entity a fifth slower.
+    @classmethod
+    def model_validate(
+        cls,
+        obj: Any,
+        *,
+        strict: bool | None = None,
+        extra: ExtraValues | None = "ignore",
+        from_attributes: bool | None = None,
+        context: Any | None = None,
+        by_alias: bool | None = None,
+        by_name: bool | None = None,
+    ) -> Self:
+        """As Pydantic's, but for unknown names."""
+        validated: Self = cls.__pydantic_validator__.validate_python(
+            obj,
+            strict=strict,
+            extra=extra,
+            from_attributes=from_attributes,
+            context=context,
+            by_alias=by_alias,
+            by_name=by_name,
+        )
+        return validated
+
+    @classmethod
+    def model_validate_json(
+        cls,
+        json_data: str | bytes | bytearray,
+        *,
+        strict: bool | None = None,
+        extra: ExtraValues | None = "ignore",
+        context: Any | None = None,
+        by_alias: bool | None = None,
+        by_name: bool | None = None,
+    ) -> Self:
+        """As Pydantic's, but for unknown names."""
+        validated: Self = cls.__pydantic_validator__.validate_json(
+            json_data, strict=strict, extra=extra, context=context, by_alias=by_alias, by_name=by_name
+        )
+        return validated
 
 
 class TenantScoped(Model):

@@ -364,7 +364,7 @@ def _rule(row: Row) -> Rule:
 
 
 def _scenario(row: Row) -> Scenario:
-    return Scenario.model_validate({**row, "steps": _STEPS.validate_json(row["steps"])})
+    return Scenario.model_validate({**row, "steps": _STEPS.validate_json(row["steps"], extra="ignore")})
 
 
 def _activation(row: Row) -> ToolActivation:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError as PydanticValidationError
+from structlog.testing import capture_logs
 
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.settings import Settings
@@ -157,3 +158,51 @@ def test_settings_are_frozen_and_do_not_show_the_urls() -> None:
     assert CANARY not in str(settings)
     with pytest.raises(PydanticValidationError):
         settings.pool_size = 3  # type: ignore[misc]
+
+
+def test_an_unknown_argument_is_refused() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Settings(pool_sizee=3, nothing_like_it=CANARY)
+    assert str(refused.value).splitlines() == [
+        "pool_sizee: there is no such setting: did you mean pool_size?",
+        "nothing_like_it: there is no such setting: leave it out",
+    ]
+
+
+def test_the_names_of_variables_are_known_as_arguments() -> None:
+    settings = Settings(SOLDIER_REDIS_URL="redis://a/0", DATABASE_URL="postgresql://b/c", _env_file=None)
+    assert (settings.redis_url, settings.database_url) == ("redis://a/0", "postgresql://b/c")
+
+
+def test_an_unknown_variable_is_warned_of_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("soldier_data.settings._told", set())
+    monkeypatch.setenv("SOLDIER_POOLSIZE", CANARY)
+    monkeypatch.setenv("SOLDIER_NOTHING_LIKE_IT", CANARY)
+    monkeypatch.setenv("SOLDIER_TEST_DATABASE_URL", CANARY)
+    (tmp_path / ".env").write_text(f"SOLDIER_LOGLEVEL={CANARY}\nOTHER={CANARY}\n")
+    with capture_logs() as told:
+        Settings()
+        Settings()
+    assert sorted((line["variable"], line["did_you_mean"]) for line in told) == [
+        ("SOLDIER_LOGLEVEL", "SOLDIER_LOG_LEVEL"),
+        ("SOLDIER_NOTHING_LIKE_IT", None),
+        ("SOLDIER_POOLSIZE", "SOLDIER_POOL_SIZE"),
+    ]
+    assert {line["log_level"] for line in told} == {"warning"}
+    assert CANARY not in repr(told)
+
+
+@pytest.mark.parametrize("content", [f"SOLDIER_X={CANARY} \xe4".encode("latin-1"), CANARY.encode("utf-16")])
+def test_an_env_file_that_is_not_text_in_utf_8_is_named_and_not_shown(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"^\.env is not text in UTF-8: save it") as refused:
+        Settings()
+    assert CANARY not in repr(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None
+    assert refused.value.cause is None
+
+
+def test_an_env_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SOLDIER_POOL_SIZE=7\n", encoding="utf-8-sig")
+    assert Settings().pool_size == 7
