@@ -57,7 +57,7 @@ async def list_agents(caller: CallerDep, config: ConfigStoreDep) -> list[Agent]:
 
 @app.post("/agents", status_code=201)
 async def make_agent(name: str, caller: CallerDep, config: ConfigStoreDep) -> Agent:
-    """Make an agent. A name that is taken is answered with 409."""
+    """Make an agent. A name that is taken is answered with 409, an empty one with 422."""
     agent = Agent(tenant_id=caller.tenant_id, name=name)
     await config.save_agent(agent)
     return agent

@@ -14,7 +14,11 @@ class StoreError(Exception):
     Attributes:
         cause: The driver's exception, kept for debuggers. Its text may hold values that were being stored, so
             it is deliberately not chained (`__cause__`), printed or logged.
+        committed: Whether a callback of `UnitOfWork.after_commit` raised it, so that everything which the unit of
+            work wrote is saved: do not repeat that.
     """
+
+    committed = False
 
     def __init__(self, message: str, *, cause: BaseException | None = None) -> None:
         super().__init__(message)

@@ -16,6 +16,7 @@ from soldier_data.base.memory import InMemoryStore
 from soldier_data.base.transaction import Transaction
 from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
+from soldier_data.errors import StoreError
 from soldier_data.memory.postgres import PostgresMemoryStore
 from soldier_data.memory.store import MemoryStore
 from soldier_data.profiles.postgres import PostgresProfileStore
@@ -26,6 +27,11 @@ from soldier_data.vectors.postgres import PostgresVectorStore
 from soldier_data.vectors.store import VectorStore
 
 S = TypeVar("S")
+
+_COMMITTED = (
+    "This is the error of a callback of after_commit: everything that the unit of work wrote had been committed "
+    "and stays saved. Callbacks after this one were not called."
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,9 @@ class UnitOfWork:
         """Call `callback`, and await what it returns, once everything is committed; in order of registration.
 
         This is the place for what cannot take part in the transaction, such as saving a session in Redis. An
-        error of a callback leaves the block, and the callbacks after it are not called.
+        error of a callback leaves the block, and the callbacks after it are not called. What the unit wrote is
+        saved all the same: the error has a note that says so, a `StoreError` also `committed` set to True, and
+        `run_in_transaction` does not repeat it.
         """
         self._callbacks.append(callback)
 
@@ -100,9 +108,15 @@ class UnitOfWork:
     async def run_callbacks(self) -> None:
         """Run what `after_commit` registered."""
         for callback in self._callbacks:
-            result = callback()
-            if inspect.isawaitable(result):
-                await result
+            try:
+                result = callback()
+                if inspect.isawaitable(result):
+                    await result
+            except BaseException as error:
+                error.add_note(_COMMITTED)
+                if isinstance(error, StoreError):
+                    error.committed = True
+                raise
 
     def _joined(self, store: S, on_transaction: Callable[[Transaction], S]) -> S:
         """`store` within this unit: begun in memory, or on the transaction."""

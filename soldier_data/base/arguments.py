@@ -10,8 +10,10 @@ from functools import cache, wraps
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pydantic import ValidationError as PydanticValidationError
+
 from soldier_data.base.values import check_text
-from soldier_data.errors import ValidationError
+from soldier_data.errors import StoreError, ValidationError
 
 _NONE: frozenset[type] = frozenset()
 
@@ -25,6 +27,7 @@ class ChecksArguments:
 
     Raises (every such method):
         ValidationError: Names the argument, and says what it has to be.
+        StoreError: Something stored is not what its entity can hold. Names the fields.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -110,15 +113,29 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     # An argument too many, or of another name, is left to Python.
     @wraps(method)
     async def checking(self: Any, *args: Any, **kwargs: Any) -> Any:
-        for value, types in zip(args, at_once, strict=False):
-            if type(value) not in types:
-                return await looking_closer(self, args, kwargs)
-        for name, value in kwargs.items():
-            if type(value) not in at_once_by_name.get(name, _NONE):
-                return await looking_closer(self, args, kwargs)
-        return await method(self, *args, **kwargs)
+        try:
+            for value, types in zip(args, at_once, strict=False):
+                if type(value) not in types:
+                    return await looking_closer(self, args, kwargs)
+            for name, value in kwargs.items():
+                if type(value) not in at_once_by_name.get(name, _NONE):
+                    return await looking_closer(self, args, kwargs)
+            return await method(self, *args, **kwargs)
+        except PydanticValidationError as error:
+            failure = _unreadable(method.__name__, error)
+        # Outside of the except block, so that Pydantic's error, which shows values, is not chained.
+        raise failure
 
     return checking
+
+
+def _unreadable(method: str, error: PydanticValidationError) -> StoreError:
+    """The error for something stored that an entity cannot hold: written by another program, or by hand."""
+    fields = ", ".join(sorted({".".join(map(str, detail["loc"])) for detail in error.errors()}))
+    return StoreError(
+        f"{method}: what is stored is not a valid {error.title}: look at {fields} in the database, and correct it",
+        cause=error,
+    )
 
 
 @cache

@@ -7,9 +7,10 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, HTTPException, Request, status
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from soldier_data.audit.store import AuditStore
+from soldier_data.base.models import Model
 from soldier_data.config.store import ConfigStore
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreConnectionError
@@ -21,7 +22,7 @@ from soldier_data.unit_of_work import UnitOfWork
 from soldier_data.vectors.store import VectorStore
 
 
-class Caller(BaseModel):
+class Caller(Model):
     """Who sends a request.
 
     Attributes:

@@ -16,6 +16,16 @@ _LARGEST_PAGE = 200
 _LAST_OFFSET = 2**31 - 1
 
 
+class RunWithArtifacts(Run):
+    """A run, and what it produced.
+
+    Attributes:
+        artifacts: In the order in which they were made.
+    """
+
+    artifacts: list[Artifact]
+
+
 class RunPage(BaseModel):
     """One page of runs.
 
@@ -92,9 +102,10 @@ async def list_runs(
 
 
 @router.get("/runs/{run_id}", tags=["runs"], summary="Show a run", responses=_problems(401, 403, 404, 503))
-async def get_run(run: OwnRun) -> Run:
-    """One run of the caller."""
-    return run
+async def get_run(run: OwnRun, runs: RunStoreDep) -> RunWithArtifacts:
+    """One run of the caller, with its artifacts."""
+    artifacts = await runs.get_artifacts(run.tenant_id, run.id)
+    return RunWithArtifacts(**run.__dict__, artifacts=artifacts)
 
 
 @router.get(

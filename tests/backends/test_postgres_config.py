@@ -8,12 +8,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from soldier_data.base.database import Database
+from soldier_data.base.engine import driver_url
 from soldier_data.config import Agent, PostgresConfigStore, Rule
 from soldier_data.data_layer import DataLayer
-from soldier_data.errors import ConflictError, NotFoundError
+from soldier_data.errors import ConflictError, NotFoundError, StoreError
 from tests.backends.round_trips import Proxy, proxy
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import (
@@ -272,3 +274,23 @@ async def test_a_commit_whose_reply_is_lost_is_repeated_with_one_effect(
     assert passing.lost == 1
     assert {rule.revision for rule in rules} == {1}
     assert len(await store.get_rules(tenant_id, agent.id)) == 5
+
+
+# -- what others wrote -----------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_no_entity_can_hold_is_a_store_error_without_its_values(
+    data: DataLayer, tenant_id: UUID
+) -> None:
+    agent = AgentFactory(tenant_id=tenant_id)
+    await data.config.save_agent(agent)
+    connection = await asyncpg.connect(driver_url(data.settings.database_url))
+    await connection.execute("""UPDATE agents SET settings = '{"max_tokens": "canary-8QX"}'""")
+    await connection.close()
+    for reading in (data.config.get_agent(tenant_id, agent.id), data.config.get_agents(tenant_id)):
+        with pytest.raises(
+            StoreError, match="what is stored is not a valid AgentSettings: look at max_tokens"
+        ) as raised:
+            await reading
+        assert "canary-8QX" not in str(raised.value)
+        assert raised.value.__context__ is None

@@ -48,3 +48,15 @@ async def test_a_question_is_answered_from_facts_and_kept_as_a_run(client: httpx
     assert page["total"] == 1
     assert page["runs"][0]["request_payload"] == {"question": question["text"]}
     assert (await client.get("/agents", headers={"X-Tenant-Id": "nobody"})).status_code == 422
+
+
+async def test_what_cannot_be_kept_is_422_and_named(client: httpx2.AsyncClient) -> None:
+    question = {"text": "How long do refunds take?", "trace_id": ""}
+    for answer, field in [
+        (await client.post("/agents", params={"name": ""}), "name"),
+        (await client.post("/agents", params={"name": "x" * 101}), "name"),
+        (await client.post("/questions", json=question), "trace_id"),
+        (await client.get("/agents", headers={"X-Actor": ""}), "actor"),
+    ]:
+        assert answer.status_code == 422
+        assert [problem["loc"][-1] for problem in answer.json()["detail"]] == [field]

@@ -17,6 +17,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 from structlog.testing import LogCapture
 
 from soldier_data import Agent, DataLayer, Run, RunStatus, Settings
@@ -116,6 +117,7 @@ async def test_a_run_is_shown_with_all_that_belongs_to_it(
     shown = await client.get(f"/runs/{run.id}")
     assert shown.status_code == 200
     assert Run.model_validate_json(shown.text) == run
+    assert shown.json() == run.model_dump(mode="json") | {"artifacts": [artifact.model_dump(mode="json")]}
     assert (await client.get(f"/runs/{run.id}/steps")).json() == [step.model_dump(mode="json")]
     assert (await client.get(f"/runs/{run.id}/artifacts")).json() == [artifact.model_dump(mode="json")]
     stats = (await client.get(f"/runs/{run.id}/stats")).json()
@@ -267,6 +269,42 @@ async def test_store_errors_become_answers_that_leak_nothing(
     assert CANARY not in answer.text + str(logs)
 
 
+async def test_an_entity_that_cannot_be_made_of_a_request_is_422_and_shows_no_value(
+    app: FastAPI, client: httpx2.AsyncClient, data: DataLayer, tenant_id: UUID
+) -> None:
+    agent: Agent = AgentFactory(tenant_id=tenant_id)
+
+    @app.post("/wrong")
+    async def wrong(uow: UnitOfWorkDep) -> None:
+        await uow.config.save_agent(agent)
+        settings: Any = {"max_tokens": CANARY, CANARY[:3]: CANARY}
+        Agent(tenant_id=tenant_id, name="", settings=settings)
+
+    answer = await client.post("/wrong")
+    assert answer.status_code == 422
+    assert [(problem["loc"], problem["type"]) for problem in answer.json()["detail"]] == [
+        (["name"], "string_too_short"),
+        (["settings", "max_tokens"], "int_parsing"),
+        (["settings", CANARY[:3]], "extra_forbidden"),
+    ]
+    assert answer.json()["detail"][0].keys() == {"loc", "msg", "type"}
+    assert CANARY not in answer.text
+    assert not await _saved(data, agent)
+
+
+async def test_a_model_of_the_services_own_that_fails_is_a_fault_of_the_service(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    class Reply(BaseModel):
+        text: str
+
+    @app.get("/failing")
+    async def failing() -> None:
+        Reply.model_validate({})
+
+    assert (await client.get("/failing")).status_code == 500
+
+
 # -- units of work ---------------------------------------------------------------------------------------------
 
 
@@ -326,6 +364,41 @@ async def test_what_fails_on_committing_is_answered_as_an_error(
         return "done"
 
     assert (await client.post("/late")).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StoreConnectionError("Redis is away"), 500),
+        (StoreError("unexpected"), 500),
+        (ConflictError("somebody was faster"), 409),
+        (ValidationError("the session is too large"), 422),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_what_fails_after_committing_is_not_answered_as_if_nothing_were_saved(
+    app: FastAPI,
+    client: httpx2.AsyncClient,
+    data: DataLayer,
+    tenant_id: UUID,
+    error: StoreError,
+    code: int,
+) -> None:
+    agent: Agent = AgentFactory(tenant_id=tenant_id)
+
+    def fail() -> None:
+        raise error
+
+    @app.post("/late")
+    async def late(uow: UnitOfWorkDep) -> None:
+        await uow.config.save_agent(agent)
+        uow.after_commit(fail)
+
+    answer = await client.post("/late")
+    assert answer.status_code == code
+    assert "What was sent is saved" in answer.text
+    assert "retry-after" not in answer.headers
+    assert await _saved(data, agent)
 
 
 async def test_endpoints_get_the_stores_of_the_data_layer(

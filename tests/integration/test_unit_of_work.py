@@ -14,7 +14,13 @@ import pytest
 from soldier_data.base.engine import driver_url
 from soldier_data.config import Agent, ConfigStore, Rule
 from soldier_data.data_layer import DataLayer
-from soldier_data.errors import ConflictError, NotFoundError, StoreError, ValidationError
+from soldier_data.errors import (
+    ConflictError,
+    NotFoundError,
+    StoreConnectionError,
+    StoreError,
+    ValidationError,
+)
 from soldier_data.settings import Settings
 from soldier_data.unit_of_work import UnitOfWork
 from tests.conftest import DIMENSIONS
@@ -199,6 +205,47 @@ async def test_an_error_of_a_callback_is_passed_on_and_the_work_stays(layer: Dat
             await uow.config.save_rule(rule)
     assert called == []
     assert await layer.config.get_rule(agent.tenant_id, rule.id) == rule
+
+
+@pytest.mark.parametrize("error", [Stop, StoreConnectionError, asyncio.CancelledError])
+async def test_an_error_of_a_callback_says_that_the_work_is_saved(
+    layer: DataLayer, agent: Agent, error: type[BaseException]
+) -> None:
+    rule = rule_of(agent)
+
+    async def fail() -> None:
+        raise error("the callback failed")
+
+    with pytest.raises(error) as raised:  # noqa: PT012 - the whole block is what raises.
+        async with layer.unit_of_work() as uow:
+            uow.after_commit(fail)
+            await uow.config.save_rule(rule)
+    (note,) = raised.value.__notes__
+    assert "everything that the unit of work wrote had been committed" in note
+    assert getattr(raised.value, "committed", True) is True
+    assert StoreConnectionError("another").committed is False
+    assert await layer.config.get_rule(agent.tenant_id, rule.id) == rule
+
+
+async def test_an_error_of_a_callback_is_never_a_reason_to_repeat_the_work(
+    layer: DataLayer, agent: Agent
+) -> None:
+    runs = 0
+
+    def fail() -> None:
+        raise StoreConnectionError("Redis is away")
+
+    async def work(uow: UnitOfWork) -> None:
+        nonlocal runs
+        runs += 1
+        uow.after_commit(fail)
+        await uow.config.save_rule(rule_of(agent))
+
+    with pytest.raises(StoreConnectionError) as raised:
+        await layer.run_in_transaction(work)
+    assert raised.value.committed
+    assert runs == 1
+    assert len(await layer.config.get_rules(agent.tenant_id, agent.id)) == 1
 
 
 async def test_calls_made_at_once_within_a_unit_take_turns(layer: DataLayer, agent: Agent) -> None:
