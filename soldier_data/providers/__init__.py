@@ -14,8 +14,9 @@ from soldier_data.providers.errors import (
     StructuredOutputError,
 )
 from soldier_data.providers.hashing import HashingEmbeddingProvider
-from soldier_data.providers.llm import LLMProvider, LLMResponse, TokenUsage
+from soldier_data.providers.llm import LLMProvider, LLMResponse
 from soldier_data.providers.openai import OpenAIEmbeddingProvider, OpenAIProvider
+from soldier_data.providers.usage import TokenUsage
 
 __all__ = [
     "AnthropicProvider",

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from soldier_data.logging import get_logger
+from soldier_data.providers.arguments import check_question, checked_texts
 from soldier_data.providers.errors import ContentFilterError, StructuredOutputError
-from soldier_data.providers.llm import LLMProvider, LLMResponse, Message, S, TokenUsage, ask_for
+from soldier_data.providers.llm import LLMProvider, LLMResponse, Message, S, ask_for
 from soldier_data.providers.retrying import Clock
+from soldier_data.providers.usage import TokenUsage, counted
 from soldier_data.providers.vendor import MAX_RETRIES, TIMEOUT, TOTAL_TIMEOUT, Vendor, without_nones
 from soldier_data.settings import Settings
 
@@ -73,11 +75,12 @@ class AnthropicProvider(LLMProvider):
         temperature: float | None = None,
         stop_sequences: Sequence[str] | None = None,
     ) -> LLMResponse:
+        check_question(prompt, system_prompt, max_tokens)
+        stops = None if stop_sequences is None else checked_texts(stop_sequences, "stop_sequences")
         if temperature is not None and not self._told_of_temperature:
             self._told_of_temperature = True
             self._log.warning("temperature is left out: the API takes none", model=self._model)
-        stops = list(stop_sequences) if stop_sequences else None
-        options = without_nones(system=system_prompt, max_tokens=max_tokens, stop_sequences=stops)
+        options = without_nones(system=system_prompt, max_tokens=max_tokens, stop_sequences=stops or None)
         return await self._send([Message("user", prompt)], options)
 
     async def generate_structured(
@@ -88,6 +91,7 @@ class AnthropicProvider(LLMProvider):
         system_prompt: str | None = None,
         max_tokens: int = 1024,
     ) -> tuple[S, LLMResponse]:
+        check_question(prompt, system_prompt, max_tokens)
         options = without_nones(
             system=system_prompt, max_tokens=max_tokens, output_config={"format": self._format(schema)}
         )
@@ -99,39 +103,35 @@ class AnthropicProvider(LLMProvider):
     async def _send(self, messages: list[Message], options: dict[str, Any]) -> LLMResponse:
         started = time.perf_counter()
         turns: Any = [message._asdict() for message in messages]
-        answer, usage = await self._vendor.call(lambda: self._ask(turns, options), f"asking {self._model}")
+        response = await self._vendor.call(lambda: self._ask(turns, options), f"asking {self._model}")
         self._log.info(
             "text was generated",
             provider="anthropic",
-            model=answer.model,
+            model=response.model,
             latency_ms=round((time.perf_counter() - started) * 1000),
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            finish_reason=answer.stop_reason,
+            prompt_tokens=response.usage.prompt_tokens,
+            completion_tokens=response.usage.completion_tokens,
+            finish_reason=response.finish_reason,
         )
-        if answer.stop_reason == "refusal":
-            raise ContentFilterError(f"anthropic: {self._model} declined to answer: change the prompt")
+        if response.finish_reason == "refusal":
+            raise ContentFilterError(
+                f"anthropic: {self._model} declined to answer: change the prompt", usage=response.usage
+            )
+        return response
+
+    async def _ask(self, turns: Any, options: dict[str, Any]) -> LLMResponse:
+        answer = await self._client.messages.create(model=self._model, messages=turns, **options)
+        # The parts read from the vendor's cache or written to it are counted apart from input_tokens.
+        sent = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+        prompt = sum(counted(answer.usage, name) for name in sent)
+        written = counted(answer.usage, "output_tokens")
         return LLMResponse(
             content="".join(block.text for block in answer.content if block.type == "text"),
             model=answer.model,
-            usage=usage,
+            usage=TokenUsage(prompt_tokens=prompt, completion_tokens=written, total_tokens=prompt + written),
             finish_reason=answer.stop_reason or "",
             raw_response=answer.model_dump(mode="json"),
         )
-
-    async def _ask(self, turns: Any, options: dict[str, Any]) -> tuple[Any, TokenUsage]:
-        answer = await self._client.messages.create(model=self._model, messages=turns, **options)
-        used = answer.usage
-        # The parts read from the vendor's cache or written to it are counted apart from input_tokens.
-        prompt = (
-            used.input_tokens + (used.cache_read_input_tokens or 0) + (used.cache_creation_input_tokens or 0)
-        )
-        usage = TokenUsage(
-            prompt_tokens=prompt,
-            completion_tokens=used.output_tokens,
-            total_tokens=prompt + used.output_tokens,
-        )
-        return answer, usage
 
     def _format(self, schema: type[S]) -> dict[str, Any]:
         try:

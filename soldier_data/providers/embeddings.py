@@ -10,8 +10,9 @@ class EmbeddingProvider(ABC):
     """Turns texts into vectors whose cosine similarity tells how alike the texts are.
 
     Raises (every method):
-        ValidationError: A text cannot be embedded: it is empty, say. Names which.
-        ProviderError: As of `LLMProvider`, where the vectors come over the network.
+        ValidationError: A text cannot be embedded: it is empty, or no text at all. Names which.
+        ProviderError: As of `LLMProvider`, where the vectors come over the network. Its `usage` tells what tokens were
+            spent all the same.
     """
 
     @property

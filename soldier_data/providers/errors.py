@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from soldier_data.providers.usage import TokenUsage
+
 
 class ProviderError(Exception):
     """Base of every error of a provider, and the class of refusals that have none of their own.
@@ -11,6 +13,8 @@ class ProviderError(Exception):
     Attributes:
         status_code: Of the vendor's answer, if it is what went wrong.
         is_transient: Whether the same call may succeed later.
+        usage: The tokens that will be paid for although the call failed: of replies that did not fit, or were declined
+            or cut off. 0 where no answer said how many.
         cause: The SDK's exception, kept for debuggers. Its text may repeat the prompt, so it is deliberately not
             chained (`__cause__`), printed or logged.
     """
@@ -18,10 +22,16 @@ class ProviderError(Exception):
     is_transient = False
 
     def __init__(
-        self, message: str, *, status_code: int | None = None, cause: BaseException | None = None
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        usage: TokenUsage | None = None,
+        cause: BaseException | None = None,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
+        self.usage = usage or TokenUsage()
         self.cause = cause
 
 

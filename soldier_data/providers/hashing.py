@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from soldier_data.errors import ValidationError
+from soldier_data.providers.arguments import check_text, checked_texts
 from soldier_data.providers.embeddings import EmbeddingProvider
 
 _WORD = re.compile(r"\w+")
@@ -51,10 +52,11 @@ class HashingEmbeddingProvider(EmbeddingProvider):
         return f"hashing-1-{self._dimensions}"
 
     async def embed(self, text: str) -> list[float]:
+        check_text(text, "text")
         return self._embed(text)
 
     async def embed_batch(self, texts: Sequence[str]) -> list[list[float]]:
-        return [self._embed(text) for text in texts]
+        return [self._embed(text) for text in checked_texts(texts, "texts")]
 
     def _embed(self, text: str) -> list[float]:
         vector = [0.0] * self._dimensions

@@ -9,26 +9,17 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 from pydantic import BaseModel, Field
 from pydantic import ValidationError as PydanticValidationError
 
-from soldier_data.providers.errors import StructuredOutputError
+from soldier_data.providers.errors import ProviderError, StructuredOutputError
+from soldier_data.providers.usage import TokenUsage
 
 S = TypeVar("S", bound=BaseModel)
 
-# What Anthropic and OpenAI call a reply that max_tokens ended.
-_CUT_OFF = ("max_tokens", "length")
-
-
-class TokenUsage(BaseModel):
-    """How many tokens were counted, and will be paid for.
-
-    Attributes:
-        prompt_tokens: Of what was sent, cached parts included.
-        completion_tokens: Of the reply, thinking included.
-        total_tokens: Of both.
-    """
-
-    prompt_tokens: int = Field(default=0, ge=0)
-    completion_tokens: int = Field(default=0, ge=0)
-    total_tokens: int = Field(default=0, ge=0)
+# What Anthropic and OpenAI call a reply that ended too early, and what to do about it.
+_CUT_OFF = {
+    "max_tokens": "raise max_tokens",
+    "length": "raise max_tokens",
+    "model_context_window_exceeded": "the model's context window is full: shorten the prompt",
+}
 
 
 class LLMResponse(BaseModel):
@@ -39,7 +30,8 @@ class LLMResponse(BaseModel):
         model: Which model wrote it, as the vendor names it.
         usage: Tokens, those of a repeated question included.
         finish_reason: Why the reply ended, in the vendor's own word: "end_turn" (Anthropic) or "stop" (OpenAI) by
-            itself, "stop_sequence" or "stop" at a stop sequence, "max_tokens" or "length" when it was cut off.
+            itself, "stop_sequence" or "stop" at a stop sequence, "max_tokens" or "length" when it was cut off, and
+            "model_context_window_exceeded" (Anthropic) when it was cut off because the context window was full.
         raw_response: The vendor's whole answer as a dictionary.
     """
 
@@ -63,7 +55,9 @@ class LLMProvider(ABC):
         ContentFilterError: The prompt or the reply is declined.
         RateLimitError: Too many requests, still after the retries.
         ProviderUnavailableError: The vendor fails or does not answer, still after the retries.
-        ProviderError: Anything else; every one above is a ProviderError as well.
+        ProviderError: Anything else; every one above is a ProviderError as well. Its `usage` tells what tokens were
+            spent all the same.
+        ValidationError: An argument is not of its type; of `soldier_data.errors`, and raised before anything is sent.
     """
 
     @property
@@ -137,24 +131,27 @@ async def ask_for(schema: type[S], prompt: str, ask: Ask, model_id: str) -> tupl
     if first.content:
         messages.append(Message("assistant", first.content))
     messages.append(Message("user", f"Your reply does not fit the schema. {complaint} Reply again, in full."))
-    second = await ask(messages)
+    try:
+        second = await ask(messages)
+    except ProviderError as error:
+        error.usage += first.usage
+        raise
+    second = second.model_copy(update={"usage": first.usage + second.usage})
     found, complaint = _validated(schema, second, model_id)
     if found is None:
         raise StructuredOutputError(
-            f"{model_id}: the reply does not fit {schema.__name__}, nor does a second one: {complaint}"
+            f"{model_id}: the reply does not fit {schema.__name__}, nor does a second one: {complaint}",
+            usage=second.usage,
         )
-    usage = TokenUsage(
-        prompt_tokens=first.usage.prompt_tokens + second.usage.prompt_tokens,
-        completion_tokens=first.usage.completion_tokens + second.usage.completion_tokens,
-        total_tokens=first.usage.total_tokens + second.usage.total_tokens,
-    )
-    return found, second.model_copy(update={"usage": usage})
+    return found, second
 
 
 def _validated(schema: type[S], response: LLMResponse, model_id: str) -> tuple[S | None, str]:
     if response.finish_reason in _CUT_OFF:
         raise StructuredOutputError(
-            f"{model_id}: the reply was cut off before it was a whole {schema.__name__}: raise max_tokens"
+            f"{model_id}: the reply was cut off before it was a whole {schema.__name__}: "
+            f"{_CUT_OFF[response.finish_reason]}",
+            usage=response.usage,
         )
     try:
         return schema.model_validate_json(response.content), ""

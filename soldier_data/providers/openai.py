@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from soldier_data.errors import ConfigurationError, ValidationError
 from soldier_data.logging import get_logger
+from soldier_data.providers.arguments import check_question, check_text, checked_texts
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.providers.errors import ContentFilterError, ProviderError
-from soldier_data.providers.llm import LLMProvider, LLMResponse, Message, S, TokenUsage, ask_for
+from soldier_data.providers.llm import LLMProvider, LLMResponse, Message, S, ask_for
 from soldier_data.providers.retrying import Clock
+from soldier_data.providers.usage import TokenUsage, counted
 from soldier_data.providers.vendor import MAX_RETRIES, TIMEOUT, TOTAL_TIMEOUT, Vendor, without_nones
 from soldier_data.settings import Settings
 
@@ -87,8 +89,9 @@ class OpenAIProvider(LLMProvider):
         temperature: float | None = None,
         stop_sequences: Sequence[str] | None = None,
     ) -> LLMResponse:
-        stops = list(stop_sequences) if stop_sequences else None
-        options = without_nones(max_completion_tokens=max_tokens, temperature=temperature, stop=stops)
+        check_question(prompt, system_prompt, max_tokens)
+        stops = None if stop_sequences is None else checked_texts(stop_sequences, "stop_sequences")
+        options = without_nones(max_completion_tokens=max_tokens, temperature=temperature, stop=stops or None)
         return await self._send([Message("user", prompt)], system_prompt, options)
 
     async def generate_structured(
@@ -99,6 +102,7 @@ class OpenAIProvider(LLMProvider):
         system_prompt: str | None = None,
         max_tokens: int = 1024,
     ) -> tuple[S, LLMResponse]:
+        check_question(prompt, system_prompt, max_tokens)
         # The SDK's parse() would do the same, but loses the reply that does not fit.
         tool = self._vendor.sdk.pydantic_function_tool(schema)["function"]
         wanted = {"name": schema.__name__, "schema": tool["parameters"], "strict": True}
@@ -120,37 +124,40 @@ class OpenAIProvider(LLMProvider):
         turns: list[Any] = [message._asdict() for message in messages]
         if system_prompt is not None:
             turns.insert(0, {"role": "system", "content": system_prompt})
-        answer, choice, usage = await self._vendor.call(
+        response, declined = await self._vendor.call(
             lambda: self._ask(turns, options), f"asking {self._model}"
         )
         self._log.info(
             "text was generated",
             provider="openai",
-            model=answer.model,
+            model=response.model,
             latency_ms=round((time.perf_counter() - started) * 1000),
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            finish_reason=choice.finish_reason,
+            prompt_tokens=response.usage.prompt_tokens,
+            completion_tokens=response.usage.completion_tokens,
+            finish_reason=response.finish_reason,
         )
-        if choice.message.refusal or choice.finish_reason == "content_filter":
-            raise ContentFilterError(f"openai: {self._model} declined to answer: change the prompt")
-        return LLMResponse(
+        if declined:
+            raise ContentFilterError(
+                f"openai: {self._model} declined to answer: change the prompt", usage=response.usage
+            )
+        return response
+
+    async def _ask(self, turns: Any, options: dict[str, Any]) -> tuple[LLMResponse, bool]:
+        """The reply, and whether it is a refusal."""
+        answer = await self._client.chat.completions.create(model=self._model, messages=turns, **options)
+        choice = answer.choices[0]
+        response = LLMResponse(
             content=choice.message.content or "",
             model=answer.model,
-            usage=usage,
-            finish_reason=choice.finish_reason,
+            usage=TokenUsage(
+                prompt_tokens=counted(answer.usage, "prompt_tokens"),
+                completion_tokens=counted(answer.usage, "completion_tokens"),
+                total_tokens=counted(answer.usage, "total_tokens"),
+            ),
+            finish_reason=choice.finish_reason or "",
             raw_response=answer.model_dump(mode="json"),
         )
-
-    async def _ask(self, turns: Any, options: dict[str, Any]) -> tuple[Any, Any, TokenUsage]:
-        answer = await self._client.chat.completions.create(model=self._model, messages=turns, **options)
-        # Some servers that speak the protocol count nothing.
-        usage = TokenUsage(
-            prompt_tokens=answer.usage.prompt_tokens if answer.usage else 0,
-            completion_tokens=answer.usage.completion_tokens if answer.usage else 0,
-            total_tokens=answer.usage.total_tokens if answer.usage else 0,
-        )
-        return answer, answer.choices[0], usage
+        return response, bool(choice.message.refusal) or choice.finish_reason == "content_filter"
 
 
 class OpenAIEmbeddingProvider(EmbeddingProvider):
@@ -212,31 +219,40 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
         return self._model
 
     async def embed(self, text: str) -> list[float]:
+        check_text(text, "text")
+        if not text:
+            raise ValidationError("text is empty, which has no embedding", field="text")
         return (await self.embed_batch([text]))[0]
 
     async def embed_batch(self, texts: Sequence[str]) -> list[list[float]]:
-        for number, text in enumerate(texts):
+        listed = checked_texts(texts, "texts")
+        for number, text in enumerate(listed):
             if not text:
                 raise ValidationError(
                     f"texts[{number}] is empty, which has no embedding: leave it out", field="texts"
                 )
-        requests = [asyncio.create_task(self._embed(part)) for part in _parts(texts)]
+        requests = [asyncio.create_task(self._embed(part)) for part in _parts(listed)]
         try:
-            vectors = await asyncio.gather(*requests)
+            answers = await asyncio.gather(*requests)
+        except ProviderError as error:
+            for request in requests:
+                if request.done() and not request.cancelled() and request.exception() is None:
+                    error.usage += request.result()[1]
+            raise
         finally:
             # After a failure the others are neither waited for nor paid.
             for request in requests:
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
-        return [vector for part in vectors for vector in part]
+        return [vector for vectors, _usage in answers for vector in vectors]
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _embed(self, texts: list[str]) -> list[list[float]]:
+    async def _embed(self, texts: list[str]) -> tuple[list[list[float]], TokenUsage]:
         async with self._at_a_time:
             started = time.perf_counter()
-            vectors, tokens = await self._vendor.call(
+            vectors, usage = await self._vendor.call(
                 lambda: self._ask(texts), f"embedding with {self._model}"
             )
         self._log.info(
@@ -245,21 +261,23 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
             model=self._model,
             texts=len(texts),
             latency_ms=round((time.perf_counter() - started) * 1000),
-            prompt_tokens=tokens,
+            prompt_tokens=usage.prompt_tokens,
         )
         if [len(vector) for vector in vectors] != [self._dimensions] * len(texts):
             raise ProviderError(
                 f"openai: {self._model} did not answer with {len(texts)} vectors of {self._dimensions} numbers: "
-                "pass the length that the model makes as dimensions"
+                "pass the length that the model makes as dimensions",
+                usage=usage,
             )
-        return vectors
+        return vectors, usage
 
-    async def _ask(self, texts: list[str]) -> tuple[list[list[float]], int]:
+    async def _ask(self, texts: list[str]) -> tuple[list[list[float]], TokenUsage]:
         shortened = self._dimensions != _DIMENSIONS.get(self._model, self._dimensions)
         options: dict[str, Any] = {"dimensions": self._dimensions} if shortened else {}
         answer = await self._client.embeddings.create(model=self._model, input=texts, **options)
         in_order = sorted(answer.data, key=lambda item: item.index)
-        return [item.embedding for item in in_order], answer.usage.prompt_tokens
+        tokens = counted(answer.usage, "prompt_tokens")
+        return [item.embedding for item in in_order], TokenUsage(prompt_tokens=tokens, total_tokens=tokens)
 
 
 def _client(vendor: Vendor, base_url: str | None) -> AsyncOpenAI:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import MutableMapping
+from typing import Any
 
 import pytest
 
 from soldier_data.errors import ConfigurationError, ValidationError
-from soldier_data.providers import OpenAIEmbeddingProvider, ProviderError
+from soldier_data.providers import HashingEmbeddingProvider, OpenAIEmbeddingProvider, ProviderError
 from soldier_data.settings import Settings
 from tests.integration.providers.conftest import CANARY_KEY, base_url
-from tests.integration.providers.wire import Fault, VendorServer
+from tests.integration.providers.wire import Fault, Reply, VendorServer
 
 
 def _cosine(first: list[float], second: list[float]) -> float:
@@ -48,6 +50,51 @@ async def test_an_empty_text_is_refused_by_its_place_before_anything_is_sent(
     with pytest.raises(ValidationError, match=r"texts\[1\]"):
         await embeddings.embed_batch(["Hello", ""])
     assert server.requests == []
+
+
+@pytest.mark.parametrize("make", [HashingEmbeddingProvider, None], ids=["hashing", "openai"])
+async def test_what_is_no_text_is_refused_by_name(
+    embeddings: OpenAIEmbeddingProvider, server: VendorServer, make: type[HashingEmbeddingProvider] | None
+) -> None:
+    provider: Any = embeddings if make is None else make(8)
+    for wrong in (5, None, b"bytes", ["text"]):
+        with pytest.raises(ValidationError, match=r"^text is of the type") as refused:
+            await provider.embed(wrong)
+        assert refused.value.field == "text"
+    with pytest.raises(ValidationError, match=r"^texts is one text: pass a list"):
+        await provider.embed_batch("abc")
+    with pytest.raises(ValidationError, match=r"^texts is of the type int"):
+        await provider.embed_batch(5)
+    with pytest.raises(ValidationError, match=r"^texts\[1\] is of the type int"):
+        await provider.embed_batch(["a", 5])
+    assert server.requests == []
+
+
+async def test_texts_may_come_from_an_iterator(embeddings: OpenAIEmbeddingProvider) -> None:
+    texts: Any = (text for text in ("red", "green"))
+    assert len(await embeddings.embed_batch(texts)) == 2
+
+
+async def test_a_server_that_counts_no_tokens_is_used_all_the_same(
+    server: VendorServer, log_lines: list[MutableMapping[str, Any]]
+) -> None:
+    provider = OpenAIEmbeddingProvider(CANARY_KEY, base_url=base_url(server, "openai"), dimensions=8)
+    server.script = [Reply(uncounted=True)]
+    assert len(await provider.embed("Hello")) == 8
+    assert log_lines[-1]["prompt_tokens"] == 0
+    await provider.close()
+
+
+async def test_what_other_requests_of_a_failed_batch_cost_is_told(server: VendorServer) -> None:
+    provider = OpenAIEmbeddingProvider(
+        CANARY_KEY, base_url=base_url(server, "openai"), dimensions=8, concurrency=1
+    )
+    server.script = [Reply(), Fault(401)]
+    with pytest.raises(ProviderError) as refused:
+        await provider.embed_batch(["x"] * 2048 * 3)
+    assert refused.value.usage.prompt_tokens == 2048
+    assert len(server.requests) == 2
+    await provider.close()
 
 
 async def test_a_long_batch_is_split_by_items_and_sent_several_at_a_time(server: VendorServer) -> None:
@@ -140,8 +187,9 @@ async def test_vectors_of_another_length_than_promised_are_refused(server: Vendo
     provider = OpenAIEmbeddingProvider(
         CANARY_KEY, "another-servers-model", base_url(server, "openai"), dimensions=768
     )
-    with pytest.raises(ProviderError, match="768"):
+    with pytest.raises(ProviderError, match="768") as refused:
         await provider.embed("Hello")
+    assert refused.value.usage.prompt_tokens == 1
     await provider.close()
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 from pydantic import BaseModel, Field
 
+from soldier_data.errors import ValidationError
 from soldier_data.providers import (
     AnthropicProvider,
     AuthenticationError,
@@ -18,6 +19,7 @@ from soldier_data.providers import (
     OpenAIProvider,
     ProviderError,
     StructuredOutputError,
+    TokenUsage,
 )
 from soldier_data.settings import Settings
 from tests.integration.providers.conftest import CANARY_KEY, LLMS
@@ -115,6 +117,11 @@ async def test_a_second_reply_that_does_not_fit_is_an_error_that_does_not_repeat
 
     assert len(server.requests) == 2
     assert CANARY not in _everything_told(refused.value)
+    # Both replies are paid for, and the prompt of the second holds the first.
+    usage = refused.value.usage
+    assert usage.completion_tokens == 2 * len(text.split())
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert usage.prompt_tokens > 2 * (3 + 2)
 
 
 async def test_a_reply_cut_off_by_max_tokens_is_not_asked_for_again(
@@ -122,10 +129,92 @@ async def test_a_reply_cut_off_by_max_tokens_is_not_asked_for_again(
 ) -> None:
     server.script = [Reply('{"value": 3 }')]
 
-    with pytest.raises(StructuredOutputError, match="raise max_tokens"):
+    with pytest.raises(StructuredOutputError, match="raise max_tokens") as refused:
         await local_llm.generate_structured("How good is it?", Score, max_tokens=1)
 
     assert len(server.requests) == 1
+    assert refused.value.usage.completion_tokens == 1
+
+
+async def test_a_reply_cut_off_by_a_full_context_window_is_not_asked_for_again(server: VendorServer) -> None:
+    provider = AnthropicProvider(CANARY_KEY, base_url=server.url)
+    server.script = [Reply('{"value": 3', reason="model_context_window_exceeded")] * 2
+
+    with pytest.raises(StructuredOutputError, match="shorten the prompt") as refused:
+        await provider.generate_structured("How good is it?", Score)
+
+    assert len(server.requests) == 1
+    assert refused.value.usage.completion_tokens == 2
+    response = await provider.generate("How good is it?")
+    assert (response.content, response.finish_reason) == ('{"value": 3', "model_context_window_exceeded")
+    await provider.close()
+
+
+async def test_a_first_reply_is_paid_for_though_the_second_question_fails(
+    local_llm: LLMProvider, server: VendorServer
+) -> None:
+    server.script = [Reply('{"value": 11}'), Fault(401)]
+
+    with pytest.raises(AuthenticationError) as refused:
+        await local_llm.generate_structured("How good is it?", Score)
+
+    assert (refused.value.usage.prompt_tokens, refused.value.usage.completion_tokens) == (4 + 2, 2)
+    _everything_told(refused.value)
+
+
+async def test_a_first_reply_and_a_second_one_that_is_cut_off_are_both_paid_for(
+    local_llm: LLMProvider, server: VendorServer
+) -> None:
+    server.script = [Reply('{"value": 11}'), Reply('{"value": 3 }')]
+
+    with pytest.raises(StructuredOutputError, match="raise max_tokens") as refused:
+        await local_llm.generate_structured("How good is it?", Score, max_tokens=2)
+
+    assert refused.value.usage.completion_tokens == 4
+
+
+async def test_what_was_never_answered_costs_nothing(local_llm: LLMProvider, server: VendorServer) -> None:
+    server.script = [Fault(401)]
+
+    with pytest.raises(AuthenticationError) as refused:
+        await local_llm.generate("Hello")
+
+    assert refused.value.usage == TokenUsage()
+
+
+async def test_a_server_that_counts_no_tokens_is_used_all_the_same(
+    local_llm: LLMProvider, server: VendorServer
+) -> None:
+    server.script = [Reply("blue", uncounted=True)]
+
+    response = await local_llm.generate("Which colour?")
+
+    assert (response.content, response.usage) == ("blue", TokenUsage())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"system_prompt": ["Be kind"]}, "system_prompt"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": "1024"}, "max_tokens"),
+        ({"stop_sequences": "END"}, "stop_sequences"),
+        ({"stop_sequences": 5}, "stop_sequences"),
+        ({"stop_sequences": ["END", 5]}, "stop_sequences"),
+    ],
+)
+async def test_an_argument_of_another_type_is_refused_by_name_before_anything_is_sent(
+    local_llm: LLMProvider, server: VendorServer, arguments: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ValidationError, match=f"^{field}") as refused:
+        await local_llm.generate(**{"prompt": "Hello", **arguments})
+    assert refused.value.field == field
+    if field != "stop_sequences":
+        with pytest.raises(ValidationError, match=f"^{field}"):
+            await local_llm.generate_structured(**{"prompt": "Hello", "schema": Score, **arguments})
+    assert server.requests == []
 
 
 async def test_a_schema_without_types_is_refused_by_name_where_the_vendor_takes_none(
@@ -141,8 +230,9 @@ async def test_a_schema_without_types_is_refused_by_name_where_the_vendor_takes_
 async def test_a_refusal_is_a_content_filter_error(local_llm: LLMProvider, server: VendorServer) -> None:
     server.script = [Reply(refused=True), Reply(refused=True)]
 
-    with pytest.raises(ContentFilterError):
+    with pytest.raises(ContentFilterError) as refused:
         await local_llm.generate("Hello")
+    assert refused.value.usage.prompt_tokens == 1 + 2
     with pytest.raises(ContentFilterError):
         await local_llm.generate_structured("Hello", Score)
 

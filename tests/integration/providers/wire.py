@@ -44,10 +44,14 @@ class Reply:
     Attributes:
         text: The reply.
         refused: Whether it is a refusal.
+        reason: Why it ends, in the vendor's own word, if not for what the server would say.
+        uncounted: Whether the answer leaves out how many tokens were used.
     """
 
     text: str = ""
     refused: bool = False
+    reason: str = ""
+    uncounted: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,13 @@ def _send(writer: asyncio.StreamWriter, status: int, headers: Mapping[str, str],
 
 
 def _answer(request: Request, reply: Reply) -> dict[str, Any]:
+    answer = _counted_answer(request, reply)
+    if reply.uncounted:
+        del answer["usage"]
+    return answer
+
+
+def _counted_answer(request: Request, reply: Reply) -> dict[str, Any]:
     match request.path:
         case "/v1/messages":
             return _message(request.body, reply)
@@ -178,7 +189,7 @@ def _message(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
         "role": "assistant",
         "model": body["model"],
         "content": [thought, {"type": "text", "text": text}],
-        "stop_reason": reasons[ended],
+        "stop_reason": reply.reason or reasons[ended],
         "stop_sequence": None,
         "usage": {
             "input_tokens": len(prompt.split()),
@@ -204,7 +215,14 @@ def _completion(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
         "object": "chat.completion",
         "created": 1,
         "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": reasons[ended], "logprobs": None}],
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "finish_reason": reply.reason or reasons[ended],
+                "logprobs": None,
+            }
+        ],
         "usage": {"prompt_tokens": spent, "completion_tokens": written, "total_tokens": spent + written},
     }
 
