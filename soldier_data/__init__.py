@@ -93,6 +93,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 
+__all__ = [*_HOME_OF]  # noqa: PLE0604 - They are names.
+
 
 def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from soldier_data import __version__
 from soldier_data.cli.customers import app as customers
 from soldier_data.cli.db import app as db
 from soldier_data.cli.demo import demo
@@ -25,6 +28,17 @@ app.add_typer(sessions, name="sessions")
 app.add_typer(vectors, name="vectors")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"soldier-data {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def soldier_data() -> None:
+def soldier_data(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
     """The data layer of a conversational-AI agent platform."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from soldier_data.cli.running import run
 from soldier_data.data_layer import DataLayer
-from soldier_data.errors import StoreError
 
 T = TypeVar("T")
 
@@ -51,13 +48,8 @@ def erase(
 
 
 def _done(work: Callable[[DataLayer], Awaitable[T]]) -> T:
-    async def run() -> T:
+    async def on_data_layer() -> T:
         async with DataLayer.open() as data:
             return await work(data)
 
-    try:
-        return asyncio.run(run())
-    except StoreError as error:
-        message = f"[bold red]Not done:[/] {escape(str(error))}"
-    Console(stderr=True).print(message, highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
+    return run(on_data_layer())

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
 from soldier_data import migrations
 from soldier_data.base.statements import Schemas
-from soldier_data.errors import StoreError
-from soldier_data.settings import Settings
-
-T = TypeVar("T")
+from soldier_data.cli.running import read_settings, run
 
 app = typer.Typer(
     help="Migrate the database of SOLDIER_DATABASE_URL, and look at its schema.", no_args_is_help=True
 )
-
-
-def _done(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`; a failure is one line and exit code 1."""
-    try:
-        return asyncio.run(work)
-    except StoreError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except StoreError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 def _show(state: migrations.SchemaState) -> None:
@@ -51,9 +29,9 @@ def upgrade(
 
     Any number of processes may do so at once, beside live traffic.
     """
-    settings = _settings()
-    _done(migrations.upgrade(settings, revision))
-    _show(_done(migrations.current(settings)))
+    settings = read_settings()
+    run(migrations.upgrade(settings, revision))
+    _show(run(migrations.current(settings)))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -62,17 +40,17 @@ def downgrade(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Undo migrations, with all data in what they made."""
-    settings = _settings()
+    settings = read_settings()
     if not yes:
         typer.confirm("The tables and columns of the undone migrations lose their data. Go on?", abort=True)
-    _done(migrations.downgrade(settings, revision))
-    _show(_done(migrations.current(settings)))
+    run(migrations.downgrade(settings, revision))
+    _show(run(migrations.current(settings)))
 
 
 @app.command()
 def current() -> None:
     """Show the revision of the database and what is pending."""
-    _show(_done(migrations.current(_settings())))
+    _show(run(migrations.current(read_settings())))
 
 
 @app.command()
@@ -85,7 +63,7 @@ def history() -> None:
 @app.command()
 def check() -> None:
     """Compare the database with the models; exit code 1 if they differ."""
-    differences = _done(migrations.check(_settings()))
+    differences = run(migrations.check(read_settings()))
     if differences is None:
         typer.echo("The database is as the models say.")
         return
@@ -100,23 +78,23 @@ def sql(
     down: Annotated[bool, typer.Option("--down", help="Undo the migrations: `0003:0001 --down`.")] = False,
 ) -> None:
     """Print the migrations as SQL, for psql. No database is asked."""
-    typer.echo(_done(migrations.sql(_settings(), revisions, down=down)))
+    typer.echo(run(migrations.sql(read_settings(), revisions, down=down)))
 
 
 @app.command()
 def grants(
     role: Annotated[str, typer.Argument(help="The database role that services log in with.")],
-    run: Annotated[bool, typer.Option("--run", help="Run it, instead of printing it.")] = False,
+    execute: Annotated[bool, typer.Option("--run", help="Run it, instead of printing it.")] = False,
     erasure: Annotated[
         bool, typer.Option("--erasure", help="Let it erase customers too: `soldier-data customers erase`.")
     ] = False,
 ) -> None:
     """Print the SQL that grants ROLE what services need, or run it."""
-    if run:
-        _done(migrations.run_grants(_settings(), role, erasure=erasure))
+    if execute:
+        run(migrations.run_grants(read_settings(), role, erasure=erasure))
         typer.echo("Granted.")
         return
-    for statement in migrations.grant_statements(role, Schemas.of(_settings()), erasure=erasure):
+    for statement in migrations.grant_statements(role, Schemas.of(read_settings()), erasure=erasure):
         typer.echo(f"{statement};")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from soldier_data.base.models import new_id
+from soldier_data.cli.running import read_settings, run
 from soldier_data.data_layer import DataLayer
 from soldier_data.demo.dataset import (
     SAMPLE_CONVERSATIONS,
@@ -25,9 +25,8 @@ from soldier_data.demo.dataset import (
 )
 from soldier_data.demo.replay import Stopwatch, replay, store_support_desk
 from soldier_data.demo.report import show
-from soldier_data.errors import StoreError
+from soldier_data.errors import ConfigurationError
 from soldier_data.providers.hashing import HashingEmbeddingProvider
-from soldier_data.settings import Settings
 
 
 def demo(
@@ -57,16 +56,12 @@ def demo(
     if keep is not None and own_servers:
         raise typer.BadParameter("--keep is for the servers that the demo starts: leave one of the two out.")
     sources = (conversations or SAMPLE_CONVERSATIONS, guidelines or SAMPLE_GUIDELINES)
+    settings = read_settings()
+    data_layer = (
+        DataLayer.open(settings, migrate=True) if own_servers else DataLayer.embedded(keep, settings=settings)
+    )
     try:
-        settings = Settings()
-        if own_servers:
-            data_layer = DataLayer.open(settings, migrate=True)
-        else:
-            data_layer = DataLayer.embedded(keep, settings=settings)
-        asyncio.run(_run(console, data_layer, *sources, limit))
-    except StoreError as error:
-        console.print(f"[bold red]The demo stopped:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+        run(_run(console, data_layer, *sources, limit))
     except KeyboardInterrupt:
         console.print("Interrupted: nothing is left running.")
         raise typer.Exit(130) from None
@@ -86,6 +81,8 @@ async def _run(
     # The files are opened before the servers start, so that a wrong path is told at once.
     books = read_guidelines(guidelines)
     total = min(count_conversations(conversations), limit or sys.maxsize)
+    if total == 0:
+        raise ConfigurationError(f"{conversations} holds no conversation: give a file that has at least one.")
     stopwatch = Stopwatch()
     async with AsyncExitStack() as stack:
         with (

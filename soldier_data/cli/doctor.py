@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, NamedTuple
 
 import typer
@@ -13,7 +12,7 @@ from soldier_data.base.engine import create_engine
 from soldier_data.base.failures import as_store_error
 from soldier_data.base.orm import EmbeddingVector
 from soldier_data.base.statements import quoted
-from soldier_data.errors import StoreError
+from soldier_data.cli.running import read_settings, run
 from soldier_data.migrations import head_revision
 from soldier_data.migrations.connection import driver_error
 from soldier_data.schema import metadata
@@ -35,11 +34,7 @@ class Finding(NamedTuple):
 
 def doctor() -> None:
     """Check PostgreSQL and Redis: versions, extension, schema, dimensions, role, persistence. Changes nothing."""
-    try:
-        findings = asyncio.run(examine(Settings()))
-    except StoreError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
+    findings = run(examine(read_settings()))
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name.ljust(width)}  {finding.detail}")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from soldier_data.errors import StoreError
+from soldier_data.cli.running import run
 from soldier_data.logging import configure_logging
 from soldier_data.sessions.client import create_redis_client
 from soldier_data.sessions.models import SessionTierConfig
@@ -60,12 +58,7 @@ def show(session_id: Annotated[UUID, typer.Argument(help="The id of the session.
 
 
 def _run(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:
-    try:
-        return asyncio.run(_with_store(work))
-    except StoreError as error:
-        message = f"[bold red]Not done:[/] {escape(str(error))}"
-    Console(stderr=True).print(message, highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
+    return run(_with_store(work))
 
 
 async def _with_store(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:

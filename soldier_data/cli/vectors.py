@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 import typer
@@ -21,8 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from soldier_data.cli.running import read_settings, run
 from soldier_data.data_layer import DataLayer
-from soldier_data.errors import StoreError
 from soldier_data.migrations.vector_indexes import BuildProgress, Rebuilt, reindex
 from soldier_data.migrations.vector_status import VectorTable, vector_status
 from soldier_data.providers import (
@@ -31,7 +29,6 @@ from soldier_data.providers import (
     EmbedReport,
     HashingEmbeddingProvider,
     OpenAIEmbeddingProvider,
-    ProviderError,
     embed_missing,
 )
 from soldier_data.settings import Settings
@@ -72,15 +69,14 @@ def embed(
     What is done is kept: interrupt it at any time, and run it again to go on.
     """
     console = Console()
+    settings = read_settings()
+    if settings.row_level_security and tenant is None:
+        raise typer.BadParameter("Row-level security shows one tenant at a time: name it by --tenant.")
     try:
-        settings = Settings()
-        if settings.row_level_security and tenant is None:
-            raise typer.BadParameter("Row-level security shows one tenant at a time: name it by --tenant.")
-        reports = asyncio.run(_run(console, settings, provider, tenant, batch_size, max_per_minute))
-    except (StoreError, ProviderError) as error:
-        console.print(f"[bold red]Stopped:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        reports = run(_run(console, settings, provider, tenant, batch_size, max_per_minute))
+    except typer.Exit:
         console.print("What was embedded until then is kept; the same command goes on.")
-        raise typer.Exit(1) from None
+        raise
     except KeyboardInterrupt:
         console.print("Interrupted: what was embedded is kept, and the same command goes on.")
         raise typer.Exit(130) from None
@@ -101,7 +97,7 @@ def status() -> None:
     Rows are counted, which reads every table with embeddings from end to end. Changes nothing.
     """
     console = Console()
-    tables = _done(console, vector_status(_settings(console)))
+    tables = run(vector_status(read_settings()))
     console.print(_tables(tables))
     models = [(table.name, model, rows) for table in tables for model, rows in table.by_model.items()]
     if models:
@@ -140,7 +136,7 @@ def rebuild(
     The role must own the tables. An index that is there serves searches until the new one is ready.
     """
     console = Console()
-    settings = _settings(console)
+    settings = read_settings()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -157,37 +153,15 @@ def rebuild(
             phase = at.phase.removeprefix("building index: ")
             progress.update(task, description=description, completed=at.done, phase=phase)
 
-        rebuilt = _done(
-            console, reindex(settings, tables or (), memory=memory, workers=workers, on_progress=show)
-        )
+        try:
+            rebuilt = run(reindex(settings, tables or (), memory=memory, workers=workers, on_progress=show))
+        except KeyboardInterrupt:
+            console.print("Interrupted: the indexes that there were are in use as before. Run it again.")
+            raise typer.Exit(130) from None
     for item in rebuilt:
         console.print(_sentence(item), highlight=False)
     if not rebuilt:
         console.print("The settings want no vector index there, and there is none.")
-
-
-def _settings(console: Console) -> Settings:
-    try:
-        return Settings()
-    except StoreError as error:
-        message = str(error)
-    raise _stopped(console, message)
-
-
-def _done(console: Console, work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return asyncio.run(work)
-    except StoreError as error:
-        message = str(error)
-    except KeyboardInterrupt:
-        console.print("Interrupted: the indexes that there were are in use as before. Run it again.")
-        raise typer.Exit(130) from None
-    raise _stopped(console, message)
-
-
-def _stopped(console: Console, message: str) -> typer.Exit:
-    console.print(f"[bold red]Not done:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    return typer.Exit(1)
 
 
 def _tables(tables: list[VectorTable]) -> Table:

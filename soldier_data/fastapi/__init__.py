@@ -8,6 +8,15 @@ Needs the extra `fastapi`. A service is put together so:
     app.dependency_overrides[get_caller] = the_services_own_way_to_know_its_callers
 """
 
+try:
+    import fastapi as _fastapi  # noqa: F401 - Whether it is installed.
+except ModuleNotFoundError as error:
+    if error.name != "fastapi":
+        raise
+    raise ModuleNotFoundError(
+        'soldier_data.fastapi needs FastAPI: run `pip install "soldier-data[fastapi]"`', name=error.name
+    ) from None
+
 from soldier_data.fastapi.dependencies import (
     AuditStoreDep,
     Caller,

@@ -80,7 +80,7 @@ async def test_a_role_bound_by_the_policies_sees_estimates_and_is_told_so(databa
     assert cells(shown.stdout, "episodes")[1:3] == ["~0", "?"]
     assert "Row-level security hides the rows from this role" in " ".join(shown.stdout.split())
     assert refused.exit_code == 1
-    assert "run it as the role that migrates them" in refused.stdout
+    assert "run it as the role that migrates them" in refused.stderr
 
 
 async def test_failures_are_one_line_without_secrets() -> None:
@@ -88,9 +88,9 @@ async def test_failures_are_one_line_without_secrets() -> None:
     for command in ("status", "reindex"):
         failed = await run(nowhere, command)
         assert failed.exit_code == 1
-        assert "Not done: " in failed.stdout
-        assert "could not be reached" in failed.stdout
+        assert failed.stderr.startswith("Error: ")
+        assert "could not be reached" in failed.stderr
         assert CANARY not in failed.output
     wrong = await run("nonsense://", "status")
     assert wrong.exit_code == 1
-    assert "Not done: SOLDIER_DATABASE_URL" in wrong.stdout
+    assert wrong.stderr.startswith("Error: SOLDIER_DATABASE_URL")

@@ -154,7 +154,8 @@ def test_two_demos_run_side_by_side(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--conversations", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
+        (["--conversations", "nowhere.jsonl"], "Error: nowhere.jsonl cannot be read"),
+        (["--conversations", "/dev/null"], "Error: /dev/null holds no conversation: give a file"),
         (["--keep", "x", "--own-servers"], "leave one of the two out"),
         (["--limit", "0"], "--limit"),
     ],
