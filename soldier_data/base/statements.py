@@ -10,7 +10,7 @@ never hangs on the search_path of the role that runs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -38,6 +38,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeEngine
 
 from soldier_data.base.ddl import DDLOptions, use_ddl_options
+from soldier_data.errors import ConfigurationError
 from soldier_data.settings import Settings
 
 _DIALECT: Dialect = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
@@ -105,9 +106,38 @@ class Statement:
         return text
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
-        """The parameters in order, taken from `values` by the names given to `param()`."""
+        """The parameters in order, taken from `values` by the names given to `param()`.
+
+        Raises:
+            ConfigurationError: There is none for one of them.
+        """
         constants = self._constants
-        return [constants[name] if name in constants else values[name] for name in self._names]
+        try:
+            return [constants[name] if name in constants else values[name] for name in self._names]
+        except KeyError as error:
+            missing = str(error.args[0])
+        raise unknown_column(self.doing, missing)
+
+
+def in_order(names: Sequence[str], values: Mapping[str, Any], doing: str) -> tuple[Any, ...]:
+    """A row for COPY: the values of the columns `names`.
+
+    Raises:
+        ConfigurationError: There is none for one of them.
+    """
+    try:
+        return tuple(values[name] for name in names)
+    except KeyError as error:
+        missing = str(error.args[0])
+    raise unknown_column(doing, missing)
+
+
+def unknown_column(doing: str, name: str) -> ConfigurationError:
+    """The error for a column of an ORM class that the entity has no value for."""
+    return ConfigurationError(
+        f"{doing}: the entity has no field for the column {name} of the ORM class: add a field of that name to the "
+        "entity, or take the column out of the ORM class"
+    )
 
 
 def quoted(name: str) -> str:

@@ -139,7 +139,9 @@ async def _schema(connection: AsyncConnection, settings: Settings) -> list[Findi
             "was made with",
         )
     )
-    open_tables = sorted({table for (table, _), row in columns.items() if not row.secured})
+    open_tables = sorted(
+        table for (table, column), row in columns.items() if column == "tenant_id" and not row.secured
+    )
     findings.append(
         _finding(
             "policies",

@@ -17,7 +17,7 @@ from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.revisioned import delete_row
-from soldier_data.base.statements import Statement
+from soldier_data.base.statements import Statement, in_order
 from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_moment, check_text, moment_before
@@ -370,7 +370,7 @@ class PostgresMemoryStore(MemoryStore):
 
 async def _write_episodes(transaction: Transaction, rows: list[Values]) -> None:
     if not transaction.settings.row_level_security:
-        records = [tuple(row[name] for name in _COLUMNS) for row in rows]
+        records = [in_order(_COLUMNS, row, "adding episodes") for row in rows]
         await transaction.copy_rows("episodes", _COLUMNS, records, "adding episodes")
         return
     # PostgreSQL refuses COPY to a table whose policies bind the role.

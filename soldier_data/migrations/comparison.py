@@ -30,7 +30,7 @@ from soldier_data.base.vector_index import VECTOR_INDEX_KINDS
 from soldier_data.migrations import enums
 from soldier_data.migrations.extensions import name_operator_classes_with_schema
 from soldier_data.migrations.operations import STORAGES
-from soldier_data.migrations.policies import POLICY, has_policy
+from soldier_data.migrations.policies import POLICY, has_policy, is_tenants
 from soldier_data.migrations.source import changed_constraint, policies_of, storage_of, without_policy
 
 _SCRATCH = {"schema_translate_map": {None: "pg_temp"}}
@@ -177,6 +177,8 @@ def _storage_differences(
 
 
 def _policy_differences(connection: Connection, table: Table) -> Iterator[ops.MigrateOperation]:
+    if not is_tenants(table.columns):
+        return
     for name in sorted({row.polname for row in _rows(connection, _POLICIES, table)} - {POLICY}):
         yield without_policy(table.name, name)
     if not has_policy(connection, _quoted(connection, table)):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+from collections.abc import Iterable
+
+from sqlalchemy import Column, Connection, text
+from sqlalchemy.schema import SchemaItem
 
 POLICY = "tenant_isolation"
 
@@ -14,6 +17,11 @@ _ISOLATED = text(
 )
 # As PostgreSQL spells the expression of `policy_statements`.
 _TENANT = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
+
+
+def is_tenants(items: Iterable[SchemaItem]) -> bool:
+    """Whether a table that is made of `items` holds rows of tenants, which a policy keeps apart."""
+    return any(isinstance(item, Column) and item.name == "tenant_id" for item in items)
 
 
 def policy_statements(table: str) -> list[str]:

@@ -16,6 +16,7 @@ from sqlalchemy.schema import SchemaItem
 from soldier_data.base.orm import EmbeddingVector, column_storage
 from soldier_data.migrations.comparison import compare_type
 from soldier_data.migrations.enums import with_enums
+from soldier_data.migrations.policies import is_tenants
 from soldier_data.migrations.source import (
     ConcurrentIndexOp,
     SourceOp,
@@ -91,7 +92,8 @@ def _rewritten(
                 item.if_not_exists = True
                 yield item
                 yield from _storage_of_new(item.table_name, item.columns)
-                yield policies_of(item.table_name, says=f"row-level security of {item.table_name}")
+                if is_tenants(item.columns):
+                    yield policies_of(item.table_name, says=f"row-level security of {item.table_name}")
             case ops.AddColumnOp():
                 item.if_not_exists = True
                 yield item

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from soldier_data.base.database import Executor
 from soldier_data.base.models import new_id
+from soldier_data.base.statements import in_order
 from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.vector_search import IndexedSearch, search_values
@@ -126,7 +127,7 @@ class PostgresVectorStore(VectorStore):
 
 async def _write(transaction: Transaction, rows: list[Values]) -> None:
     if not transaction.settings.row_level_security:
-        records = [tuple(row[name] for name in _COLUMNS) for row in rows]
+        records = [in_order(_COLUMNS, row, "adding embeddings") for row in rows]
         await transaction.copy_rows("embeddings", _COLUMNS, records, "adding embeddings")
         return
     # PostgreSQL refuses COPY to a table whose policies bind the role.

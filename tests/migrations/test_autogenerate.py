@@ -63,6 +63,44 @@ async def test_new_columns_and_tables_come_out_of_autogenerate_as_a_migration_th
     assert await schema(empty_database_url) == before
 
 
+async def test_a_table_without_tenants_comes_out_of_autogenerate_without_a_policy(
+    database_url: str, checkout: Path
+) -> None:
+    with (checkout / "soldier_data" / "config" / "orm.py").open("a") as orm:
+        orm.write(
+            "\n\nclass CurrencyRow(Base):\n"
+            '    """A currency, the same for all tenants."""\n\n'
+            '    __tablename__ = "currencies"\n\n'
+            "    code: Mapped[str] = mapped_column(primary_key=True)\n"
+            "    digits: Mapped[int]\n"
+        )
+    before = await schema(database_url)
+    with (checkout / ".env").open("w") as file:
+        file.write(f"SOLDIER_EMBEDDING_DIMENSIONS={DIMENSIONS}\n")
+    output = await alembic(
+        database_url,
+        "revision --autogenerate -m 'Add currencies'",
+        "upgrade head",
+        "check",
+        folder=checkout,
+    )
+    assert "No new upgrade operations detected" in output
+    secured = "SELECT relrowsecurity AS it FROM pg_class WHERE oid = 'currencies'::regclass"
+    assert (await fetch(database_url, secured))[0]["it"] is False
+    healthy = await python(checkout, "-c", _POLICIES_ARE_WELL, SOLDIER_DATABASE_URL=database_url)
+    assert "Finding(name='policies', ok=True" in healthy
+    await alembic(database_url, "downgrade -1", folder=checkout)
+    assert await schema(database_url) == before
+
+
+_POLICIES_ARE_WELL = """
+import asyncio
+from soldier_data.cli.doctor import examine
+from soldier_data.settings import Settings
+print(asyncio.run(examine(Settings(session_backend="inmemory"))))
+"""
+
+
 async def test_a_vector_index_comes_out_of_autogenerate_and_is_built_beside_live_traffic(
     database_url: str, checkout: Path
 ) -> None:
