@@ -9,6 +9,7 @@ from typing import TypeAlias, TypeVar
 import asyncpg
 import stamina
 
+from soldier_data.base import bulk
 from soldier_data.base.failures import TransientError, as_store_error
 from soldier_data.base.pool import ConnectionPool, Lease
 from soldier_data.base.statements import Schemas, Statement
@@ -33,6 +34,7 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._schemas = Schemas.of(settings)
+        self._time_out = settings.command_timeout.total_seconds()
         self._pool = ConnectionPool(settings)
         # Autocommit cannot carry SET LOCAL, and PgBouncer may send two messages of one statement to two servers
         # unless a transaction holds them together.
@@ -99,7 +101,7 @@ class Database:
             await transaction.begin()
             yield transaction
             await transaction.commit()
-            broken = False
+            broken = transaction.interrupted
         except Exception:
             # Any other exception is a cancellation: a statement may still be running, so the connection is given
             # up, which rolls back.
@@ -126,7 +128,7 @@ class Database:
             returned: list[Row] = await (
                 lease.driver.fetch(sql, *arguments[0])
                 if len(arguments) == 1
-                else lease.driver.fetchmany(sql, arguments)
+                else bulk.fetch_many(lease.driver, sql, arguments, self._time_out)
             )
             broken = False
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
@@ -160,7 +162,7 @@ class Database:
 
 
 async def _rolled_back(transaction: Transaction, lease: Lease) -> bool:
-    if lease.driver.is_closed():
+    if transaction.interrupted or lease.driver.is_closed():
         return False
     try:
         await transaction.rollback()

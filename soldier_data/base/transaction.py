@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
+from soldier_data.base import bulk
 from soldier_data.base.failures import as_store_error
 from soldier_data.base.statements import Schemas, Statement
 from soldier_data.errors import StoreError
@@ -21,11 +23,22 @@ Values: TypeAlias = Mapping[str, Any]
 Row: TypeAlias = Mapping[str, Any]
 """One row of a result: values by column name."""
 
+_ENDED = "the unit of work has ended: begin another one"
+_INTERRUPTED = (
+    "an earlier call of this unit of work was cancelled or out of time, so that nothing of it can be saved: let its "
+    "error leave the block, then repeat the whole"
+)
+
 
 class Transaction:
     """One open transaction: its statements commit or roll back together.
 
     Calls made at the same time on one transaction take turns.
+
+    Attributes:
+        settings: The settings in force.
+        interrupted: Whether a statement was cancelled or out of time. It may still run, and it may have taken effect
+            or not: nothing of the transaction can be kept, and its connection is to be closed.
     """
 
     def __init__(self, connection: Any, settings: Settings, schemas: Schemas) -> None:
@@ -34,8 +47,9 @@ class Transaction:
         self._connection = connection
         self._tenant_id: UUID | None = None
         self._turn = asyncio.Lock()
+        self._time_out = settings.command_timeout.total_seconds()
         self._ended = False
-        self._interrupted = False
+        self.interrupted = False
 
     async def fetch_all(self, statement: Statement, values: Values) -> list[Row]:
         """Run `statement` and return its rows."""
@@ -48,14 +62,19 @@ class Transaction:
         return rows[0] if rows else None
 
     async def fetch_many(self, statement: Statement, rows: Sequence[Values]) -> list[Row]:
-        """Run `statement` once for each of `rows`, in one round trip, and return what all of them returned."""
+        """Run `statement` once for each of `rows`, and return what all of them returned.
+
+        It takes one round trip, or with row-level security one for each stretch of rows of one tenant.
+        """
+        sql = statement.sql_in(self._schemas)
+        returned: list[Row] = []
         async with self._turn:
-            await self.use_tenant(rows[0]["tenant_id"])
-            arguments = [statement.arguments(values) for values in rows]
-            returned: list[Row] = await self._guard(
-                self._connection.fetchmany(statement.sql_in(self._schemas), arguments), statement.doing
-            )
-            return returned
+            for tenant_id, of_tenant in self._groups(rows):
+                await self.use_tenant(tenant_id)
+                arguments = [statement.arguments(values) for values in of_tenant]
+                call = bulk.fetch_many(self._connection, sql, arguments, self._time_out)
+                returned += await self._guard(call, statement.doing)
+        return returned
 
     async def write_one(self, statement: Statement, values: Values) -> Row | None:
         """As `fetch_one`, for a statement that a unique index may refuse: the transaction stays usable."""
@@ -68,7 +87,11 @@ class Transaction:
             inner._tenant_id = self._tenant_id
             await self._command("SAVEPOINT inner_work", doing)
             try:
-                result = await work(inner)
+                try:
+                    result = await work(inner)
+                finally:
+                    inner._ended = True
+                    self.interrupted |= inner.interrupted
             except Exception:
                 # A connection that is lost cannot go back either: the caller gets the first error alone.
                 with suppress(StoreError):
@@ -76,9 +99,6 @@ class Transaction:
                     await self._command("ROLLBACK TO SAVEPOINT inner_work", doing)
                     await self._command("RELEASE SAVEPOINT inner_work", doing)
                 raise
-            finally:
-                inner._ended = True
-                self._interrupted |= inner._interrupted
             await self._command("RELEASE SAVEPOINT inner_work", doing)
             self._tenant_id = inner._tenant_id
             return result
@@ -88,12 +108,10 @@ class Transaction:
     ) -> None:
         """Write `rows` by binary COPY, the fastest way for many. The values are in the order of `columns`."""
         async with self._turn:
-            await self._guard(
-                self._connection.copy_records_to_table(
-                    table, schema_name=self._schemas.tables, columns=columns, records=rows
-                ),
-                doing,
+            call = bulk.copy_rows(
+                self._connection, self._schemas.tables, table, columns, rows, self._time_out
             )
+            await self._guard(call, doing)
 
     async def use_tenant(self, tenant_id: UUID) -> None:
         """Let the row-level-security policies show this tenant's rows, where they are switched on."""
@@ -116,8 +134,7 @@ class Transaction:
             if self._ended:
                 return
             self._ended = True
-            end = "ROLLBACK" if self._interrupted else "COMMIT"
-            status = await self._command(end, "committing", ending=True)
+            status = "" if self.interrupted else await self._command("COMMIT", "committing", ending=True)
         if status != "COMMIT":
             raise StoreError(
                 "committing: nothing was saved, because an earlier statement of this transaction failed or was "
@@ -129,7 +146,15 @@ class Transaction:
         async with self._turn:
             if not self._ended:
                 self._ended = True
-                await self._command("ROLLBACK", "rolling back", ending=True)
+                if not self.interrupted:
+                    await self._command("ROLLBACK", "rolling back", ending=True)
+
+    def _groups(self, rows: Sequence[Values]) -> Iterable[tuple[UUID, Sequence[Values]]]:
+        """The rows that may be sent together, and the tenant that the policies are to show for them."""
+        if not self.settings.row_level_security:
+            return [(rows[0]["tenant_id"], rows)]
+        by_tenant = groupby(rows, key=lambda values: values["tenant_id"])
+        return [(tenant_id, list(of_tenant)) for tenant_id, of_tenant in by_tenant]
 
     async def _fetch(self, statement: Statement, values: Values) -> list[Row]:
         await self.use_tenant(values["tenant_id"])
@@ -144,16 +169,16 @@ class Transaction:
         return status
 
     async def _guard(self, call: Awaitable[Any], doing: str, *, ending: bool = False) -> Any:
-        if self._ended and not ending:
+        if self.interrupted or (self._ended and not ending):
             _discard(call)
-            raise StoreError(f"{doing}: the unit of work has ended: begin another one")
+            raise StoreError(f"{doing}: {_INTERRUPTED if self.interrupted else _ENDED}")
         try:
             return await call
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
+            self.interrupted = isinstance(error, TimeoutError)
             failure = as_store_error(error, doing)
         except BaseException:
-            # A cancelled statement may have taken effect or not, so nothing of the transaction may be kept.
-            self._interrupted = True
+            self.interrupted = True
             raise
         # Outside of the except block, so that the driver's error is not chained: its text may hold values.
         raise failure
