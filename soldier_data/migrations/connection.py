@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from time import monotonic
 from typing import Any
@@ -55,6 +55,26 @@ def look_nowhere_but_in(schema: str) -> str:
     return f"SET search_path TO {quoted(schema)}"
 
 
+@contextmanager
+def _cancellation_passed_on() -> Iterator[None]:
+    """Let a cancellation that arrives within leave as one.
+
+    On the way out, SQLAlchemy and Alembic undo what was begun. The cancellation has closed the connection, so that
+    this fails, with an error that would hide it.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    except Exception:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from None
+        raise
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
 @asynccontextmanager
 async def open_for_migration(settings: Settings, *, alone: bool = True) -> AsyncIterator[AsyncConnection]:
     """A connection that no other process migrates beside, and that sees the schema of the settings alone.
@@ -72,25 +92,26 @@ async def open_for_migration(settings: Settings, *, alone: bool = True) -> Async
             "this takes a session of the database server itself: let SOLDIER_DATABASE_URL lead to the server instead "
             "of PgBouncer, and leave SOLDIER_PGBOUNCER unset for it"
         )
-    # Building an index may take long, and rightly so.
-    engine = create_engine(settings.model_copy(update={"command_timeout": timedelta(days=1)}))
-    try:
-        async with engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            # Asking again and again keeps no transaction open, which would block a CREATE INDEX CONCURRENTLY of
-            # the process that holds the lock. Closing the connection releases it.
-            lock = text("SELECT pg_try_advisory_lock(:key)")
-            while alone and not await connection.scalar(lock, {"key": _LOCK}):  # noqa: ASYNC110 - another process holds it.
-                await asyncio.sleep(_LOCK_POLL_SECONDS)
-            await connection.execute(text(look_nowhere_but_in(settings.database_schema)))
-            await connection.execute(text(LIMIT_LOCK_WAITS))
-            await connection.commit()
-            await connection.execution_options(isolation_level="READ COMMITTED")
-            await connection.run_sync(_know_types_of, settings.extensions_schema)
-            with use_ddl_options(DDLOptions.of(settings)):
-                yield connection
-    finally:
-        await engine.dispose()
+    with _cancellation_passed_on():
+        # Building an index may take long, and rightly so.
+        engine = create_engine(settings.model_copy(update={"command_timeout": timedelta(days=1)}))
+        try:
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                # Asking again and again keeps no transaction open, which would block a CREATE INDEX CONCURRENTLY of
+                # the process that holds the lock. Closing the connection releases it.
+                lock = text("SELECT pg_try_advisory_lock(:key)")
+                while alone and not await connection.scalar(lock, {"key": _LOCK}):  # noqa: ASYNC110 - another process holds it.
+                    await asyncio.sleep(_LOCK_POLL_SECONDS)
+                await connection.execute(text(look_nowhere_but_in(settings.database_schema)))
+                await connection.execute(text(LIMIT_LOCK_WAITS))
+                await connection.commit()
+                await connection.execution_options(isolation_level="READ COMMITTED")
+                await connection.run_sync(_know_types_of, settings.extensions_schema)
+                with use_ddl_options(DDLOptions.of(settings)):
+                    yield connection
+        finally:
+            await engine.dispose()
 
 
 def _know_types_of(connection: Connection, extensions: str) -> None:
