@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
@@ -19,7 +19,7 @@ from soldier_data.base.database import Database
 from soldier_data.config.inmemory import InMemoryConfigStore
 from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
-from soldier_data.errors import StoreError
+from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.logging import configure_logging
 from soldier_data.memory.inmemory import InMemoryMemoryStore
 from soldier_data.memory.postgres import PostgresMemoryStore
@@ -175,7 +175,9 @@ class DataLayer:
         try:
             servers = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            (await starting).stop()
+            # An interrupt from the keyboard may have ended what was being started as well.
+            with suppress(ConfigurationError):
+                (await starting).stop()
             raise
         try:
             urls = {"database_url": servers.database_url, "redis_url": servers.redis_url}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -52,6 +53,8 @@ def demo(
 
     PostgreSQL and Redis are started for it and stopped afterwards.
     """
+    # A shell lets its background jobs ignore interrupts. Who sends one to this job wants the servers to end with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     if keep is not None and own_servers:
         raise typer.BadParameter("--keep is for the servers that the demo starts: leave one of the two out.")

@@ -14,14 +14,9 @@ from pathlib import Path
 
 import pytest
 
-# A shell that runs the tests in the background has them, and what they start, ignore interrupts.
-MAIN = """
-import signal
-from soldier_data.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-main()
-"""
-DEMO = [sys.executable, "-c", MAIN, "demo"]
+DEMO = [sys.executable, "-c", "from soldier_data.cli import main; main()", "demo"]
+# As a shell starts what it puts into the background.
+IGNORING_INTERRUPTS = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
@@ -109,13 +104,15 @@ def test_kept_data_is_there_the_next_time(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["kept"]
 
 
-def test_an_interrupt_stops_the_servers(folder: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("in_background", [False, True], ids=["from_the_keyboard", "in_background"])
+def test_an_interrupt_stops_the_servers(folder: Path, in_background: bool, seconds: float) -> None:
     # Long enough that the demo is still at work when the signal comes.
     endless = folder / "conversations.jsonl"
     sample = Path(__file__).parents[2] / "soldier_data" / "demo" / "sample" / "conversations.jsonl"
     endless.write_text(sample.read_text(encoding="utf-8") * 500, encoding="utf-8")
     demo = subprocess.Popen(
-        [*DEMO, "--conversations", str(endless)],
+        [*(IGNORING_INTERRUPTS if in_background else ()), *DEMO, "--conversations", str(endless)],
         env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -125,9 +122,11 @@ def test_an_interrupt_stops_the_servers(folder: Path) -> None:
     deadline = time.monotonic() + 30
     while not servers_below(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(1)
+    # While the servers start, while the database is migrated or the agent stored, and while conversations are replayed.
+    time.sleep(seconds)
 
-    os.killpg(demo.pid, signal.SIGINT)
+    # A keyboard interrupts all that a terminal runs in the foreground, `kill` one process.
+    (os.kill if in_background else os.killpg)(demo.pid, signal.SIGINT)
     output, _ = demo.communicate(timeout=30)
 
     assert demo.returncode == 130, output
