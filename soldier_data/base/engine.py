@@ -18,6 +18,14 @@ from soldier_data.settings import Settings
 # More than the package has statements, so that none is ever prepared twice on a connection.
 _STATEMENTS_KEPT_PREPARED = 1_000
 
+# JSON that the server builds spells moments in the session's time zone, and old ones have offsets with seconds in many
+# zones, which readers of JSON refuse.
+_TIME_ZONE = {"timezone": "UTC"}
+# What a role or a database may have set, and answers hang on: with fewer digits JSON rounds numbers, with a limit the
+# indexes of words find some of the rows, and quoted names are not read back from the catalogue. PgBouncer refuses
+# connections that set these.
+_ANSWERS = {"extra_float_digits": "1", "gin_fuzzy_search_limit": "0", "quote_all_identifiers": "off"}
+
 
 def create_engine(settings: Settings) -> AsyncEngine:
     """An engine with the pool that `settings` describe. Nothing is connected before the first use."""
@@ -63,9 +71,7 @@ async def open_connection(settings: Settings) -> Any:
             max_cached_statement_lifetime=0,
             # However long they are: saving a profile with all its parts is one long statement.
             max_cacheable_statement_size=0,
-            # JSON that the server builds spells moments in the session's time zone, and old ones have offsets
-            # with seconds in many zones, which readers of JSON refuse.
-            server_settings={"timezone": "UTC"},
+            server_settings=_TIME_ZONE if settings.pgbouncer else _TIME_ZONE | _ANSWERS,
         )
     except ValueError as error:
         # Some faults of a URL asyncpg finds by int() and the like.

@@ -78,12 +78,19 @@ async def _server(connection: AsyncConnection, extensions: str) -> list[Finding]
         )
     ).one_or_none()
     version, schema = found or (None, None)
+    digits = int(await connection.scalar(text("SELECT current_setting('extra_float_digits')")))
     return [
         _finding(
             "PostgreSQL",
             f"version {number // 10_000}.{number % 10_000}",
             ok=number // 10_000 >= _OLDEST_POSTGRES,
             remedy=f"upgrade to {_OLDEST_POSTGRES} or later",
+        ),
+        _finding(
+            "numbers",
+            "exact" if digits > 0 else f"extra_float_digits is {digits}, which rounds them",
+            ok=digits > 0,
+            remedy="PgBouncer keeps us from setting it: ALTER ROLE (or DATABASE) ... RESET extra_float_digits",
         ),
         _finding(
             "pgvector",

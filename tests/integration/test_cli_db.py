@@ -87,7 +87,7 @@ def test_the_page_of_the_schema_is_current() -> None:
 async def test_a_good_deployment_has_nothing_to_do(database_url: str, redis_url: str) -> None:
     findings = {item.name: item for item in await examine(settings_for(database_url, redis_url=redis_url))}
     assert {name for name, item in findings.items() if not item.ok} <= {"Redis persistence"}
-    assert len(findings) == 9
+    assert len(findings) == 10
 
 
 async def test_the_doctor_says_what_to_do(empty_database_url: str, redis_url: str) -> None:
