@@ -19,25 +19,53 @@ from soldier_data.errors import (
 )
 
 _TRANSIENT = {
+    "25P03": "the server ended a transaction that waited for longer than its idle_in_transaction_session_timeout: do "
+    "what takes long before the unit of work",
     "40001": "the transaction collided with another one",
     "40P01": "the transaction was chosen to end a deadlock",
+    "53200": "the server is out of memory: lower SOLDIER_POOL_SIZE or the server's work_mem, or give it more",
+    "53300": "the server has no free connection: raise max_connections or lower SOLDIER_POOL_SIZE",
     "55P03": "a lock was not to be had in time",
     "57P01": "the server is shutting down",
     "57P02": "the server crashed",
     "57P03": "the server is starting up",
-    "53300": "the server has no free connection: raise max_connections or lower SOLDIER_POOL_SIZE",
-    # A statement prepared before a migration changed its table; asyncpg prepares it anew the next time.
-    "0A000": "the schema changed meanwhile",
+    "57P05": "the server ended a connection that was free for longer than its idle_session_timeout: let "
+    "SOLDIER_POOL_RECYCLE be shorter",
 }
 
+# These stay as they are until somebody does something about them.
 _REFUSED = {
+    "25P04": "the transaction took longer than the server's transaction_timeout: do less in one, or raise it",
     "28P01": "the server refused the user name or password: check SOLDIER_DATABASE_URL",
     "28000": "the server refused this user or host: check SOLDIER_DATABASE_URL and pg_hba.conf",
     "3D000": "the database does not exist: check the name in SOLDIER_DATABASE_URL",
+    "53000": "the server lacks something that it needs: see its log",
+    "53100": "the server's disk is full: make room on it",
+    "53400": "a limit of the server was exceeded, such as temp_file_limit: raise it, or ask for less",
     "57014": "the statement was cancelled or took longer than the server's statement_timeout",
+    "57P04": "the database was dropped: check the name in SOLDIER_DATABASE_URL",
+    "58000": "the server has a fault of its own: see its log",
+    "58030": "the server cannot read or write its files: see its log",
 }
 
-_NOT_MIGRATED = {"42P01", "42703", "42704", "42883", "3F000"}
+_MISCONFIGURED = {
+    # PgBouncer hands statements to servers that have not seen them prepared, or have seen another one so named.
+    **dict.fromkeys(
+        ("26000", "42P05"),
+        "a prepared statement got lost between the connections of a pooler: set SOLDIER_PGBOUNCER=true",
+    ),
+    **dict.fromkeys(
+        ("3F000", "42P01", "42703", "42704", "42883"),
+        "the database is not migrated to this version of soldier_data: run `soldier-data db upgrade`, "
+        "or set SOLDIER_DATABASE_SCHEMA and SOLDIER_EXTENSIONS_SCHEMA to where things are",
+    ),
+    "42501": "the database role lacks the privilege for it: grant it, or set SOLDIER_ROW_LEVEL_SECURITY=true for a "
+    "role that the row-level-security policies bind",
+    "0A000": "the server does not support this statement (.cause says why): docs/operations.md names the versions "
+    "needed; a distributed PostgreSQL has to have every table distributed by tenant_id",
+}
+
+_DAMAGED = dict.fromkeys(("XX001", "XX002"), "the database is damaged: see the server's log")
 
 _UNREACHABLE = (
     "the server could not be reached or the connection was lost: check SOLDIER_DATABASE_URL and the server"
@@ -49,6 +77,14 @@ _DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Interna
 
 class TransientError(StoreConnectionError):
     """A failure that may be gone at the next try: a lost connection, a serialization failure, a deadlock."""
+
+
+_MEANINGS: tuple[tuple[type[StoreError], dict[str, str]], ...] = (
+    (TransientError, _TRANSIENT),
+    (StoreConnectionError, _REFUSED),
+    (ConfigurationError, _MISCONFIGURED),
+    (StoreError, _DAMAGED),
+)
 
 
 def as_store_error(error: BaseException, doing: str) -> StoreError:
@@ -81,24 +117,23 @@ def _from_sqlstate(state: str, error: BaseException, doing: str) -> StoreError:
         return ConflictError(f"{doing}: {_conflicts().get(name, 'a row with this key exists')}", cause=error)
     if state == "23503":
         return NotFoundError(f"{doing}: a row that it refers to does not exist in the tenant", cause=error)
-    if state in _TRANSIENT or state.startswith("08"):
-        return TransientError(f"{doing}: {_TRANSIENT.get(state, _UNREACHABLE)}", cause=error)
-    if state in _REFUSED:
-        return StoreConnectionError(f"{doing}: {_REFUSED[state]}", cause=error)
-    if state in _NOT_MIGRATED:
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        # Prepared before a migration changed its table; asyncpg prepares it anew the next time.
+        return TransientError(f"{doing}: the schema changed meanwhile", cause=error)
+    if getattr(error, "server_source_function", None) == "DoCopy":
+        # Unlike the text, this is the same in every language of the server.
         return ConfigurationError(
-            f"{doing}: the database is not migrated to this version of soldier_data: run `soldier-data db upgrade`, "
-            "or set SOLDIER_DATABASE_SCHEMA and SOLDIER_EXTENSIONS_SCHEMA to where things are",
+            f"{doing}: COPY is not for a role that the row-level-security policies bind: set "
+            "SOLDIER_ROW_LEVEL_SECURITY=true, or grant the privilege that is lacking",
             cause=error,
         )
-    if state.startswith(("22", "23")) or state == "54000":
+    for kind, meanings in _MEANINGS:
+        if state in meanings:
+            return kind(f"{doing}: {meanings[state]}", cause=error)
+    if state.startswith("08"):
+        return TransientError(f"{doing}: {_UNREACHABLE}", cause=error)
+    if state.startswith(("22", "23", "54")):
         return ValidationError(f"{doing}: PostgreSQL cannot store a value (SQLSTATE {state})", cause=error)
-    if state == "42501":
-        return ConfigurationError(
-            f"{doing}: the database role lacks the privilege for it: grant it, or set "
-            "SOLDIER_ROW_LEVEL_SECURITY=true for a role that the row-level-security policies bind",
-            cause=error,
-        )
     return StoreError(f"{doing}: PostgreSQL refused it (SQLSTATE {state}, see .cause)", cause=error)
 
 
