@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from uuid import UUID
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from uuid import UUID, uuid4
 
 import pytest
 
 from soldier_data.base.database import Database
-from soldier_data.config import Agent, PostgresConfigStore, Rule
+from soldier_data.config import Agent, ConfigStore, PostgresConfigStore, Rule
+from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ValidationError
 from soldier_data.memory import PostgresMemoryStore
-from tests.backends.connections import bound_role, opened
+from tests.backends.connections import administrator, bound_role, opened
 from tests.backends.round_trips import Proxy, proxy
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory, RuleFactory
@@ -30,7 +33,7 @@ async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, Databas
         await database.close()
 
 
-async def _add_rules(store: PostgresConfigStore, tenant_id: UUID, number: int = 1) -> list[Rule]:
+async def _add_rules(store: ConfigStore, tenant_id: UUID, number: int = 1) -> list[Rule]:
     agent: Agent = AgentFactory(tenant_id=tenant_id)
     rules: list[Rule] = RuleFactory.build_batch(number, tenant_id=tenant_id, agent_id=agent.id)
     await store.save_many([agent, *rules])
@@ -52,6 +55,51 @@ async def test_a_bound_role_embeds_one_tenant_and_is_asked_to_name_it(
             texts = await store.list_to_embed(MODEL, tenant_id=tenant_id)
             assert await store.set_embeddings([(text, VECTOR) for text in texts], MODEL) == 1
             assert await store.count_to_embed(MODEL, tenant_id=tenant_id) == 0
+
+
+@pytest.mark.parametrize("in_unit", [False, True], ids=["call", "unit_of_work"])
+@pytest.mark.parametrize("bound", [False, True], ids=["plain", "row_level_security"])
+async def test_embeddings_of_several_tenants_are_all_kept_or_none(
+    database_url: str, bound: bool, in_unit: bool
+) -> None:
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(bound_role(database_url)) if bound else database_url
+        settings = settings_for(url, session_backend="inmemory", row_level_security=bound, retry_budget=0)
+        data = await stack.enter_async_context(DataLayer.open(settings))
+        connection = await stack.enter_async_context(administrator(database_url))
+        tenants = [uuid4() for _ in range(3)]
+        rules = [rule for tenant_id in tenants for rule in await _add_rules(data.config, tenant_id, 2)]
+        texts = [
+            text
+            for tenant_id in tenants
+            for text in await data.config.list_to_embed(MODEL, tenant_id=tenant_id)
+        ]
+        # By turns, as no caller orders them.
+        pairs = [(text, VECTOR) for text in texts[::2] + texts[1::2]]
+
+        async def set_embeddings(model: str) -> int:
+            if not in_unit:
+                return await data.config.set_embeddings(pairs, model)
+            async with data.unit_of_work(tenants[2]) as unit:
+                count = await unit.config.set_embeddings(pairs, model)
+                # The setting of one tenant does not stay for the next call.
+                assert await unit.config.get_rule(tenants[0], rules[0].id) is not None
+                return count
+
+        assert await set_embeddings(MODEL) == len(rules) == 6
+        for rule in rules:
+            stored = await data.config.get_rule(rule.tenant_id, rule.id)
+            assert stored is not None
+            assert (stored.embedding, stored.embedding_model) == (VECTOR, MODEL)
+
+        pairs = [(replace(text, revision=2), vector) for text, vector in pairs]
+        await connection.execute(f"ALTER TABLE rules ADD CHECK (id <> '{rules[-1].id}') NOT VALID")
+        with pytest.raises(ValidationError):
+            await set_embeddings("model-2")
+        for rule in rules:
+            stored = await data.config.get_rule(rule.tenant_id, rule.id)
+            assert stored is not None
+            assert stored.embedding_model == MODEL
 
 
 async def test_all_tenants_are_listed_behind_a_pooler_too(database_url: str, tenant_id: UUID) -> None:
