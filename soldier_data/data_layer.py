@@ -38,7 +38,7 @@ from soldier_data.sessions.models import SessionTierConfig
 from soldier_data.sessions.redis import RedisSessionStore
 from soldier_data.sessions.store import SessionStore
 from soldier_data.settings import DatabaseBackend, Settings
-from soldier_data.unit_of_work import Stores, UnitOfWork, begin_unit_of_work
+from soldier_data.unit_of_work import UnitOfWork, begin_unit_of_work
 from soldier_data.vectors.inmemory import InMemoryVectorStore
 from soldier_data.vectors.postgres import PostgresVectorStore
 from soldier_data.vectors.store import VectorStore
@@ -79,6 +79,11 @@ class HealthReport(BaseModel):
 class DataLayer:
     """All stores of the platform. Made by `open`, `embedded` or `in_memory`, each of which closes it.
 
+    A store of your own may take the place of any: assign it. Units of work, exports and erasures use it then. In units
+    of work, a subclass of one of ours takes part as ours does. Any other class has a method `join(transaction)`,
+    which returns the store to use within the unit: one on its transaction, or `self` if what it writes need not commit
+    or roll back with the rest. Without that method units of work are refused.
+
     Attributes:
         settings: The settings in force, with the URLs of embedded servers.
         config: Agents and what belongs to them.
@@ -94,26 +99,20 @@ class DataLayer:
         self.settings = settings
         self._database = Database(settings) if settings.uses_postgres else None
         dimensions, model = settings.embedding_dimensions, settings.embedding_model
-        self._stores = Stores(
-            config=self._chosen(
-                settings.config_backend, PostgresConfigStore, lambda: InMemoryConfigStore(dimensions, model)
-            ),
-            memory=self._chosen(
-                settings.memory_backend, PostgresMemoryStore, lambda: InMemoryMemoryStore(dimensions, model)
-            ),
-            audit=self._chosen(settings.audit_backend, PostgresAuditStore, InMemoryAuditStore),
-            profiles=self._chosen(settings.profile_backend, PostgresProfileStore, InMemoryProfileStore),
-            runs=self._chosen(settings.run_backend, PostgresRunStore, InMemoryRunStore),
-            vectors=self._chosen(
-                settings.vector_backend, PostgresVectorStore, lambda: InMemoryVectorStore(dimensions, model)
-            ),
+        self.config: ConfigStore = self._chosen(
+            settings.config_backend, PostgresConfigStore, lambda: InMemoryConfigStore(dimensions, model)
         )
-        self.config: ConfigStore = self._stores.config
-        self.memory: MemoryStore = self._stores.memory
-        self.audit: AuditStore = self._stores.audit
-        self.profiles: ProfileStore = self._stores.profiles
-        self.runs: RunStore = self._stores.runs
-        self.vectors: VectorStore = self._stores.vectors
+        self.memory: MemoryStore = self._chosen(
+            settings.memory_backend, PostgresMemoryStore, lambda: InMemoryMemoryStore(dimensions, model)
+        )
+        self.audit: AuditStore = self._chosen(settings.audit_backend, PostgresAuditStore, InMemoryAuditStore)
+        self.profiles: ProfileStore = self._chosen(
+            settings.profile_backend, PostgresProfileStore, InMemoryProfileStore
+        )
+        self.runs: RunStore = self._chosen(settings.run_backend, PostgresRunStore, InMemoryRunStore)
+        self.vectors: VectorStore = self._chosen(
+            settings.vector_backend, PostgresVectorStore, lambda: InMemoryVectorStore(dimensions, model)
+        )
         tiers = SessionTierConfig(
             hot_ttl=settings.session_hot_ttl,
             persist_ttl=settings.session_persist_ttl,
@@ -213,7 +212,7 @@ class DataLayer:
             tenant_id: The tenant whose rows the row-level-security policies show from the start; without it, the
                 tenant of each call.
         """
-        async with begin_unit_of_work(self._database, self._stores, tenant_id) as unit:
+        async with begin_unit_of_work(self._database, self, tenant_id) as unit:
             yield unit
         await unit.run_callbacks()
 
@@ -227,7 +226,7 @@ class DataLayer:
         """
 
         async def attempt() -> tuple[T, UnitOfWork]:
-            async with begin_unit_of_work(self._database, self._stores, tenant_id) as unit:
+            async with begin_unit_of_work(self._database, self, tenant_id) as unit:
                 return await work(unit), unit
 
         result, unit = await (attempt() if self._database is None else self._database.repeating(attempt))
@@ -277,7 +276,7 @@ class DataLayer:
         return HealthReport(database=database[0], schema_at_head=database[1], redis=redis)
 
     def _rights(self) -> CustomerRights:
-        return CustomerRights(self._stores, self.sessions, self.run_in_transaction)
+        return CustomerRights(self, self.sessions, self.run_in_transaction)
 
     def _chosen(
         self, backend: DatabaseBackend, on_postgres: Callable[[Database], S], in_memory: Callable[[], S]

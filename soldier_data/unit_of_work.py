@@ -1,29 +1,22 @@
-"""One transaction over all stores. The only module that joins the PostgreSQL stores."""
+"""One transaction over all stores. The only module that joins them."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 
-from soldier_data.audit.postgres import PostgresAuditStore
 from soldier_data.audit.store import AuditStore
 from soldier_data.base.database import Database
 from soldier_data.base.memory import InMemoryStore
 from soldier_data.base.transaction import Transaction
-from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
-from soldier_data.errors import StoreError
-from soldier_data.memory.postgres import PostgresMemoryStore
+from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.memory.store import MemoryStore
-from soldier_data.profiles.postgres import PostgresProfileStore
 from soldier_data.profiles.store import ProfileStore
-from soldier_data.runs.postgres import PostgresRunStore
 from soldier_data.runs.store import RunStore
-from soldier_data.vectors.postgres import PostgresVectorStore
 from soldier_data.vectors.store import VectorStore
 
 S = TypeVar("S")
@@ -34,9 +27,8 @@ _COMMITTED = (
 )
 
 
-@dataclass(frozen=True)
-class Stores:
-    """The stores that take part in units of work."""
+class Stores(Protocol):
+    """The stores that take part in units of work, as a `DataLayer` has them."""
 
     config: ConfigStore
     memory: MemoryStore
@@ -61,12 +53,12 @@ class UnitOfWork:
         self._transaction = transaction
         self._in_memory: list[InMemoryStore] = []
         self._callbacks: list[Callable[[], Any]] = []
-        self.config: ConfigStore = self._joined(stores.config, PostgresConfigStore)
-        self.memory: MemoryStore = self._joined(stores.memory, PostgresMemoryStore)
-        self.audit: AuditStore = self._joined(stores.audit, PostgresAuditStore)
-        self.profiles: ProfileStore = self._joined(stores.profiles, PostgresProfileStore)
-        self.runs: RunStore = self._joined(stores.runs, PostgresRunStore)
-        self.vectors: VectorStore = self._joined(stores.vectors, PostgresVectorStore)
+        self.config: ConfigStore = self._joined("config", stores.config)
+        self.memory: MemoryStore = self._joined("memory", stores.memory)
+        self.audit: AuditStore = self._joined("audit", stores.audit)
+        self.profiles: ProfileStore = self._joined("profiles", stores.profiles)
+        self.runs: RunStore = self._joined("runs", stores.runs)
+        self.vectors: VectorStore = self._joined("vectors", stores.vectors)
 
     def after_commit(self, callback: Callable[[], Any]) -> None:
         """Call `callback`, and await what it returns, once everything is committed; in order of registration.
@@ -118,14 +110,21 @@ class UnitOfWork:
                     error.committed = True
                 raise
 
-    def _joined(self, store: S, on_transaction: Callable[[Transaction], S]) -> S:
-        """`store` within this unit: begun in memory, or on the transaction."""
+    def _joined(self, name: str, store: S) -> S:
+        """`store` within this unit."""
         if isinstance(store, InMemoryStore):
             begun = store.begin()
             self._in_memory.append(begun)
             return cast("S", begun)
-        assert self._transaction is not None, "a store on PostgreSQL needs a database"
-        return on_transaction(self._transaction)
+        # Of the class, because a wrapper may pass on whatever it is asked for to the store that it wraps.
+        join = getattr(type(store), "join", None)
+        if join is None:
+            raise ConfigurationError(
+                f"beginning a unit of work: the store assigned to {name}, a {type(store).__name__}, does not say how "
+                "it takes part: give it a method join(transaction) that returns the store to use in the unit, on that "
+                "transaction, or itself if what it writes need not commit or roll back with the rest"
+            )
+        return cast("S", join(store, self._transaction))
 
 
 @asynccontextmanager

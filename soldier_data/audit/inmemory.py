@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from soldier_data.audit.checks import R, check_list, check_period, record_id, require_same
@@ -24,8 +25,8 @@ class InMemoryAuditStore(AuditStore, InMemoryStore):
         self._turns: MemoryTable[TurnRecord] = MemoryTable()
         self._events: MemoryTable[AuditEvent] = MemoryTable()
 
-    def begin(self) -> InMemoryAuditStore:
-        store = InMemoryAuditStore()
+    def begin(self) -> Self:
+        store = copy(self)
         store._turns = self._turns.begin()
         store._events = self._events.begin()
         return store

@@ -16,7 +16,7 @@ from soldier_data.audit.checks import R, check_list, check_period, record_id, re
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
 from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
-from soldier_data.base.database import Executor
+from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, ErasedIds
 from soldier_data.base.transaction import Row, Transaction, Values
@@ -27,7 +27,7 @@ _TOOL_CALLS = TypeAdapter(list[ToolCall])
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class PostgresAuditStore(AuditStore):
+class PostgresAuditStore(AuditStore, PostgresStore):
     """`AuditStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeAlias, TypeVar
+from copy import copy
+from typing import Self, TypeAlias, TypeVar
 
 import asyncpg
 import stamina
@@ -173,3 +174,25 @@ async def _rolled_back(transaction: Transaction, lease: Lease) -> bool:
 
 Executor: TypeAlias = Database | Transaction
 """What a store needs. With a `Database` each call stands alone; with a `Transaction` calls commit together."""
+
+
+class PostgresStore:
+    """A store on PostgreSQL: its calls stand alone on a `Database`, and commit together on a `Transaction`."""
+
+    _db: Executor
+
+    def join(self, transaction: Transaction | None) -> Self:
+        """This store within a unit of work, whose transaction this is.
+
+        Raises:
+            ConfigurationError: The unit of work has another database, or none.
+        """
+        mine = self._db.settings
+        if transaction is None or not (transaction.settings is mine or transaction.settings == mine):
+            raise ConfigurationError(
+                f"beginning a unit of work: {type(self).__name__} is on another database than the data layer, so "
+                "that they cannot commit together: make it with a Database of the data layer's settings"
+            )
+        joined = copy(self)
+        joined._db = transaction  # noqa: SLF001 - of its own class.
+        return joined

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from soldier_data.base.embeddings import (
@@ -53,8 +54,8 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         self._model = embedding_model
         self._tables = Tables()
 
-    def begin(self) -> InMemoryConfigStore:
-        store = InMemoryConfigStore(self._dimensions, self._model)
+    def begin(self) -> Self:
+        store = copy(self)
         store._tables = Tables(self._tables)
         return store
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Column
 
 from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
-from soldier_data.base.database import Executor
+from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.paging import check_page
@@ -43,7 +43,7 @@ from soldier_data.config.store import ConfigStore
 _STEPS = TypeAdapter(list[ScenarioStep])
 
 
-class PostgresConfigStore(ConfigStore):
+class PostgresConfigStore(ConfigStore, PostgresStore):
     """`ConfigStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy as shallow_copy
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from soldier_data.base.embeddings import TextToEmbed, check_asked, check_embeddings, page_of_texts
@@ -41,8 +42,8 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         self._model = embedding_model
         self._tables = Tables()
 
-    def begin(self) -> InMemoryMemoryStore:
-        store = InMemoryMemoryStore(self._dimensions, self._model)
+    def begin(self) -> Self:
+        store = shallow_copy(self)
         store._tables = Tables(self._tables)
         return store
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Table
 
 from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
-from soldier_data.base.database import Executor
+from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
@@ -43,7 +43,7 @@ _COLUMNS = [column.name for column in sql.EPISODES.columns]
 _ROWS_AT_A_TIME = 5_000
 
 
-class PostgresMemoryStore(MemoryStore):
+class PostgresMemoryStore(MemoryStore, PostgresStore):
     """`MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -71,8 +72,8 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
     def __init__(self) -> None:
         self._tables = _Tables()
 
-    def begin(self) -> InMemoryProfileStore:
-        store = InMemoryProfileStore()
+    def begin(self) -> Self:
+        store = copy(self)
         store._tables = self._tables.begin()
         return store
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from soldier_data.base.database import Executor
+from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.models import Model, mark_saved, new_id, utcnow
 from soldier_data.base.purging import ROWS_AT_A_TIME
 from soldier_data.base.shared import Channel
@@ -35,7 +35,7 @@ _MOST_ATTEMPTS = 100
 """How often `get_or_create` looks again for a profile that others create and delete under its eyes."""
 
 
-class PostgresProfileStore(ProfileStore):
+class PostgresProfileStore(ProfileStore, PostgresStore):
     """`ProfileStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from datetime import UTC
 from decimal import Decimal, localcontext
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from soldier_data.base.memory import InMemoryStore, MemoryTable
@@ -48,8 +49,8 @@ class InMemoryRunStore(RunStore, InMemoryStore):
     def __init__(self) -> None:
         self._tables = _Tables()
 
-    def begin(self) -> InMemoryRunStore:
-        store = InMemoryRunStore()
+    def begin(self) -> Self:
+        store = copy(self)
         store._tables = _Tables(self._tables)
         return store
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.database import Executor
+from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.paging import Cursor
 from soldier_data.base.statements import Statement
 from soldier_data.base.subjects import DataSubject, ErasedIds
@@ -28,7 +28,7 @@ from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus
 from soldier_data.runs.store import RunStore
 
 
-class PostgresRunStore(RunStore):
+class PostgresRunStore(RunStore, PostgresStore):
     """`RunStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

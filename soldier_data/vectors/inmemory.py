@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_asked, cosine_similarity, to_float32
@@ -37,8 +38,8 @@ class InMemoryVectorStore(VectorStore, InMemoryStore):
         self._model = embedding_model
         self._embeddings: MemoryTable[Embedding] = MemoryTable()
 
-    def begin(self) -> InMemoryVectorStore:
-        store = InMemoryVectorStore(self._dimensions, self._model)
+    def begin(self) -> Self:
+        store = copy(self)
         store._embeddings = self._embeddings.begin()
         return store
 

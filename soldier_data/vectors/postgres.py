@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.database import Executor
+from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.models import new_id
 from soldier_data.base.statements import in_order
 from soldier_data.base.subjects import DataSubject, ErasedIds
@@ -34,7 +34,7 @@ _COLUMNS = [column.name for column in sql.EMBEDDINGS.columns]
 _ROWS_AT_A_TIME = 5_000
 
 
-class PostgresVectorStore(VectorStore):
+class PostgresVectorStore(VectorStore, PostgresStore):
     """`VectorStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

@@ -146,7 +146,7 @@ async def test_without_a_tenant_that_role_sees_nothing_of_any_table(
 ) -> None:
     tenant_id = uuid4()
     async with DataLayer.open(settings_for(database_url)) as data:
-        stores = {type(store): store for store in vars(data._stores).values()}
+        stores = {type(store): store for store in vars(data).values()}
         for domain in DOMAINS:
             if "postgres" in domain.backends:
                 await domain.seed(stores[domain.backends["postgres"]], tenant_id)
