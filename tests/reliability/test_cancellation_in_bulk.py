@@ -27,6 +27,8 @@ from tests.reliability.test_cancellation import OTHERS, assert_no_connection_is_
 # A busy machine may take that long for what is let go at once; what is not let go takes the command time-out.
 _AT_ONCE = 10.0
 _BAR = 1.0
+# More than the buffers between us and the server take.
+_MANY = 2_000
 _WORDS = "of some length, so that the server's buffers are soon full: " + 10 * "lorem ipsum dolor sit amet "
 
 _LOCKED = "wait_event_type = 'Lock'"
@@ -161,7 +163,7 @@ async def is_let_go(task: asyncio.Task[Any]) -> None:
 async def test_a_bulk_write_that_waits_for_the_server_is_let_go(
     database_url: str, write: Callable[[Bulk], Written], mode: str, in_unit: bool
 ) -> None:
-    async with bulk_in(database_url, mode, 3_000) as (bulk, connection):
+    async with bulk_in(database_url, mode, _MANY) as (bulk, connection):
         written = write(bulk)
         async with bulk.in_the_way_of(written):
             task = asyncio.ensure_future(bulk.run(written.all, in_unit=in_unit))
@@ -174,7 +176,7 @@ async def test_a_bulk_write_that_waits_for_the_server_is_let_go(
             await _until_none(connection)
         assert await bulk.rows_of(connection, written.table) == 0
         await bulk.run(written.all, in_unit=in_unit)
-        assert await bulk.rows_of(connection, written.table) == 3_000
+        assert await bulk.rows_of(connection, written.table) == _MANY
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode or "plain")
@@ -216,7 +218,7 @@ async def test_a_bulk_write_is_let_go_at_any_moment(
 async def test_a_bulk_write_whose_connection_is_lost_fails_at_once(
     database_url: str, write: Callable[[Bulk], Written]
 ) -> None:
-    async with bulk_in(database_url, "", 3_000) as (bulk, connection):
+    async with bulk_in(database_url, "", _MANY) as (bulk, connection):
         written = write(bulk)
         async with bulk.in_the_way_of(written):
             task = asyncio.ensure_future(bulk.run(written.all, in_unit=True))
@@ -233,7 +235,7 @@ async def test_a_bulk_write_whose_connection_is_lost_fails_at_once(
 async def test_a_bulk_write_that_takes_too_long_is_given_up_in_time(
     database_url: str, write: Callable[[Bulk], Written]
 ) -> None:
-    async with bulk_in(database_url, "", 3_000, command_timeout=1) as (bulk, connection):
+    async with bulk_in(database_url, "", _MANY, command_timeout=1) as (bulk, connection):
         written = write(bulk)
         for in_unit in (False, True):
             async with bulk.in_the_way_of(written):
