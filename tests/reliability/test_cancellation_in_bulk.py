@@ -25,7 +25,7 @@ from tests.reliability.conftest import Counts, Found
 from tests.reliability.test_cancellation import OTHERS, assert_no_connection_is_leaked, by_way_of
 
 # A busy machine may take that long for what is let go at once; what is not let go takes the command time-out.
-_AT_ONCE = 10.0
+_AT_ONCE = 25.0
 _BAR = 1.0
 # More than the buffers between us and the server take.
 _MANY = 2_000
@@ -231,11 +231,11 @@ async def test_a_bulk_write_whose_connection_is_lost_fails_at_once(
                 task.result()
 
 
-@pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
+@pytest.mark.parametrize("write", [Bulk.save_many, Bulk.add_episodes], ids=lambda write: write.__name__)
 async def test_a_bulk_write_that_takes_too_long_is_given_up_in_time(
     database_url: str, write: Callable[[Bulk], Written]
 ) -> None:
-    async with bulk_in(database_url, "", _MANY, command_timeout=1) as (bulk, connection):
+    async with bulk_in(database_url, "", _MANY, command_timeout=2) as (bulk, connection):
         written = write(bulk)
         for in_unit in (False, True):
             async with bulk.in_the_way_of(written):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from time import monotonic
@@ -11,8 +13,10 @@ from typing import Any
 import pytest
 
 from soldier_data import migrations
+from soldier_data.migrations.connection import _LOCK
+from tests.backends.connections import administrator
 from tests.conftest import settings_for
-from tests.migrations.tools import schema
+from tests.migrations.tools import CHECKOUT, environment, schema
 from tests.reliability.conftest import Counts, Found
 from tests.reliability.test_cancellation_in_bulk import no_stray_errors
 
@@ -109,3 +113,29 @@ async def test_migrating_passes_a_cancellation_on_wherever_it_arrives(
         bar="CancelledError within 1 s; runs to the end; schema identical",
         found=f"{cancellations} cancellations, the slowest over after {slowest * 1000:.0f} ms; schema identical",
     )
+
+
+async def test_an_interrupt_ends_an_upgrade_that_waits(empty_database_url: str) -> None:
+    async with administrator(empty_database_url) as holder:
+        # Another process migrates, for all that this one can tell.
+        await holder.execute(f"SELECT pg_advisory_lock({_LOCK})")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from soldier_data.cli import main; main()", "db", "upgrade"),
+            env=environment(CHECKOUT, SOLDIER_DATABASE_URL=empty_database_url),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            # A shell lets its background jobs, of which this test may be one, ignore interrupts.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+        )
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory_lock%' "
+            "AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        while not await holder.fetchval(waiting):
+            assert process.returncode is None
+            await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, _ = await process.communicate()
+        assert process.returncode == 130, output
+        assert b"Traceback" not in output
+    await migrations.upgrade(settings_for(empty_database_url))
