@@ -13,7 +13,7 @@ from benchmarks.sessions import redis_store
 from soldier_data import Channel, DataLayer, Session
 from soldier_data.base.models import new_id
 from soldier_data.sessions import RedisSessionStore
-from soldier_data.sessions.client import create_redis_client
+from soldier_data.sessions.connections import create_redis_client
 
 # The design names no number here; the page of turns, whose cost must not follow the store's size either, has 1.2.
 # A little more room is for the memory caches of the processor, which a hundred sessions fit.

@@ -13,7 +13,7 @@ from benchmarks.session_peers import GET_SESSION, SAVE_SESSION
 from soldier_data import DataLayer, Session
 from soldier_data.base.models import new_id
 from soldier_data.sessions import RedisSessionStore
-from soldier_data.sessions.client import create_redis_client
+from soldier_data.sessions.connections import create_redis_client
 from soldier_data.sessions.keys import SessionKeys
 
 GET = Bar(1.3)
@@ -49,6 +49,7 @@ async def measure(bench: Bench) -> None:
     limits = limit(client, sessions)
     # redis-py's time-out is a third of what a short call costs, so ours would look better than it is beside that alone.
     bare_client = create_redis_client(bench.data.settings)
+    assert isinstance(bare_client, Redis), "the embedded server is one server"
     bare = limit(bare_client, sessions)
     bars = {GET_SESSION: GET, SAVE_SESSION: SAVE, GET_DEMOTED: MOVE, DEMOTE: MOVE}
     async with session_peers.opened(bench, client) as others:

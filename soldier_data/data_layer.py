@@ -32,9 +32,8 @@ from soldier_data.profiles.store import ProfileStore
 from soldier_data.runs.inmemory import InMemoryRunStore
 from soldier_data.runs.postgres import PostgresRunStore
 from soldier_data.runs.store import RunStore
-from soldier_data.sessions.client import create_redis_client
 from soldier_data.sessions.inmemory import InMemorySessionStore
-from soldier_data.sessions.models import SessionTierConfig
+from soldier_data.sessions.opening import open_redis_store, session_tiers
 from soldier_data.sessions.redis import RedisSessionStore
 from soldier_data.sessions.store import SessionStore
 from soldier_data.settings import DatabaseBackend, Settings
@@ -113,16 +112,11 @@ class DataLayer:
         self.vectors: VectorStore = self._chosen(
             settings.vector_backend, PostgresVectorStore, lambda: InMemoryVectorStore(dimensions, model)
         )
-        tiers = SessionTierConfig(
-            hot_ttl=settings.session_hot_ttl,
-            persist_ttl=settings.session_persist_ttl,
-            max_session_age=settings.session_max_age,
-            key_prefix=settings.session_key_prefix,
+        self.sessions: SessionStore = (
+            open_redis_store(settings)
+            if settings.session_backend == "redis"
+            else InMemorySessionStore(session_tiers(settings))
         )
-        if settings.session_backend == "redis":
-            self.sessions: SessionStore = RedisSessionStore(create_redis_client(settings), tiers)
-        else:
-            self.sessions = InMemorySessionStore(tiers)
 
     @classmethod
     @asynccontextmanager

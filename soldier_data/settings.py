@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
@@ -50,6 +50,22 @@ def _seconds(value: Any) -> Any:
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 
 
+def _string_or_callable(value: Any) -> Any:
+    """Refuse in one line what a union refuses in two."""
+    if value is None or isinstance(value, str) or callable(value):
+        return value
+    raise ValueError("must be a string, or a callable that returns one")
+
+
+Password = Annotated[str | Callable[[], str | Awaitable[str]] | None, BeforeValidator(_string_or_callable)]
+"""A password, or what is called for one each time a connection is opened: for tokens that expire."""
+
+_REDIS_SCHEMES = (
+    *("redis", "rediss", "unix"),
+    *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+)
+
+
 class Settings(BaseSettings):
     """The settings of the data layer.
 
@@ -90,7 +106,20 @@ class Settings(BaseSettings):
         default="redis://localhost:6379/0",
         validation_alias=AliasChoices("SOLDIER_REDIS_URL", "REDIS_URL"),
         repr=False,
-        description="Redis URL: redis://, rediss:// or unix://.",
+        description="Redis URL: redis://, rediss:// or unix://; redis+sentinel://host,host/service or "
+        "redis+cluster://host,host, with rediss for TLS.",
+    )
+    redis_password: Password = Field(
+        default=None,
+        repr=False,
+        description="Password for Redis in place of the URL's. In code also a callable, sync or async, "
+        "that is asked for one each time a connection is opened.",
+    )
+    redis_sentinel_username: str | None = Field(
+        default=None, description="User name for the sentinels, where they ask for one."
+    )
+    redis_sentinel_password: Password = Field(
+        default=None, repr=False, description="Password for the sentinels; in code also a callable."
     )
 
     config_backend: DatabaseBackend = Field(
@@ -129,8 +158,26 @@ class Settings(BaseSettings):
     command_timeout: Duration = Field(default=timedelta(seconds=60), description="Limit for one statement.")
     retry_budget: Duration = Field(
         default=timedelta(seconds=15),
-        description="How long a call outside a unit of work is retried after a lost connection or a deadlock. "
-        "0 switches retries off.",
+        description="How long a call outside a unit of work is retried after a lost connection, a deadlock or "
+        "while a server fails over. 0 switches retries off.",
+    )
+    keepalive_idle: Duration = Field(
+        default=timedelta(seconds=30),
+        description="Silence after which TCP asks whether the other side is still there.",
+    )
+    keepalive_interval: Duration = Field(
+        default=timedelta(seconds=10), description="Time between two such questions."
+    )
+    keepalive_count: int = Field(
+        default=3,
+        ge=1,
+        le=127,
+        description="Questions without an answer after which the connection is given up.",
+    )
+    tcp_user_timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        description="Time after which a connection is given up on which sent data is not confirmed. "
+        "0: as the system decides.",
     )
     pgbouncer: bool = Field(
         default=False, description="Set behind PgBouncer in transaction mode: no cached prepared statements."
@@ -165,6 +212,12 @@ class Settings(BaseSettings):
     )
     redis_timeout: Duration = Field(
         default=timedelta(seconds=5), description="Limit for one Redis command and for connecting."
+    )
+    redis_wait_replicas: int = Field(
+        default=0, ge=0, description="Redis replicas that must have a save before it counts. 0: none."
+    )
+    redis_wait_timeout: Duration = Field(
+        default=timedelta(seconds=1), description="Longest wait for these replicas."
     )
     session_hot_ttl: Duration = Field(
         default=timedelta(minutes=30), description="Idle time after which a session leaves the hot tier."
@@ -292,7 +345,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: str) -> str:
-        _check_url(value, ("redis", "rediss", "unix"))
+        _check_url(value, _REDIS_SCHEMES)
         return value
 
     @model_validator(mode="after")
@@ -302,12 +355,21 @@ class Settings(BaseSettings):
             "connect_timeout",
             "command_timeout",
             "redis_timeout",
+            "redis_wait_timeout",
             "session_hot_ttl",
             "session_persist_ttl",
             "session_max_age",
         ):
             if getattr(self, name) < timedelta(milliseconds=1):
                 raise ValueError(f"{variable_name(name)} must be at least one millisecond")
+        for name in ("keepalive_idle", "keepalive_interval"):
+            # The system counts whole seconds, and no more of them than fit into 15 bits.
+            if not timedelta(seconds=1) <= getattr(self, name) <= timedelta(seconds=32_767):
+                raise ValueError(f"{variable_name(name)} must be between 1 and 32767 seconds")
+        if not timedelta() <= self.tcp_user_timeout <= timedelta(days=1):
+            raise ValueError("SOLDIER_TCP_USER_TIMEOUT must be between 0 and 86400 seconds")
+        if self.redis_wait_replicas and self.redis_wait_timeout >= self.redis_timeout:
+            raise ValueError("SOLDIER_REDIS_WAIT_TIMEOUT must be shorter than SOLDIER_REDIS_TIMEOUT")
         if self.session_hot_ttl > self.session_persist_ttl:
             raise ValueError(
                 "SOLDIER_SESSION_HOT_TTL is longer than SOLDIER_SESSION_PERSIST_TTL: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import typer
+from redis.asyncio import RedisCluster
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,7 +17,7 @@ from soldier_data.cli.running import read_settings, run
 from soldier_data.migrations import head_revision
 from soldier_data.migrations.connection import driver_error
 from soldier_data.schema import metadata
-from soldier_data.sessions.client import create_redis_client
+from soldier_data.sessions.connections import create_redis_client
 from soldier_data.settings import Settings
 
 _OLDEST_POSTGRES = 15
@@ -198,7 +199,9 @@ async def _role(connection: AsyncConnection, settings: Settings) -> list[Finding
 async def _examine_redis(settings: Settings) -> list[Finding]:
     client = create_redis_client(settings)
     try:
-        info: dict[str, Any] = await client.info()
+        # One node of a cluster stands for the others.
+        where = {"target_nodes": client.RANDOM} if isinstance(client, RedisCluster) else {}
+        info: dict[str, Any] = await client.info(**where)
     except Exception as error:  # noqa: BLE001 - one line for whatever it is, without the URL and its password.
         detail = f"does not answer ({type(error).__name__}): check SOLDIER_REDIS_URL and the server"
         return [Finding("Redis", ok=False, detail=detail)]

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from soldier_data.cli.running import run
 from soldier_data.logging import configure_logging
-from soldier_data.sessions.client import create_redis_client
-from soldier_data.sessions.models import SessionTierConfig
+from soldier_data.sessions.opening import open_redis_store
 from soldier_data.sessions.redis import RedisSessionStore
 from soldier_data.settings import Settings
 
@@ -64,14 +63,8 @@ def _run(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:
 async def _with_store(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:
     settings = Settings()
     configure_logging(settings)
-    tiers = SessionTierConfig(
-        hot_ttl=settings.session_hot_ttl,
-        persist_ttl=settings.session_persist_ttl,
-        max_session_age=settings.session_max_age,
-        key_prefix=settings.session_key_prefix,
-    )
-    client = create_redis_client(settings)
+    store = open_redis_store(settings)
     try:
-        return await work(RedisSessionStore(client, tiers))
+        return await work(store)
     finally:
-        await client.aclose()
+        await store.client.aclose()

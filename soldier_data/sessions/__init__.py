@@ -1,5 +1,5 @@
 from soldier_data.base.shared import Channel, ScopeFilter
-from soldier_data.sessions.client import create_redis_client
+from soldier_data.sessions.connections import create_redis_client
 from soldier_data.sessions.inmemory import InMemorySessionStore
 from soldier_data.sessions.models import (
     PendingMigration,

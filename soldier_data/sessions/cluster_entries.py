@@ -85,7 +85,7 @@ class ClusterEntries:
                 != self._status_index
             ]
         action = f"writing the index entries of session {self._id}"
-        await self._redis.pipeline(action, commands)
+        await self._redis.replicated_pipeline(action, commands)
         for index, entries in self._old.items():
             # The next save tries again.
             with suppress(StoreError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -11,12 +13,13 @@ from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.shared import Channel, ScopeFilter
 from soldier_data.base.values import check_revision, check_storable, check_text
-from soldier_data.errors import ConflictError, StoreError
+from soldier_data.errors import ConflictError, StoreConnectionError, StoreError
 from soldier_data.logging import get_logger
 from soldier_data.sessions.cleanup import remove_dead_entries, remove_old_sessions
-from soldier_data.sessions.client import RedisClient, RedisRunner, load_script
+from soldier_data.sessions.client import RETRY_BUDGET, WAIT_TIMEOUT, RedisRunner, load_script
 from soldier_data.sessions.cluster_entries import ClusterEntries
 from soldier_data.sessions.codec import decode, encode, hot_value, persistent_value, unreadable
+from soldier_data.sessions.connections import RedisClient
 from soldier_data.sessions.entries import IndexWalk
 from soldier_data.sessions.keys import SessionKeys
 from soldier_data.sessions.lookup import LOADED_AT_ONCE, SessionLookup
@@ -40,6 +43,7 @@ from soldier_data.sessions.semantics import (
     refusal,
 )
 from soldier_data.sessions.store import SessionStore
+from soldier_data.sessions.unconfirmed import UnconfirmedSaves
 from soldier_data.sessions.watch import watch_removed_keys
 
 _GET = load_script("get", common=True)
@@ -72,14 +76,29 @@ class RedisSessionStore(SessionStore):
             `socket_connect_timeout`, else 5 s), and waits when all connections are in use. The store does
             not close it.
         config: Lifetimes and key prefix.
+        retry_budget: How long a call is repeated while Redis cannot be reached or fails over.
+        wait_replicas: How many replicas must have a save before it counts.
+        wait_timeout: The longest wait for them; shorter than the time that an operation may take.
 
     Raises:
         ConfigurationError: The client decodes responses.
     """
 
-    def __init__(self, client: RedisClient, config: SessionTierConfig | None = None) -> None:
+    def __init__(
+        self,
+        client: RedisClient,
+        config: SessionTierConfig | None = None,
+        *,
+        retry_budget: timedelta = RETRY_BUDGET,
+        wait_replicas: int = 0,
+        wait_timeout: timedelta = WAIT_TIMEOUT,
+    ) -> None:
         self.config = config or SessionTierConfig()
-        self._redis = RedisRunner(client)
+        self._redis = RedisRunner(
+            client, retry_budget=retry_budget, wait_replicas=wait_replicas, wait_timeout=wait_timeout
+        )
+        self._probe = RedisRunner(client, retry_budget=timedelta(0))
+        self._unconfirmed = UnconfirmedSaves()
         self._log = get_logger(__name__)
         self._keys = SessionKeys(self.config.key_prefix)
         self._lookup = SessionLookup(self._redis, self._keys, self.config)
@@ -99,7 +118,9 @@ class RedisSessionStore(SessionStore):
 
     async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
         check_revision(if_revision)
-        now = utcnow()
+        now, write_id = utcnow(), new_write_id()
+        if self._unconfirmed:
+            write_id, now = self._unconfirmed.take(session, now, if_revision) or (write_id, now)
         persist_ttl = milliseconds_to_live(session, self.config, now)
         body = encode(session, now)
         session_id, tenant_id = str(session.session_id), str(session.tenant_id)
@@ -111,31 +132,35 @@ class RedisSessionStore(SessionStore):
         dead_score = score - self._persist_ttl * 1000
         index_ttl = max(self._max_age, persist_ttl)
         entries = None
-        if self._redis.is_cluster:
-            entries = ClusterEntries(
-                self._redis,
-                self._keys,
-                session,
-                score=score,
-                dead_score=dead_score,
-                needed=persist_ttl,
-                given=index_ttl,
+        try:
+            if self._redis.is_cluster:
+                entries = ClusterEntries(
+                    self._redis,
+                    self._keys,
+                    session,
+                    score=score,
+                    dead_score=dead_score,
+                    needed=persist_ttl,
+                    given=index_ttl,
+                )
+                await entries.enter()
+            reply = await self._redis.replicated_script(
+                f"saving session {session_id}",
+                _SAVE,
+                keys if self._redis.is_cluster else (*keys, *indexes),
+                f"{'-' if if_revision is None else if_revision} {write_id} {tenant_id}"
+                f" {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score} {index_ttl} {dead_score} {_STATUSES}",
+                persistent_value(tenant_id, created_at, body),
+                hot_value(tenant_id, body),
             )
-            await entries.enter()
-        reply = await self._redis.script(
-            f"saving session {session_id}",
-            _SAVE,
-            keys if self._redis.is_cluster else (*keys, *indexes),
-            f"{'-' if if_revision is None else if_revision} {new_write_id()} {tenant_id}"
-            f" {min(self._hot_ttl, persist_ttl)} {persist_ttl} {score} {index_ttl} {dead_score} {_STATUSES}",
-            persistent_value(tenant_id, created_at, body),
-            hot_value(tenant_id, body),
-        )
-        if isinstance(reply, list):
-            raise refusal(session, if_revision, *reply, key=keys[1])
+            if isinstance(reply, list):
+                raise refusal(session, if_revision, *reply, key=keys[1])
+            if entries is not None:
+                await entries.settle()
+        except (StoreConnectionError, asyncio.CancelledError):
+            self._unconfirmed.keep(session, write_id, now, if_revision, body)
+            raise
         revision: int = reply
-        if entries is not None:
-            await entries.settle()
         mark_saved(session, now, revision)
         self._log.debug("session_saved", session_id=session_id, revision=revision)
         return session.session_id
@@ -270,12 +295,12 @@ class RedisSessionStore(SessionStore):
         return dict(zip(calls, replies, strict=True))
 
     async def ping(self) -> None:
-        """Have Redis answer.
+        """Have Redis answer, and be ready for writes, without trying again.
 
         Raises:
-            StoreConnectionError: It does not, and why.
+            StoreConnectionError: It does not or is not, and why.
         """
-        await self._redis.run("checking health", self.client.ping)
+        await self._probe.ping("checking health")
 
     async def health_check(self) -> bool:
         try:

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from redis.asyncio import RedisCluster
-from redis.exceptions import RedisError
 
+from soldier_data.errors import StoreError
 from soldier_data.sessions.client import RedisRunner
+from soldier_data.sessions.failures import DRIVER_ERRORS
 
 _ACTION = "watching for demotions"
 _WAITING = 10_000
@@ -28,16 +29,16 @@ async def watch_removed_keys(redis: RedisRunner) -> AsyncGenerator[bytes, None]:
         listeners = [client.pubsub()]
         database = client.connection_pool.connection_kwargs.get("db", 0)
     channels = [f"__keyevent@{database}__:{event}" for event in ("expired", "del")]
-    heard: asyncio.Queue[bytes | Exception] = asyncio.Queue(_WAITING)
+    heard: asyncio.Queue[bytes | StoreError] = asyncio.Queue(_WAITING)
     tasks = []
     try:
         for listener in listeners:
             await redis.run(_ACTION, listener.subscribe, *channels)
-            tasks.append(asyncio.create_task(_listen(listener, heard)))
+            tasks.append(asyncio.create_task(_listen(redis, listener, heard)))
         while True:
             event = await heard.get()
-            if isinstance(event, Exception):
-                raise redis.failure(_ACTION, event)
+            if isinstance(event, StoreError):
+                raise event
             yield event
     finally:
         for task in tasks:
@@ -47,10 +48,16 @@ async def watch_removed_keys(redis: RedisRunner) -> AsyncGenerator[bytes, None]:
             await listener.aclose()
 
 
-async def _listen(listener: Any, heard: asyncio.Queue[bytes | Exception]) -> None:
+async def _listen(redis: RedisRunner, listener: Any, heard: asyncio.Queue[bytes | StoreError]) -> None:
     try:
-        async for message in listener.listen():
-            if message["type"] == "message":
-                await heard.put(message["data"])
-    except (RedisError, OSError) as error:
+        while True:
+            try:
+                async for message in listener.listen():
+                    if message["type"] == "message":
+                        await heard.put(message["data"])
+            except DRIVER_ERRORS:
+                pass
+            # The connection broke. A new one subscribes by itself.
+            await redis.run(_ACTION, listener.connect)
+    except StoreError as error:
         await heard.put(error)

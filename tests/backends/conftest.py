@@ -16,6 +16,7 @@ from soldier_data.settings import Settings
 async def client(redis_url: str) -> AsyncIterator[Redis]:
     """A client of the tests' Redis."""
     client = create_redis_client(Settings(redis_url=redis_url))
+    assert isinstance(client, Redis)
     yield client
     await client.aclose()
 

@@ -27,9 +27,11 @@ async def wait_until(is_so: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def store_at(url: str, *, seconds: float = 0.3, **config: Any) -> AsyncIterator[RedisSessionStore]:
+async def store_at(
+    url: str, *, seconds: float = 0.3, retry_budget: float = 1, **config: Any
+) -> AsyncIterator[RedisSessionStore]:
     client = create_redis_client(Settings(redis_url=url, redis_timeout=timedelta(seconds=seconds)))
-    yield RedisSessionStore(client, SessionTierConfig(**config))
+    yield RedisSessionStore(client, SessionTierConfig(**config), retry_budget=timedelta(seconds=retry_budget))
     await client.aclose()
 
 

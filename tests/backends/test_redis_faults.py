@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -161,7 +162,7 @@ class TestServer:
                 await store.save(session)
                 with redis_server(program(), tmp_path / "replica", replicaof=replicaof) as replica:
                     client = create_redis_client(Settings(redis_url=replica.url))
-                    far = RedisSessionStore(client, store.config)
+                    far = RedisSessionStore(client, store.config, retry_budget=timedelta(seconds=0.2))
 
                     async def has_arrived() -> bool:
                         return await far.tier(session.session_id) == "persistent"

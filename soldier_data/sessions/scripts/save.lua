@@ -24,6 +24,8 @@ if head ~= '' then
   -- revision and one id to the list, so the id's place tells its revision.
   local place = string.find(writes, write_id, 1, true)
   if place then
+    -- A write, so that WAIT has something to wait for: the other one was sent on another connection.
+    redis.call('PEXPIRE', KEYS[2], persistent_ttl)
     return revision - (place - 1) / WRITE_STEP
   end
 end
