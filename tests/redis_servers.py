@@ -18,8 +18,11 @@ from redis.exceptions import RedisError
 from soldier_data.embedded.redis import _find_program
 from soldier_data.errors import ConfigurationError
 
+SERVICE = "sessions"
+"""What the sentinels call the servers that they watch over."""
+
 _SLOTS = 16384
-_NODES = 3
+_PRIMARIES = 3
 
 
 def program() -> Path:
@@ -41,11 +44,18 @@ def program_on_path() -> Path:
 class RedisServer:
     """One server. Its data survives a `kill`, as far as `settings` have it written to disk."""
 
-    def __init__(self, binary: Path, folder: Path, **settings: str) -> None:
+    def __init__(
+        self, binary: Path, folder: Path, *, configuration: Path | None = None, **settings: str
+    ) -> None:
         self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
-        given = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(folder), "save": ""} | settings
+        given = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(folder)}
         self._command = [str(binary)]
+        if configuration is None:
+            given |= {"save": ""} | settings
+        else:
+            # Only a sentinel has a file of its own, which it writes too.
+            self._command += [str(configuration), "--sentinel"]
         for name, value in given.items():
             self._command += [f"--{name.replace('_', '-')}", value]
         self._log = folder / f"{self.port}.log"
@@ -63,15 +73,23 @@ class RedisServer:
         self._process.kill()
         self._process.wait()
 
+    def is_in_sync(self) -> bool:
+        """Whether it is a replica that has all that its primary has."""
+        with Redis(port=self.port) as client:
+            info = client.info("replication")
+        return info["role"] == "slave" and info.get("master_link_status") == "up"
+
     def _answers(self) -> bool:
         with Redis(port=self.port) as client:
             return bool(client.ping())
 
 
 @contextmanager
-def redis_server(binary: Path, folder: Path, **settings: str) -> Iterator[RedisServer]:
+def redis_server(
+    binary: Path, folder: Path, *, configuration: Path | None = None, **settings: str
+) -> Iterator[RedisServer]:
     """A running server."""
-    server = RedisServer(binary, folder, **settings)
+    server = RedisServer(binary, folder, configuration=configuration, **settings)
     try:
         yield server
     finally:
@@ -79,45 +97,100 @@ def redis_server(binary: Path, folder: Path, **settings: str) -> Iterator[RedisS
 
 
 @contextmanager
-def redis_cluster(binary: Path, folder: Path) -> Iterator[str]:
-    """URL of a running cluster of three nodes."""
+def redis_cluster(
+    binary: Path, folder: Path, *, replicas: int = 0, **settings: str
+) -> Iterator[list[RedisServer]]:
+    """The nodes of a running cluster of three primaries, each with so many replicas: the primaries first."""
+    number_of_nodes = _PRIMARIES * (1 + replicas)
     with ExitStack() as stack:
         servers = []
-        for number in range(_NODES):
+        for number in range(number_of_nodes):
             place = folder / f"node-{number}"
             place.mkdir()
-            servers.append(
-                stack.enter_context(
-                    redis_server(
-                        binary,
-                        place,
-                        cluster_enabled="yes",
-                        cluster_node_timeout="5000",
-                        notify_keyspace_events="Egx",
-                    )
-                )
-            )
+            given = {
+                "cluster_enabled": "yes",
+                "cluster_node_timeout": "5000",
+                "notify_keyspace_events": "Egx",
+                "repl_diskless_sync_delay": "0",
+            }
+            servers.append(stack.enter_context(redis_server(binary, place, **(given | settings))))
         clients = [stack.enter_context(Redis(port=server.port)) for server in servers]
         for number, client in enumerate(clients):
-            share = range(number * _SLOTS // _NODES, (number + 1) * _SLOTS // _NODES)
-            # With ADDSLOTSRANGE it would be shorter, but that came with Redis 7.
-            client.execute_command("CLUSTER ADDSLOTS", *share)
+            if number < _PRIMARIES:
+                share = range(number * _SLOTS // _PRIMARIES, (number + 1) * _SLOTS // _PRIMARIES)
+                # With ADDSLOTSRANGE it would be shorter, but that came with Redis 7.
+                client.execute_command("CLUSTER ADDSLOTS", *share)
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
             client.execute_command("CLUSTER MEET", "127.0.0.1", servers[0].port)
 
         def is_joined() -> bool:
             return all(
-                info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(_NODES)
+                info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(number_of_nodes)
                 for info in (client.cluster("INFO") for client in clients)
             )
 
         wait_for(is_joined, folder)
-        yield servers[0].url
+        for number, client in enumerate(clients[_PRIMARIES:]):
+            primary = clients[number % _PRIMARIES].execute_command("CLUSTER MYID")
+            wait_for(lambda c=client, p=primary: bool(c.execute_command("CLUSTER REPLICATE", p)), folder)
+        for server in servers[_PRIMARIES:]:
+            wait_for(server.is_in_sync, folder)
+        yield servers
+
+
+@contextmanager
+def redis_sentinels(
+    binary: Path, folder: Path, *, replicas: int = 1, **settings: str
+) -> Iterator[tuple[list[RedisServer], list[RedisServer]]]:
+    """A primary with its replicas, and three sentinels that watch over it under the name of `SERVICE`."""
+    with ExitStack() as stack:
+
+        def start(name: str, **of_one: str) -> RedisServer:
+            place = folder / name
+            place.mkdir()
+            given = {"repl_diskless_sync_delay": "0"} | settings | of_one
+            return stack.enter_context(redis_server(binary, place, **given))
+
+        servers = [start("primary")]
+        for number in range(replicas):
+            servers.append(start(f"replica-{number}", replicaof=f"127.0.0.1 {servers[0].port}"))
+        for replica in servers[1:]:
+            wait_for(replica.is_in_sync, folder)
+        sentinels = [
+            stack.enter_context(redis_sentinel(binary, folder, number, servers[0].port))
+            for number in range(3)
+        ]
+
+        def know_each_other() -> bool:
+            for sentinel in sentinels:
+                with Redis(port=sentinel.port) as client:
+                    known = client.sentinel_masters()[SERVICE]
+                if (known["num-other-sentinels"], known["num-slaves"]) != (2, replicas):
+                    return False
+            return True
+
+        wait_for(know_each_other, folder)
+        yield servers, sentinels
+
+
+@contextmanager
+def redis_sentinel(binary: Path, folder: Path, number: int, primary: int) -> Iterator[RedisServer]:
+    """A sentinel that takes a primary that is silent for a second for dead."""
+    place = folder / f"sentinel-{number}"
+    place.mkdir()
+    file = place / "sentinel.conf"
+    file.write_text(
+        f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n"
+        f"sentinel down-after-milliseconds {SERVICE} 1000\n"
+        f"sentinel failover-timeout {SERVICE} 5000\n"
+    )
+    with redis_server(binary, place, configuration=file) as server:
+        yield server
 
 
 def wait_for(is_ready: Callable[[], bool], where: Path) -> None:
     """Wait until `is_ready()`."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while True:
         try:
             if is_ready():

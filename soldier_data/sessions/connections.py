@@ -116,6 +116,13 @@ async def _close(connections: Iterable[AbstractConnection]) -> None:
 class _SentinelPool(SentinelConnectionPool):
     """A pool that closes its connections to the sentinels too."""
 
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        if inuse_connections:
+            await super().disconnect()
+        else:
+            # Called when the primary has changed, in the midst of other calls.
+            await _close(self._available_connections)
+
     async def aclose(self) -> None:
         try:
             await super().aclose()

@@ -173,6 +173,9 @@ def _code(cause: Exception) -> str:
     if not isinstance(cause, ResponseError):
         return ""
     text = str(cause)
+    if text.startswith("WAIT cannot be used with replica"):
+        # It was a primary still when it took the command before.
+        return _REPLICA
     first = text.split(" ", 1)[0]
     if first in _PASSING or first in _LASTING:
         return first
