@@ -9,7 +9,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -47,6 +49,7 @@ class RedisServer:
     def __init__(
         self, binary: Path, folder: Path, *, configuration: Path | None = None, **settings: str
     ) -> None:
+        self._password = settings.get("requirepass")
         self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         given = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(folder)}
@@ -56,6 +59,7 @@ class RedisServer:
         else:
             # Only a sentinel has a file of its own, which it writes too.
             self._command += [str(configuration), "--sentinel"]
+            given |= settings
         for name, value in given.items():
             self._command += [f"--{name.replace('_', '-')}", value]
         self._log = folder / f"{self.port}.log"
@@ -75,13 +79,17 @@ class RedisServer:
 
     def is_in_sync(self) -> bool:
         """Whether it is a replica that has all that its primary has."""
-        with Redis(port=self.port) as client:
+        with self.client() as client:
             info = client.info("replication")
         return info["role"] == "slave" and info.get("master_link_status") == "up"
 
+    def client(self) -> Any:
+        """A client of it, not of asyncio's kind. Its methods have no types."""
+        return Redis(port=self.port, password=self._password)
+
     def _answers(self) -> bool:
-        with Redis(port=self.port) as client:
-            return bool(client.ping())
+        with self.client() as client:
+            return client.ping() is True
 
 
 @contextmanager
@@ -107,7 +115,7 @@ def redis_cluster(
         for number in range(number_of_nodes):
             place = folder / f"node-{number}"
             place.mkdir()
-            given = {
+            given: dict[str, Any] = {
                 "cluster_enabled": "yes",
                 "cluster_node_timeout": "5000",
                 "notify_keyspace_events": "Egx",
@@ -132,7 +140,7 @@ def redis_cluster(
         wait_for(is_joined, folder)
         for number, client in enumerate(clients[_PRIMARIES:]):
             primary = clients[number % _PRIMARIES].execute_command("CLUSTER MYID")
-            wait_for(lambda c=client, p=primary: bool(c.execute_command("CLUSTER REPLICATE", p)), folder)
+            wait_for(partial(client.execute_command, "CLUSTER REPLICATE", primary), folder)
         for server in servers[_PRIMARIES:]:
             wait_for(server.is_in_sync, folder)
         yield servers
@@ -140,15 +148,16 @@ def redis_cluster(
 
 @contextmanager
 def redis_sentinels(
-    binary: Path, folder: Path, *, replicas: int = 1, **settings: str
+    binary: Path, folder: Path, *, replicas: int = 1, password: str = "", sentinel_password: str = ""
 ) -> Iterator[tuple[list[RedisServer], list[RedisServer]]]:
     """A primary with its replicas, and three sentinels that watch over it under the name of `SERVICE`."""
+    secrets = {"requirepass": password, "masterauth": password} if password else {}
     with ExitStack() as stack:
 
         def start(name: str, **of_one: str) -> RedisServer:
             place = folder / name
             place.mkdir()
-            given = {"repl_diskless_sync_delay": "0"} | settings | of_one
+            given: dict[str, Any] = {"repl_diskless_sync_delay": "0"} | secrets | of_one
             return stack.enter_context(redis_server(binary, place, **given))
 
         servers = [start("primary")]
@@ -157,13 +166,17 @@ def redis_sentinels(
         for replica in servers[1:]:
             wait_for(replica.is_in_sync, folder)
         sentinels = [
-            stack.enter_context(redis_sentinel(binary, folder, number, servers[0].port))
+            stack.enter_context(
+                redis_sentinel(
+                    binary, folder / f"sentinel-{number}", servers[0].port, password, sentinel_password
+                )
+            )
             for number in range(3)
         ]
 
         def know_each_other() -> bool:
             for sentinel in sentinels:
-                with Redis(port=sentinel.port) as client:
+                with sentinel.client() as client:
                     known = client.sentinel_masters()[SERVICE]
                 if (known["num-other-sentinels"], known["num-slaves"]) != (2, replicas):
                     return False
@@ -174,21 +187,29 @@ def redis_sentinels(
 
 
 @contextmanager
-def redis_sentinel(binary: Path, folder: Path, number: int, primary: int) -> Iterator[RedisServer]:
+def redis_sentinel(
+    binary: Path, folder: Path, primary: int, password: str = "", own_password: str = ""
+) -> Iterator[RedisServer]:
     """A sentinel that takes a primary that is silent for a second for dead."""
-    place = folder / f"sentinel-{number}"
-    place.mkdir()
-    file = place / "sentinel.conf"
-    file.write_text(
-        f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n"
-        f"sentinel down-after-milliseconds {SERVICE} 1000\n"
-        f"sentinel failover-timeout {SERVICE} 5000\n"
-    )
-    with redis_server(binary, place, configuration=file) as server:
+    folder.mkdir()
+    file = folder / "sentinel.conf"
+    lines = [
+        f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 2",
+        f"sentinel down-after-milliseconds {SERVICE} 1000",
+        f"sentinel failover-timeout {SERVICE} 5000",
+    ]
+    if password:
+        lines.append(f"sentinel auth-pass {SERVICE} {password}")
+    own = {}
+    if own_password:
+        lines.append(f"sentinel sentinel-pass {own_password}")
+        own["requirepass"] = own_password
+    file.write_text("\n".join(lines) + "\n")
+    with redis_server(binary, folder, configuration=file, **own) as server:
         yield server
 
 
-def wait_for(is_ready: Callable[[], bool], where: Path) -> None:
+def wait_for(is_ready: Callable[[], object], where: Path) -> None:
     """Wait until `is_ready()`."""
     end = time.monotonic() + 60
     while True:

@@ -13,7 +13,13 @@ from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from redis.asyncio import RedisCluster
-from redis.exceptions import MaxConnectionsError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    MaxConnectionsError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
 from soldier_data.logging import get_logger
@@ -271,17 +277,19 @@ class RedisRunner:
             )
 
     async def _ping(self) -> None:
-        try:
-            # What ROLE and INFO tell too, which many users may not ask; every user may say HELLO.
-            reply = await self.client.execute_command("HELLO")
-        except ResponseError as error:
-            # What stands between (a proxy) may not know it.
-            if "unknown command" not in str(error).lower():
-                raise
-            await self.client.ping()
+        pipeline = self.client.pipeline(transaction=False)
+        # It tells the role, which ROLE and INFO tell too, but to privileged users alone: every user may say HELLO.
+        pipeline.execute_command("HELLO")
+        # HELLO is answered by a server that is loading or busy as well.
+        pipeline.execute_command("PING")
+        about, alive = await pipeline.execute(raise_on_error=False)
+        if isinstance(alive, Exception) and not isinstance(alive, NoPermissionError):
+            raise alive
+        if isinstance(about, Exception):
+            # What stands between (a proxy) does not know it.
             return
-        pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-        if dict(pairs).get(b"role", b"master") != b"master":
+        pairs = about.items() if isinstance(about, dict) else zip(about[::2], about[1::2], strict=True)
+        if dict(pairs).get(b"role") == b"replica":
             raise ReadOnlyError("a replica")
 
     async def _ping_cluster(self) -> None:

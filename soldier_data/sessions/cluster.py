@@ -96,6 +96,10 @@ class ClusterCommands:
         except (RedisConnectionError, OSError):
             await self._lost(node)
             raise
+        finally:
+            if self._client.nodes_manager.nodes_cache.get(node.name) is not node:
+                # It has left the cluster meanwhile, and nobody else would close what was opened just now.
+                await drop_idle_connections_of(node)
         answered = iter(sent[1::2] if asking else sent)
         replies = [[next(answered).result for _ in batch] for batch in batches]
         if any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from copy import copy
 from inspect import isawaitable
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -59,7 +60,7 @@ def create_redis_client(settings: Settings) -> RedisClient:
 
 def _cluster_client(settings: Settings, parts: SplitResult, scheme: str) -> RedisCluster:
     hosts = _hosts(parts, _REDIS_PORT)
-    options = _options(settings, _of_first_host(parts, scheme))
+    options = _options(settings, _of_first_host(parts, scheme, parts.path.strip("/")))
     if options.pop("connection_class", None) is SSLConnection:
         options["ssl"] = True
     for name in ("host", "port"):
@@ -89,7 +90,7 @@ def _sentinel_client(settings: Settings, parts: SplitResult, scheme: str) -> Red
     for_sentinels |= _credentials(
         settings.redis_sentinel_username, settings.redis_sentinel_password, "redis_sentinel_password"
     )
-    sentinels = Sentinel(hosts, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+    sentinels = _Sentinels(hosts, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
     return Redis.from_pool(_SentinelPool(service, sentinels, **options))  # type: ignore[no-untyped-call]
 
 
@@ -111,6 +112,18 @@ async def drop_idle_connections_of(node: ClusterNode) -> None:
 async def _close(connections: Iterable[AbstractConnection]) -> None:
     for connection in tuple(connections):
         await connection.disconnect(nowait=True)
+
+
+class _Sentinels(Sentinel):
+    """Sentinels that several callers may ask at once."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        # It puts the one that answered first, and loses another one if two callers do so. So each has its own list.
+        asking = copy(self)
+        asking.sentinels = list(self.sentinels)
+        address: tuple[str, int] = await Sentinel.discover_master(asking, service_name)
+        self.sentinels = asking.sentinels
+        return address
 
 
 class _SentinelPool(SentinelConnectionPool):
@@ -177,7 +190,7 @@ def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
     return hosts
 
 
-def _of_first_host(parts: SplitResult, scheme: str, database: str = "") -> str:
+def _of_first_host(parts: SplitResult, scheme: str, database: str) -> str:
     """The URL as redis-py understands it, for its options and credentials."""
     credentials, at, hosts = parts.netloc.rpartition("@")
     return parts._replace(

@@ -10,7 +10,6 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from redis import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
@@ -107,7 +106,7 @@ async def writing(url: str, *, wait_replicas: int = 1) -> AsyncIterator[Writers]
 
 def role(server: RedisServer) -> str:
     try:
-        with Redis(port=server.port) as client:
+        with server.client() as client:
             return str(client.info("replication")["role"])
     except RedisError:
         return "none"
@@ -171,7 +170,7 @@ async def test_sentinel_makes_another_server_the_primary_as_planned(
             primary = servers[0]
             for change in range(changes):
                 await writers.saved(20)
-                with Redis(port=sentinels[0].port) as client:
+                with sentinels[0].client() as client:
                     client.execute_command("SENTINEL FAILOVER", SERVICE)
                 await until(lambda old=primary: new_primary(servers, old) is not None)  # type: ignore[misc]
                 recoveries.append(await writers.saved(1))
@@ -244,7 +243,7 @@ async def test_slots_of_a_cluster_move_under_writers(tmp_path: Path, count: Coun
 
 def move_slot(primaries: list[RedisServer], slot: int) -> int:
     """Move a slot to the next primary, key by key, as `redis-cli --cluster reshard` does."""
-    clients = [Redis(port=server.port) for server in primaries]
+    clients = [server.client() for server in primaries]
     ids = [client.execute_command("CLUSTER MYID").decode() for client in clients]
     owner = next(
         place
