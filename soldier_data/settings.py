@@ -23,6 +23,9 @@ from soldier_data.logging import get_logger
 
 DatabaseBackend = Literal["postgres", "inmemory"]
 SessionBackend = Literal["redis", "inmemory"]
+Password = str | Callable[[], str | Awaitable[str]]
+"""A password, or what returns one (or awaits it) each time that a connection is opened."""
+
 VectorIndex = Literal["hnsw", "ivfflat", "none"]
 
 _NUMBER = TypeAdapter(float)
@@ -48,17 +51,6 @@ def _seconds(value: Any) -> Any:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
-
-
-def _string_or_callable(value: Any) -> Any:
-    """Refuse in one line what a union refuses in two."""
-    if value is None or isinstance(value, str) or callable(value):
-        return value
-    raise ValueError("must be a string, or a callable that returns one")
-
-
-Password = Annotated[str | Callable[[], str | Awaitable[str]] | None, BeforeValidator(_string_or_callable)]
-"""A password, or what is called for one each time a connection is opened: for tokens that expire."""
 
 _REDIS_SCHEMES = (
     *("redis", "rediss", "unix"),
@@ -109,7 +101,7 @@ class Settings(BaseSettings):
         description="Redis URL: redis://, rediss:// or unix://; redis+sentinel://host,host/service or "
         "redis+cluster://host,host, with rediss for TLS.",
     )
-    redis_password: Password = Field(
+    redis_password: Password | None = Field(
         default=None,
         repr=False,
         description="Password for Redis in place of the URL's. In code also a callable, sync or async, "
@@ -118,7 +110,7 @@ class Settings(BaseSettings):
     redis_sentinel_username: str | None = Field(
         default=None, description="User name for the sentinels, where they ask for one."
     )
-    redis_sentinel_password: Password = Field(
+    redis_sentinel_password: Password | None = Field(
         default=None, repr=False, description="Password for the sentinels; in code also a callable."
     )
 
@@ -161,23 +153,23 @@ class Settings(BaseSettings):
         description="How long a call outside a unit of work is retried after a lost connection, a deadlock or "
         "while a server fails over. 0 switches retries off.",
     )
-    keepalive_idle: Duration = Field(
+    tcp_keepalive_idle: Duration = Field(
         default=timedelta(seconds=30),
-        description="Silence after which TCP asks whether the other side is still there.",
+        ge=timedelta(0),
+        description="Silence on a connection after which the other end is asked whether it is there. 0: never.",
     )
-    keepalive_interval: Duration = Field(
-        default=timedelta(seconds=10), description="Time between two such questions."
+    tcp_keepalive_interval: Duration = Field(
+        default=timedelta(seconds=10),
+        ge=timedelta(seconds=1),
+        description="Time from one such question to the next.",
     )
-    keepalive_count: int = Field(
-        default=3,
-        ge=1,
-        le=127,
-        description="Questions without an answer after which the connection is given up.",
+    tcp_keepalive_count: int = Field(
+        default=3, ge=1, le=127, description="Unanswered questions after which a connection is lost."
     )
     tcp_user_timeout: Duration = Field(
         default=timedelta(seconds=30),
-        description="Time after which a connection is given up on which sent data is not confirmed. "
-        "0: as the system decides.",
+        ge=timedelta(0),
+        description="Time after which a connection is lost on which sent data is not acknowledged. 0: the system's.",
     )
     pgbouncer: bool = Field(
         default=False, description="Set behind PgBouncer in transaction mode: no cached prepared statements."
@@ -348,6 +340,14 @@ class Settings(BaseSettings):
         _check_url(value, _REDIS_SCHEMES)
         return value
 
+    @field_validator("redis_password", "redis_sentinel_password", mode="before")
+    @classmethod
+    def _check_password(cls, value: Any) -> Any:
+        # One line, where the union would give one for each of its parts.
+        if value is not None and not isinstance(value, str) and not callable(value):
+            raise ValueError("must be a string, or a callable that returns one")
+        return value
+
     @model_validator(mode="after")
     def _check_durations(self) -> Self:
         for name in (
@@ -362,12 +362,6 @@ class Settings(BaseSettings):
         ):
             if getattr(self, name) < timedelta(milliseconds=1):
                 raise ValueError(f"{variable_name(name)} must be at least one millisecond")
-        for name in ("keepalive_idle", "keepalive_interval"):
-            # The system counts whole seconds, and no more of them than fit into 15 bits.
-            if not timedelta(seconds=1) <= getattr(self, name) <= timedelta(seconds=32_767):
-                raise ValueError(f"{variable_name(name)} must be between 1 and 32767 seconds")
-        if not timedelta() <= self.tcp_user_timeout <= timedelta(days=1):
-            raise ValueError("SOLDIER_TCP_USER_TIMEOUT must be between 0 and 86400 seconds")
         if self.redis_wait_replicas and self.redis_wait_timeout >= self.redis_timeout:
             raise ValueError("SOLDIER_REDIS_WAIT_TIMEOUT must be shorter than SOLDIER_REDIS_TIMEOUT")
         if self.session_hot_ttl > self.session_persist_ttl:

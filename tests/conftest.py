@@ -66,8 +66,8 @@ def redis_url(servers: EmbeddedServers | None) -> str:
 @pytest.fixture(scope="session")
 def redis_cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis Cluster of three nodes."""
-    with redis_cluster(program(), tmp_path_factory.mktemp("cluster")) as url:
-        yield url
+    with redis_cluster(program(), tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes[0].url
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ class RedisServer:
         """Whether it is a replica that has all that its primary has."""
         with self.client() as client:
             info = client.info("replication")
-        return info["role"] == "slave" and info.get("master_link_status") == "up"
+        return bool(info["role"] == "slave" and info.get("master_link_status") == "up")
 
     def client(self) -> Any:
         """A client of it, not of asyncio's kind. Its methods have no types."""
@@ -89,7 +89,8 @@ class RedisServer:
 
     def _answers(self) -> bool:
         with self.client() as client:
-            return client.ping() is True
+            answer: bool = client.ping()
+        return answer
 
 
 @contextmanager

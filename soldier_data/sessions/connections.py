@@ -154,7 +154,7 @@ def _options(settings: Settings, url: str) -> dict[str, Any]:
         # The deadline of `RedisRunner` bounds every command. Another one here costs a fifth of a GET.
         "socket_timeout": None,
         "socket_connect_timeout": settings.redis_timeout.total_seconds(),
-        "socket_keepalive": True,
+        "socket_keepalive": bool(settings.tcp_keepalive_idle),
         "socket_keepalive_options": _keepalive_options(settings),
         # At once, on a new connection, in case this one was lost while it was idle. The rest does `RedisRunner`.
         "retry": Retry(NoBackoff(), retries=1),
@@ -170,12 +170,14 @@ def _no_retry() -> Retry:
 
 
 def _keepalive_options(settings: Settings) -> dict[int, int]:
-    wanted = {
-        "TCP_KEEPIDLE": int(settings.keepalive_idle.total_seconds()),
-        "TCP_KEEPINTVL": int(settings.keepalive_interval.total_seconds()),
-        "TCP_KEEPCNT": settings.keepalive_count,
-        "TCP_USER_TIMEOUT": int(settings.tcp_user_timeout.total_seconds() * 1000),
-    }
+    wanted = {"TCP_USER_TIMEOUT": int(settings.tcp_user_timeout.total_seconds() * 1000)}
+    if settings.tcp_keepalive_idle:
+        wanted |= {
+            # In whole seconds, at least one.
+            "TCP_KEEPIDLE": max(1, round(settings.tcp_keepalive_idle.total_seconds())),
+            "TCP_KEEPINTVL": max(1, round(settings.tcp_keepalive_interval.total_seconds())),
+            "TCP_KEEPCNT": settings.tcp_keepalive_count,
+        }
     # Not every system has all of them.
     return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
 
@@ -234,7 +236,7 @@ class _AskedCredentials(CredentialProvider):
         raise PasswordError(self._setting, failure)
 
 
-def _credentials(username: str | None, password: Password, setting: str) -> dict[str, Any]:
+def _credentials(username: str | None, password: Password | None, setting: str) -> dict[str, Any]:
     if callable(password):
         return {"credential_provider": _AskedCredentials(username, password, setting)}
     return {"username": username, "password": password or None}

@@ -403,9 +403,9 @@ class TestForgottenConnections:
 
     async def test_keep_alives_are_set(self, tmp_path: Path) -> None:
         settings: dict[str, Any] = {
-            "keepalive_idle": timedelta(seconds=11),
-            "keepalive_interval": timedelta(seconds=7),
-            "keepalive_count": 5,
+            "tcp_keepalive_idle": timedelta(seconds=11),
+            "tcp_keepalive_interval": timedelta(seconds=7),
+            "tcp_keepalive_count": 5,
             "tcp_user_timeout": timedelta(seconds=13),
         }
         with redis_server(program(), tmp_path) as server:

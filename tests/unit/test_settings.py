@@ -106,6 +106,12 @@ WRONG = {
     "SOLDIER_VECTOR_INDEX": [CANARY, ""],
     "SOLDIER_REDIS_MAX_CONNECTIONS": ["0"],
     "SOLDIER_REDIS_TIMEOUT": ["0"],
+    "SOLDIER_REDIS_WAIT_REPLICAS": ["-1", CANARY],
+    "SOLDIER_REDIS_WAIT_TIMEOUT": ["0", CANARY],
+    "SOLDIER_TCP_KEEPALIVE_IDLE": ["-1", CANARY],
+    "SOLDIER_TCP_KEEPALIVE_INTERVAL": ["0"],
+    "SOLDIER_TCP_KEEPALIVE_COUNT": ["0", "128"],
+    "SOLDIER_TCP_USER_TIMEOUT": ["-1"],
     "SOLDIER_SESSION_HOT_TTL": ["0", "8640000"],
     "SOLDIER_SESSION_PERSIST_TTL": ["0", "1"],
     "SOLDIER_SESSION_MAX_AGE": ["0"],
@@ -156,6 +162,8 @@ def test_settings_are_frozen_and_do_not_show_the_urls() -> None:
     settings = Settings(database_url=f"postgresql://u:{CANARY}@h/d", redis_url=f"redis://:{CANARY}@h/0")
     assert CANARY not in repr(settings)
     assert CANARY not in str(settings)
+    settings = Settings(redis_password=CANARY, redis_sentinel_password=CANARY)
+    assert CANARY not in repr(settings)
     with pytest.raises(PydanticValidationError):
         settings.pool_size = 3  # type: ignore[misc]
 
@@ -206,3 +214,23 @@ def test_an_env_file_that_is_not_text_in_utf_8_is_named_and_not_shown(tmp_path: 
 def test_an_env_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("SOLDIER_POOL_SIZE=7\n", encoding="utf-8-sig")
     assert Settings().pool_size == 7
+
+
+def test_a_password_is_a_string_or_a_callable() -> None:
+    assert Settings(redis_password=CANARY).redis_password == CANARY
+    assert Settings(redis_password=token).redis_password is token
+    for name in ("redis_password", "redis_sentinel_password"):
+        with pytest.raises(ConfigurationError) as refused:
+            Settings(**{name: CANARY.encode()})
+        assert (
+            str(refused.value) == f"SOLDIER_{name.upper()}: must be a string, or a callable that returns one"
+        )
+
+
+def token() -> str:
+    return CANARY
+
+
+def test_waiting_for_replicas_must_leave_time_to_answer() -> None:
+    with pytest.raises(ConfigurationError, match="shorter than SOLDIER_REDIS_TIMEOUT"):
+        Settings(redis_wait_replicas=1, redis_wait_timeout=5, redis_timeout=5)
