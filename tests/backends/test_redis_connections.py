@@ -221,21 +221,22 @@ class Door:
 
     async def _pass(self, visitor: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while not (first := await peek(visitor)):
-            pass
-        is_encrypted = first == b"\x16"
-        self.encrypted += is_encrypted
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
+            is_encrypted = await peek(visitor) == b"\x16"
+            self.encrypted += is_encrypted
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, visitor, ssl=self._context if is_encrypted else None
             )
-            there, answers = None, None
-            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-            answers, there = await asyncio.open_connection("127.0.0.1", self.leads_to)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             visitor.close()
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        try:
+            answers, there = await asyncio.open_connection("127.0.0.1", self.leads_to)
+        except (OSError, asyncio.CancelledError):
+            writer.close()
             return
         try:
             async with asyncio.TaskGroup() as group:
