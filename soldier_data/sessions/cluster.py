@@ -36,7 +36,13 @@ class ClusterCommands:
 
     async def get_ready(self) -> None:
         """Know the nodes: without that, commands go anywhere."""
-        await self._client.initialize()
+        try:
+            await self._client.initialize()
+        except (RedisConnectionError, OSError):
+            # It asks the first primary which commands there are, even one that is away: another one, the next time.
+            for node in self._client.get_primaries()[:1]:
+                self._client.nodes_manager.move_node_to_end_of_cached_nodes(node.name)
+            raise
         if self._stale and monotonic() - self._refreshed_at > _BETWEEN_REFRESHES:
             await self.refresh()
 

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
+from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from soldier_data.data_layer import DataLayer
@@ -152,6 +153,14 @@ class TestOpen:
                 assert (await data.health()).redis.ok
                 servers[2].kill()
                 assert not (await data.health()).redis.ok
+
+    async def test_a_cluster_whose_first_primary_is_gone(self, tmp_path: Path) -> None:
+        with redis_cluster(program(), tmp_path, cluster_require_full_coverage="no") as servers:
+            servers[0].kill()
+            async with opened(f"redis+cluster://127.0.0.1:{servers[1].port}") as store:
+                ids = (uuid4() for _ in range(1000))
+                elsewhere = next(one for one in ids if key_slot(store._keys.session(one)[0].encode()) > 6000)
+                assert await store.get(elsewhere) is None
 
     async def test_tls_to_sentinels_and_primary(self, tmp_path: Path) -> None:
         certificate, context = make_certificate(tmp_path)
