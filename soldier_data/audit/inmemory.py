@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -95,35 +95,47 @@ class InMemoryAuditStore(AuditStore, InMemoryStore):
         found.sort(key=AuditEvent.position)
         return [event.model_copy(deep=True) for event in found[:limit]]
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        turns = [
-            turn
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        turns = {
+            turn.turn_id
             for turn in self._turns.of_tenant(subject.tenant_id)
             if turn.session_id in subject.session_ids
-        ]
-        turn_ids = {turn.turn_id for turn in turns}
+        }
         events = [
-            event
+            event.id
             for event in self._events.of_tenant(subject.tenant_id)
             if event.event_type not in ERASURE_EVENTS
             and (
                 event.session_id in subject.session_ids
-                or event.turn_id in turn_ids
+                or event.turn_id in turns
                 or subject.is_mentioned_in(json_text(event, "event_data"))
             )
         ]
-        return {
-            "turn_records": [turn.model_copy(deep=True) for turn in sorted(turns, key=record_id)],
-            "audit_events": [event.model_copy(deep=True) for event in sorted(events, key=record_id)],
-        }
+        return {"turn_records": sorted(turns), "audit_events": sorted(events)}
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
-        changed = without_texts(await self.export_subject(subject))
-        for turn in changed["turn_records"]:
-            self._turns.put((turn.tenant_id, turn.turn_id), turn)
-        for event in changed["audit_events"]:
-            self._events.put((event.tenant_id, event.id), event)
-        return {table: [record_id(record) for record in records] for table, records in changed.items()}
+    async def read_found(
+        self,
+        tenant_id: UUID,
+        table: str,
+        ids: Sequence[UUID],
+        *,
+        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+    ) -> list[Any]:
+        return self._table(table).get_all(tenant_id, ids)
+
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
+        gone: dict[str, list[UUID]] = {}
+        for table, ids in found.items():
+            changed = without_texts(self._table(table).get_all(tenant_id, ids))
+            for record in changed:
+                self._table(table).put((tenant_id, record_id(record)), record)
+            gone[table] = [record_id(record) for record in changed]
+        return gone
+
+    def _table(self, name: str) -> MemoryTable[Any]:
+        return self._turns if name == "turn_records" else self._events
 
 
 def _append(table: MemoryTable[R], record: R) -> UUID:

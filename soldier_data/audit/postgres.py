@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
 from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.subjects import DataSubject, ErasedIds
+from soldier_data.base.subjects import DataSubject, ErasedIds, batches
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_storable, check_text
 
@@ -93,20 +94,37 @@ class PostgresAuditStore(AuditStore, PostgresStore):
         values = {"tenant_id": tenant_id, "session_id": session_id, "event_type": event_type, "limit": limit}
         return [_event(row) for row in await self._db.fetch_all(statement, values)]
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        return await _of_subject(self._db, subject)
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        values = {**subject.parameters(), "erasure_events": list(ERASURE_EVENTS)}
+        turns = [
+            row["id"]
+            for session_ids in batches(values["session_ids"])
+            for row in await self._db.fetch_all(
+                subject_statements.find_turns, {**values, "session_ids": session_ids}
+            )
+        ]
+        events = await subject_statements.find_events.rows(self._db, values)
+        return {"turn_records": sorted(turns), "audit_events": [row["id"] for row in events]}
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+    async def read_found(
+        self,
+        tenant_id: UUID,
+        table: str,
+        ids: Sequence[UUID],
+        *,
+        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+    ) -> list[Any]:
+        return await _read(self._db, tenant_id, table, ids)
+
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
         gone = ErasedIds()
-
-        async def work(transaction: Transaction) -> None:
-            changed = without_texts(await _of_subject(transaction, subject))
-            for table, statement in subject_statements.erase.items():
-                if changed[table]:
-                    await transaction.fetch_many(statement, [_values(record) for record in changed[table]])
-                gone.add({table: [record_id(record) for record in changed[table]]})
-
-        await self._db.atomically(work, "erasing the texts of audit records")
+        for table, statement in subject_statements.erase.items():
+            for ids in batches(found[table]):
+                await self._db.atomically(
+                    partial(_erase, tenant_id=tenant_id, table=table, ids=ids, gone=gone), statement.doing
+                )
         return gone.by_table()
 
     async def _append(
@@ -144,12 +162,19 @@ class PostgresAuditStore(AuditStore, PostgresStore):
         return len(listed)
 
 
-async def _of_subject(db: Executor, subject: DataSubject) -> dict[str, list[Any]]:
-    values = subject.parameters()
-    turns = [_turn(row) for row in await db.fetch_all(subject_statements.read_turns, values)]
-    values |= {"turn_ids": [turn.turn_id for turn in turns], "erasure_events": list(ERASURE_EVENTS)}
-    events = [_event(row) for row in await db.fetch_all(subject_statements.read_events, values)]
-    return {"turn_records": turns, "audit_events": events}
+async def _read(db: Executor, tenant_id: UUID, table: str, ids: Sequence[UUID]) -> list[Any]:
+    statements, record_of = _OF_TABLE[table]
+    rows = await db.fetch_all(statements.get_listed, {"tenant_id": tenant_id, "ids": list(ids)})
+    return sorted((record_of(row) for row in rows), key=record_id)
+
+
+async def _erase(
+    transaction: Transaction, *, tenant_id: UUID, table: str, ids: Sequence[UUID], gone: ErasedIds
+) -> None:
+    changed = without_texts(await _read(transaction, tenant_id, table, ids))
+    if changed:
+        await transaction.fetch_many(subject_statements.erase[table], [_values(record) for record in changed])
+    gone.add({table: [record_id(record) for record in changed]})
 
 
 def _values(record: TurnRecord | AuditEvent) -> Values:
@@ -172,3 +197,9 @@ def _turn(row: Row) -> TurnRecord:
 
 def _event(row: Row) -> AuditEvent:
     return AuditEvent.model_validate({**row, "event_data": json.loads(row["event_data"])})
+
+
+_OF_TABLE: dict[str, tuple[sql.RecordStatements, Callable[[Row], Any]]] = {
+    "turn_records": (sql.turns, _turn),
+    "audit_events": (sql.events, _event),
+}

@@ -1,32 +1,37 @@
-"""The SQL of the one exception from "append-only": taking the texts of a person out of audit records."""
+"""The SQL that finds the audit records of a person, and takes their texts out.
+
+That is the one exception from "append-only".
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import not_, or_, select, update
+from sqlalchemy import and_, exists, literal_column, not_, or_, select, update
 
 from soldier_data.audit.statements import EVENTS, TURNS
-from soldier_data.base.statements import Statement, column_param, has_key, is_one_of, mentions
+from soldier_data.base.statements import Statement, column_param, has_key, is_one_of
+from soldier_data.base.subject_statements import Scan, mentions
 
 _TENANT = TURNS.c.tenant_id == column_param(TURNS.c.tenant_id)
 
-read_turns = Statement(
+find_turns = Statement(
     "looking for the customer's turn records",
-    select(*TURNS.columns).where(_TENANT, is_one_of(TURNS.c.session_id, "session_ids")).order_by(TURNS.c.id),
+    select(TURNS.c.id).where(_TENANT, is_one_of(TURNS.c.session_id, "session_ids")),
 )
 
-read_events = Statement(
+_of_their_turn = exists(
+    select(literal_column("1"))
+    .select_from(TURNS)
+    .where(_TENANT, TURNS.c.id == EVENTS.c.turn_id, is_one_of(TURNS.c.session_id, "session_ids"))
+)
+
+find_events = Scan(
     "looking for the customer's audit events",
-    select(*EVENTS.columns)
-    .where(
-        EVENTS.c.tenant_id == column_param(EVENTS.c.tenant_id),
-        or_(
-            is_one_of(EVENTS.c.session_id, "session_ids"),
-            is_one_of(EVENTS.c.turn_id, "turn_ids"),
-            mentions(EVENTS.c.event_data),
-        ),
+    EVENTS,
+    and_(
         not_(is_one_of(EVENTS.c.event_type, "erasure_events")),
-    )
-    .order_by(EVENTS.c.id),
+        or_(is_one_of(EVENTS.c.session_id, "session_ids"), _of_their_turn, mentions(EVENTS.c.event_data)),
+    ),
+    EVENTS.c.id,
 )
 
 _erase_turn = update(TURNS).values({name: column_param(TURNS.c[name]) for name in TURNS.info["erasable"]})

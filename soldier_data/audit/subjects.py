@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
@@ -14,14 +14,14 @@ ERASURE_EVENTS = frozenset({"customer_erasure_begun", "customer_erased"})
 _NOTHING_LEFT = {"erased": True}
 
 
-def without_texts(found: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """What `AuditStore.export_subject` found, without texts, but for the records that have none already."""
-    turns = [(turn, _turn_without_text(turn)) for turn in found["turn_records"]]
-    events = [(event, _event_without_data(event)) for event in found["audit_events"]]
-    return {
-        "turn_records": [erased for turn, erased in turns if turn != erased],
-        "audit_events": [erased for event, erased in events if event != erased],
-    }
+def without_texts(records: Iterable[Any]) -> list[Any]:
+    """Turn records or audit events without their texts, but for those that have none already."""
+    erased = [(record, _without_text(record)) for record in records]
+    return [after for before, after in erased if before != after]
+
+
+def _without_text(record: TurnRecord | AuditEvent) -> TurnRecord | AuditEvent:
+    return _turn_without_text(record) if isinstance(record, TurnRecord) else _event_without_data(record)
 
 
 def _turn_without_text(turn: TurnRecord) -> TurnRecord:

@@ -109,6 +109,11 @@ class MemoryTable(Generic[V]):
         entity = self.peek(key)
         return None if entity is None else entity.model_copy(deep=True)
 
+    def get_all(self, tenant_id: UUID, ids: Iterable[UUID]) -> list[V]:
+        """Copies of the entities with these ids, of those that there are."""
+        found = (self.get((tenant_id, id_)) for id_ in ids)
+        return [entity for entity in found if entity is not None]
+
     def peek(self, key: Key) -> V | None:
         """The stored entity itself, for looking only."""
         self._check_open()
@@ -127,6 +132,10 @@ class MemoryTable(Generic[V]):
         if found:
             self._write(key, None)
         return found
+
+    def remove_all(self, tenant_id: UUID, ids: Iterable[UUID]) -> list[UUID]:
+        """Remove the entities with these ids; returns the ids of those that there were."""
+        return [id_ for id_ in ids if self.remove((tenant_id, id_))]
 
     def of_tenant(self, tenant_id: UUID) -> Iterator[V]:
         """The stored entities of a tenant, for looking only."""

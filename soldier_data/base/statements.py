@@ -23,10 +23,8 @@ from sqlalchemy import (
     FromClause,
     Integer,
     Table,
-    Text,
     any_,
     bindparam,
-    cast,
     func,
     literal_column,
     or_,
@@ -183,9 +181,3 @@ def is_one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """The column has one of the values in the parameter `name`, a list."""
     condition: ColumnElement[bool] = column == any_(param(name, ARRAY(column.type)))
     return condition
-
-
-def mentions(*columns: ColumnElement[Any]) -> ColumnElement[bool]:
-    """One of the columns, texts or JSON documents, mentions the person (see `base.subjects.DataSubject`)."""
-    patterns = any_(param("spellings", ARRAY(Text())))
-    return or_(*(func.lower(cast(column, Text)).like(patterns) for column in columns))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from soldier_data.base.arguments import ChecksArguments, check_fields
@@ -14,8 +16,40 @@ from soldier_data.base.models import Model
 from soldier_data.base.shared import Channel
 from soldier_data.base.values import check_text
 
+T = TypeVar("T")
+
 ERASED = "[erased]"
 """What stands in an audit record in place of a text that was erased."""
+
+BATCH = 500
+"""How many records an export reads at once, and an erasure removes in one transaction."""
+
+EXTERNAL_ID = "external_id"
+"""The kind of an external id, as of `Tenure.kind`."""
+
+# The ways in which a text may hold an id: without hyphens, and with them.
+SPELLED_LENGTHS = (32, 36)
+_RUN = re.compile(rf"[0-9a-f-]{{{SPELLED_LENGTHS[0]},}}")
+
+
+class Tenure(NamedTuple):
+    """A time in which an identity or an external id was the person's.
+
+    Attributes:
+        kind: The channel of the identity, or `EXTERNAL_ID`.
+        value: The channel_user_id, or the external id.
+        after: The moment after which it was theirs; None if nobody is known to have had it before them.
+        until: The last moment at which it was theirs; None if nobody has got it since.
+    """
+
+    kind: str
+    value: str
+    after: datetime | None = None
+    until: datetime | None = None
+
+    def covers(self, moment: datetime) -> bool:
+        """Whether it was theirs then."""
+        return (self.after is None or moment > self.after) and (self.until is None or moment <= self.until)
 
 
 @dataclass(frozen=True)
@@ -30,8 +64,9 @@ class DataSubject:
         related_ids: The customer_ids of those profiles, and the ids of their assets.
         session_ids: Their conversations.
         record_ids: Other records that are theirs, which embeddings may have been made from.
-        identities: Where they are reached: channel and channel_user_id.
-        external_ids: Their ids in other systems.
+        identities: Where they are, or were, reached: channel and channel_user_id.
+        external_ids: Their ids in other systems, former ones too.
+        tenures: When identities and external ids were theirs, of those that other customers have had too.
     """
 
     tenant_id: UUID
@@ -41,6 +76,7 @@ class DataSubject:
     record_ids: frozenset[UUID] = frozenset()
     identities: frozenset[tuple[Channel, str]] = frozenset()
     external_ids: frozenset[str] = frozenset()
+    tenures: frozenset[Tenure] = frozenset()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -60,15 +96,32 @@ class DataSubject:
         return self.spellings + _spellings(self.record_ids)
 
     @cached_property
-    def actors(self) -> tuple[str, ...]:
-        """What runs that they asked for have as their actor, beside their ids."""
-        return tuple(sorted(self.external_ids | {address for _, address in self.identities}))
+    def held(self) -> tuple[Tenure, ...]:
+        """Every identity and external id, with the times in which it was theirs."""
+        limited = {(tenure.kind, tenure.value) for tenure in self.tenures}
+        names = {(str(channel), address) for channel, address in self.identities}
+        names |= {(EXTERNAL_ID, external_id) for external_id in self.external_ids}
+        return (*self.tenures, *(Tenure(*name) for name in sorted(names - limited)))
+
+    def is_reached_at(self, channel: Channel, address: str, moment: datetime) -> bool:
+        """Whether the identity was the person's at that moment."""
+        return any(
+            (each.kind, each.value) == (channel, address) and each.covers(moment) for each in self.held
+        )
+
+    def is_actor(self, actor: str, moment: datetime) -> bool:
+        """Whether a run of that moment with this actor is one that they asked for, as far as its actor tells."""
+        return any(each.value == actor and each.covers(moment) for each in self.held)
 
     def is_mentioned_in(self, *texts: str | None) -> bool:
         """Whether one of the texts holds one of the person's ids."""
         return any(
-            spelling in text.lower() for text in texts if text is not None for spelling in self.spellings
+            window in self._spelled for text in texts if text is not None for window in _windows(text.lower())
         )
+
+    @cached_property
+    def _spelled(self) -> frozenset[str]:
+        return frozenset(self.spellings)
 
     def parameters(self) -> dict[str, Any]:
         """The values that SQL compares with."""
@@ -76,9 +129,10 @@ class DataSubject:
             "tenant_id": self.tenant_id,
             "profile_ids": list(self.profile_ids),
             "session_ids": list(self.session_ids),
-            "spellings": [f"%{spelling}%" for spelling in self.spellings],
-            "sources": list(self.sources),
-            "actors": list(self.actors),
+            "spellings": [spelling.encode() for spelling in self.spellings],
+            "actors": [each.value for each in self.held],
+            "actors_after": [each.after for each in self.held],
+            "actors_until": [each.until for each in self.held],
         }
 
 
@@ -89,15 +143,48 @@ class SubjectStore(ChecksArguments, ABC):
     """
 
     @abstractmethod
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        """Everything held about the person, softly deleted or not: the entities by table, in the order of ids."""
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        """The ids of everything held about the person, softly deleted or not, by table, each list in order.
+
+        Large tables are read in pages, so that it takes longer the more a tenant has, but no statement does.
+        """
 
     @abstractmethod
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
-        """Remove for good everything held about the person, all of it or nothing.
+    async def read_found(
+        self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
+    ) -> list[Any]:
+        """What is still there of what `find_subject` found in a table, in the order of ids.
+
+        Without embeddings, `embedding` is None, or empty where it cannot be.
+        """
+
+    @abstractmethod
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
+        """Remove for good what `find_subject` found; returns the ids of what went, by table.
+
+        It goes in batches, each in a transaction of its own unless the store is that of a unit of work. What
+        others are found by goes after them, so that after a failure a repeated search finds what is left.
+        """
+
+    async def export_subject(self, subject: DataSubject) -> dict[str, list[Any]]:
+        """Everything held about the person, softly deleted or not: the entities by table, in the order of ids."""
+        return {
+            table: [
+                entity
+                for batch in batches(ids)
+                for entity in await self.read_found(subject.tenant_id, table, batch)
+            ]
+            for table, ids in (await self.find_subject(subject)).items()
+        }
+
+    async def erase_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        """Remove for good everything held about the person, as `erase_found` does.
 
         Returns the ids of what went, by table. A repeated call finds what has come since, usually nothing.
         """
+        return await self.erase_found(subject.tenant_id, await self.find_subject(subject))
 
 
 class ErasedIds:
@@ -125,9 +212,17 @@ def json_text(part: Model, *names: str) -> str:
     return part.model_dump_json(include=set(names))
 
 
-def ids_of(entities: list[Any]) -> list[UUID]:
-    """The ids of entities."""
-    return [entity.id for entity in entities]
+def batches(listed: Sequence[T], size: int = BATCH) -> Iterator[Sequence[T]]:
+    """The list in parts of a size that one statement takes."""
+    return (listed[start : start + size] for start in range(0, len(listed), size))
+
+
+def _windows(text: str) -> Iterator[str]:
+    """Every part of a text that could be the spelling of an id."""
+    for run in _RUN.findall(text):
+        for length in SPELLED_LENGTHS:
+            for start in range(len(run) - length + 1):
+                yield run[start : start + length]
 
 
 def _spellings(ids: frozenset[UUID]) -> tuple[str, ...]:

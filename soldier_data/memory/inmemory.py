@@ -12,7 +12,7 @@ from soldier_data.base.embeddings import TextToEmbed, check_asked, check_embeddi
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.subjects import DataSubject, ids_of
+from soldier_data.base.subjects import DataSubject
 from soldier_data.base.values import check_moment, check_text, moment_before
 from soldier_data.memory import subjects
 from soldier_data.memory.checks import (
@@ -27,6 +27,8 @@ from soldier_data.memory.search import EpisodeFilter, by_similarity, containing,
 from soldier_data.memory.store import MemoryStore
 from soldier_data.memory.tables import Tables, add, copy, ends, living, mark_deleted, put
 from soldier_data.settings import Settings
+
+_TABLES = ("episodes", "entities", "relationships")
 
 
 class InMemoryMemoryStore(MemoryStore, InMemoryStore):
@@ -353,24 +355,25 @@ class InMemoryMemoryStore(MemoryStore, InMemoryStore):
         found = {each.session_id for each in subjects.episodes_of(self._tables, subject)}
         return sorted(session_id for session_id in found if session_id is not None)
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        episodes, entities, relationships = subjects.find_all(self._tables, subject)
-        found: dict[str, list[Any]] = {
-            "episodes": episodes,
-            "entities": entities,
-            "relationships": relationships,
-        }
-        return {
-            table: sorted((copy(each) for each in listed), key=lambda each: each.id)
-            for table, listed in found.items()
-        }
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        return subjects.find_all(self._tables, subject)
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
-        found = await self.export_subject(subject)
-        for table, entities in zip(self._tables.all(), found.values(), strict=True):
-            for each in entities:
-                table.remove((subject.tenant_id, each.id))
-        return {name: ids_of(entities) for name, entities in found.items()}
+    async def read_found(
+        self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
+    ) -> list[Any]:
+        found: list[Any] = self._table(table).get_all(tenant_id, ids)
+        if not with_embeddings and table != "relationships":
+            for each in found:
+                each.embedding = None
+        return found
+
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
+        return {table: self._table(table).remove_all(tenant_id, ids) for table, ids in found.items()}
+
+    def _table(self, name: str) -> MemoryTable[Any]:
+        return dict(zip(_TABLES, self._tables.all(), strict=True))[name]
 
     def _filtered(self, tenant_id: UUID, wanted: EpisodeFilter) -> list[Episode]:
         wanted.checked()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any
@@ -18,7 +18,7 @@ from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.revisioned import delete_row
 from soldier_data.base.statements import Statement, in_order
-from soldier_data.base.subjects import DataSubject, ErasedIds
+from soldier_data.base.subjects import DataSubject
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_moment, check_text, moment_before
 from soldier_data.base.vector_search import IndexedSearch, search_values
@@ -327,24 +327,19 @@ class PostgresMemoryStore(MemoryStore, PostgresStore):
     async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
         return await subject_statements.find_sessions(self._db, subject)
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        found = await subject_statements.find_all(self._db, subject)
-        made = {"episodes": _episode, "entities": _entity, "relationships": _relationship}
-        return {
-            table: [
-                make(row) for row in await subject_statements.read(self._db, subject, table, found[table])
-            ]
-            for table, make in made.items()
-        }
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        return await subject_statements.find_all(self._db, subject)
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
-        gone = ErasedIds()
+    async def read_found(
+        self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
+    ) -> list[Any]:
+        rows = await subject_statements.read(self._db, tenant_id, table, ids, with_embeddings=with_embeddings)
+        return [_ENTITY_OF[table](row) for row in rows]
 
-        async def work(transaction: Transaction) -> None:
-            gone.add(await subject_statements.erase(transaction, subject))
-
-        await self._db.atomically(work, "erasing what is remembered of the customer")
-        return gone.by_table()
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
+        return await subject_statements.erase(self._db, tenant_id, found)
 
     async def _add(self, statement: Statement, entity: Episode | Entity) -> UUID:
         if await self._db.fetch_one(statement, _values(entity, new_id())) is None:
@@ -400,3 +395,10 @@ def _entity(row: Row) -> Entity:
 
 def _relationship(row: Row) -> Relationship:
     return Relationship.model_validate({**row, "attributes": json.loads(row["attributes"])})
+
+
+_ENTITY_OF: dict[str, Callable[[Row], Any]] = {
+    "episodes": _episode,
+    "entities": _entity,
+    "relationships": _relationship,
+}

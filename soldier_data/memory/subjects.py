@@ -18,24 +18,28 @@ def episodes_of(tables: Tables, subject: DataSubject) -> list[Episode]:
     return [each for each in tables.episodes.of_tenant(subject.tenant_id) if _is_theirs(each, subject)]
 
 
-def find_all(tables: Tables, subject: DataSubject) -> tuple[list[Episode], list[Entity], list[Relationship]]:
-    """Everything that is the person's."""
+def find_all(tables: Tables, subject: DataSubject) -> dict[str, list[UUID]]:
+    """The ids of everything that is the person's, by table."""
     episodes = episodes_of(tables, subject)
     others = [each for each in tables.episodes.of_tenant(subject.tenant_id) if not _is_theirs(each, subject)]
     groups = {each.group_id for each in episodes} - {each.group_id for each in others}
     mentioned = _entity_ids(episodes) - _entity_ids(others)
-    entities = [
-        each
+    entities = sorted(
+        each.id
         for each in tables.entities.of_tenant(subject.tenant_id)
         if each.id in mentioned or each.group_id in groups or _mentions(each, subject)
-    ]
-    gone = {each.id for each in entities}
-    relationships = [
-        each
+    )
+    gone = set(entities)
+    relationships = sorted(
+        each.id
         for each in tables.relationships.of_tenant(subject.tenant_id)
         if not gone.isdisjoint(ends(each)) or each.group_id in groups or _mentions(each, subject)
-    ]
-    return episodes, entities, relationships
+    )
+    return {
+        "episodes": sorted(each.id for each in episodes),
+        "entities": entities,
+        "relationships": relationships,
+    }
 
 
 def _is_theirs(episode: Episode, subject: DataSubject) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.shared import Channel
-from soldier_data.base.subjects import DataSubject
+from soldier_data.base.subjects import EXTERNAL_ID, DataSubject
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError
 from soldier_data.profiles.checks import (
@@ -24,53 +24,23 @@ from soldier_data.profiles.checks import (
     check_profile,
     new_identity,
 )
-from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileAsset, ProfileField
+from soldier_data.profiles.models import (
+    ChannelIdentity,
+    CustomerProfile,
+    FormerIdentifier,
+    ProfileAsset,
+    ProfileField,
+)
 from soldier_data.profiles.store import ProfileStore
-from soldier_data.profiles.subjects import subject_of
-
-
-class _History(BaseModel):
-    """What one field of a profile was, oldest first."""
-
-    tenant_id: UUID
-    profile_id: UUID
-    name: str
-    replaced: list[ProfileField] = []
-
-
-class _Merger(BaseModel):
-    """The profiles that were merged into one."""
-
-    tenant_id: UUID
-    profile_id: UUID
-    merged_profile_ids: list[UUID] = []
-
-
-class _Tables:
-    """The tables of the store, or of one unit of work on them."""
-
-    def __init__(
-        self,
-        profiles: MemoryTable[CustomerProfile] | None = None,
-        histories: MemoryTable[_History] | None = None,
-        mergers: MemoryTable[_Merger] | None = None,
-    ) -> None:
-        self.profiles = profiles or MemoryTable[CustomerProfile]()
-        self.histories = histories or MemoryTable[_History]()
-        self.mergers = mergers or MemoryTable[_Merger]()
-
-    def begin(self) -> _Tables:
-        return _Tables(self.profiles.begin(), self.histories.begin(), self.mergers.begin())
-
-    def all(self) -> tuple[MemoryTable[Any], ...]:
-        return (self.profiles, self.histories, self.mergers)
+from soldier_data.profiles.subjects import TABLES, Held, names_of, subject_of
+from soldier_data.profiles.tables import History, Merger, Tables
 
 
 class InMemoryProfileStore(ProfileStore, InMemoryStore):
     """`ProfileStore` without a database."""
 
     def __init__(self) -> None:
-        self._tables = _Tables()
+        self._tables = Tables()
 
     def begin(self) -> Self:
         store = copy(self)
@@ -122,7 +92,11 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         for name, field in stored.fields.items() if stored is not None else ():
             if name not in saved.fields or not _same(saved.fields[name], field):
                 self._retire(profile.tenant_id, profile.id, field, moment)
+        if saved.is_deleted:
+            saved.channel_identities = []
         self._put(saved, moment)
+        if stored is not None:
+            self._free(stored, saved, moment)
         mark_saved(profile, saved.updated_at, saved.revision)
         return profile.id
 
@@ -130,8 +104,10 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         profile = self._get(tenant_id, profile_id)
         if profile is None:
             return False
-        profile.deleted_at = utcnow()
-        self._put(profile, _moment(profile))
+        living, moment = profile.model_copy(), _moment(profile)
+        profile.deleted_at, profile.channel_identities = utcnow(), []
+        self._put(profile, moment)
+        self._free(living, profile, moment)
         return True
 
     async def update_field(self, tenant_id: UUID, profile_id: UUID, field: ProfileField) -> bool:
@@ -198,6 +174,8 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         target.consents += source.consents
         if target.external_id is None:
             target.external_id = source.external_id
+        elif source.external_id not in (None, target.external_id):
+            self._keep_former(target, (EXTERNAL_ID, source.external_id), moment)
         interactions = (target.last_interaction_at, source.last_interaction_at)
         target.last_interaction_at = max((at for at in interactions if at is not None), default=None)
         self._merge_fields(source, target, moment)
@@ -205,7 +183,8 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         source.deleted_at = moment
         self._put(source, moment)
         self._put(target, moment)
-        self._record_merger(source, target)
+        self._move_former(source, target)
+        self._mark_merged(target.tenant_id, [source.id, target.id])
         return True
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
@@ -220,50 +199,86 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         return len(purged)
 
     async def get_data_subject(self, tenant_id: UUID, profile_id: UUID) -> DataSubject:
-        profile_ids = {profile_id}
-        for merger in self._tables.mergers.of_tenant(tenant_id):
-            if profile_id in (merger.profile_id, *merger.merged_profile_ids):
-                profile_ids |= {merger.profile_id, *merger.merged_profile_ids}
-        return subject_of(tenant_id, profile_ids, *self._held(tenant_id, profile_ids))
+        profile_ids = self._merged(tenant_id, [profile_id])
+        everybody = [profile.id for profile in self._tables.profiles.of_tenant(tenant_id)]
+        held = self._held(tenant_id, profile_ids)
+        return subject_of(tenant_id, profile_ids, held, self._held(tenant_id, everybody).holdings())
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        profiles, history = self._held(subject.tenant_id, subject.profile_ids)
-        return {"customer_profiles": profiles, "profile_fields": history}
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        stored = self._tables.profiles.get_all(subject.tenant_id, sorted(subject.profile_ids))
+        return {table: [profile.id for profile in stored] for table in TABLES}
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
-        profiles, _ = self._held(subject.tenant_id, subject.profile_ids)
-        for profile in profiles:
-            self._remove(subject.tenant_id, profile.id)
-        return {"customer_profiles": [profile.id for profile in profiles]}
+    async def read_found(
+        self,
+        tenant_id: UUID,
+        table: str,
+        ids: Sequence[UUID],
+        *,
+        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+    ) -> list[Any]:
+        return list(self._held(tenant_id, ids).by_table()[table])
 
-    def _held(
-        self, tenant_id: UUID, profile_ids: Iterable[UUID]
-    ) -> tuple[list[CustomerProfile], list[ProfileField]]:
-        profiles, fields = [], []
-        for profile_id in sorted(profile_ids):
-            profile = self._tables.profiles.get((tenant_id, profile_id))
-            if profile is None:
-                continue
-            if profile.is_deleted:
-                # A deletion frees them for other profiles.
-                profile.channel_identities = []
-            profiles.append(profile)
-            for history in sorted(self._histories(tenant_id, profile_id), key=lambda each: each.name):
-                fields += [field.model_copy(deep=True) for field in history.replaced]
-        return profiles, fields
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
+        return {
+            "customer_profiles": [id_ for id_ in found["customer_profiles"] if self._remove(tenant_id, id_)]
+        }
 
-    def _remove(self, tenant_id: UUID, profile_id: UUID) -> None:
-        self._tables.profiles.remove((tenant_id, profile_id))
+    def _held(self, tenant_id: UUID, profile_ids: Iterable[UUID]) -> Held:
+        ids = sorted(profile_ids)
+        history = [
+            field.model_copy(deep=True)
+            for profile_id in ids
+            for each in sorted(self._histories(tenant_id, profile_id), key=lambda each: each.name)
+            for field in each.replaced
+        ]
+        former = [each for each in self._tables.former.of_tenant(tenant_id) if each.profile_id in ids]
+        former.sort(key=lambda each: (each.profile_id, each.kind, each.value, each.freed_at))
+        profiles = self._tables.profiles.get_all(tenant_id, ids)
+        return Held(profiles, history, [each.model_copy() for each in former])
+
+    def _merged(self, tenant_id: UUID, profile_ids: Iterable[UUID]) -> set[UUID]:
+        """All profiles of the customers of these, by every merge, whichever way it was."""
+        found = set(profile_ids)
+        mergers = [
+            {each.profile_id, *each.merged_profile_ids} for each in self._tables.mergers.of_tenant(tenant_id)
+        ]
+        while further := {id_ for ids in mergers if not found.isdisjoint(ids) for id_ in ids} - found:
+            found |= further
+        return found
+
+    def _mark_merged(self, tenant_id: UUID, profile_ids: Iterable[UUID]) -> None:
+        every = self._merged(tenant_id, profile_ids)
+        for profile in self._tables.profiles.get_all(tenant_id, every):
+            merger = Merger(profile_id=profile.id, merged_profile_ids=every)
+            self._tables.mergers.put((tenant_id, profile.id), merger)
+
+    def _free(self, before: CustomerProfile, after: CustomerProfile, moment: datetime) -> None:
+        """Remember what the profile has lost by a change."""
+        if not before.is_deleted:
+            kept = set() if after.is_deleted else names_of(after)
+            for name in names_of(before) - kept:
+                self._keep_former(after, name, moment)
+
+    def _keep_former(self, profile: CustomerProfile, name: tuple[str, str], moment: datetime) -> None:
+        former = FormerIdentifier(profile_id=profile.id, kind=name[0], value=name[1], freed_at=moment)
+        self._tables.former.put((profile.tenant_id, profile.id, *name, moment), former)
+
+    def _move_former(self, source: CustomerProfile, target: CustomerProfile) -> None:
+        for each in list(self._tables.former.of_tenant(source.tenant_id)):
+            if each.profile_id == source.id:
+                self._tables.former.remove((source.tenant_id, *_former_key(each)))
+                self._keep_former(target, (each.kind, each.value), each.freed_at)
+
+    def _remove(self, tenant_id: UUID, profile_id: UUID) -> bool:
         self._tables.mergers.remove((tenant_id, profile_id))
         for history in self._histories(tenant_id, profile_id):
             self._tables.histories.remove((tenant_id, profile_id, history.name))
-
-    def _record_merger(self, source: CustomerProfile, target: CustomerProfile) -> None:
-        tenant_id, mergers = target.tenant_id, self._tables.mergers
-        merger = mergers.get((tenant_id, target.id)) or _Merger(tenant_id=tenant_id, profile_id=target.id)
-        earlier = mergers.peek((tenant_id, source.id))
-        merger.merged_profile_ids += [*(earlier.merged_profile_ids if earlier else ()), source.id]
-        mergers.put((tenant_id, target.id), merger)
+        for former in list(self._tables.former.of_tenant(tenant_id)):
+            if former.profile_id == profile_id:
+                self._tables.former.remove((tenant_id, *_former_key(former)))
+        return self._tables.profiles.remove((tenant_id, profile_id))
 
     def _get(self, tenant_id: UUID, profile_id: UUID) -> CustomerProfile | None:
         profile = self._tables.profiles.get((tenant_id, profile_id))
@@ -309,7 +324,7 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
                 self._retire(target.tenant_id, target.id, field, moment)
         target.fields = dict(sorted(target.fields.items()))
 
-    def _histories(self, tenant_id: UUID, profile_id: UUID) -> Iterator[_History]:
+    def _histories(self, tenant_id: UUID, profile_id: UUID) -> Iterator[History]:
         for history in list(self._tables.histories.of_tenant(tenant_id)):
             if history.profile_id == profile_id:
                 yield history
@@ -318,7 +333,7 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
         self, tenant_id: UUID, profile_id: UUID, field: ProfileField, replaced_at: datetime | None
     ) -> None:
         key = (tenant_id, profile_id, field.name)
-        history = self._tables.histories.get(key) or _History(
+        history = self._tables.histories.get(key) or History(
             tenant_id=tenant_id, profile_id=profile_id, name=field.name
         )
         history.replaced.append(field.model_copy(update={"replaced_at": replaced_at}))
@@ -329,6 +344,10 @@ class InMemoryProfileStore(ProfileStore, InMemoryStore):
 def _has_identity(profile: CustomerProfile, channel: Channel, channel_user_id: str) -> bool:
     key = (channel, channel_user_id)
     return any((known.channel, known.channel_user_id) == key for known in profile.channel_identities)
+
+
+def _former_key(former: FormerIdentifier) -> tuple[UUID, str, str, datetime]:
+    return former.profile_id, former.kind, former.value, former.freed_at
 
 
 def _moment(profile: CustomerProfile) -> datetime:

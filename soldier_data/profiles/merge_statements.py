@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, Uuid, any_, delete, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, Table, Uuid, and_, any_, case, delete, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from soldier_data.base.purging import oldest
-from soldier_data.base.statements import Statement, column_param, param
+from soldier_data.base.statements import Statement, column_param, is_one_of, param
+from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.profiles.statements import (
     ASSETS,
     CONSENTS,
     FIELDS,
+    FORMER,
     IDENTITIES,
     PRESENT,
     PROFILES,
@@ -24,8 +26,33 @@ from soldier_data.profiles.write_statements import NOW, ONE, WRITE_ID, exists, n
 _SOURCE_ID = param("source_id", PROFILES.c.id.type)
 _TARGET_ID = param("target_id", PROFILES.c.id.type)
 
+_DOING = "merging the profiles"
+
+
+def _find_merged() -> Statement:
+    """All profiles of the customers of the parameter `ids`, by every merge, whichever way it was."""
+    merged = func.unnest(PROFILES.c.merged_profile_ids, type_=Uuid()).column_valued("merged")
+    # The table is read once, not once for each step.
+    pairs = (
+        select(PROFILES.c.id.label("one"), merged.label("other"))
+        .where(of_tenant(PROFILES), PROFILES.c.merged_profile_ids.is_not(None))
+        .cte("pairs")
+        .prefix_with("MATERIALIZED")
+    )
+    person = select(func.unnest(param("ids", ARRAY(Uuid())), type_=Uuid()).label("id")).cte(
+        "person", recursive=True
+    )
+    beside = case((pairs.c.one == person.c.id, pairs.c.other), else_=pairs.c.one)
+    person = person.union(
+        select(beside).where(person.c.id.in_([pairs.c.one, pairs.c.other])).select_from(pairs)
+    )
+    return Statement("looking for the customer's profiles", select(person.c.id))
+
+
+find_merged = _find_merged()
+
 # In the order of ids, so that two merges of the same profiles never wait for each other.
-lock_both = Statement(
+lock_all = Statement(
     "locking the profiles",
     select(
         PROFILES.c.id,
@@ -34,11 +61,40 @@ lock_both = Statement(
         PROFILES.c.updated_at,
         PROFILES.c.deleted_at,
         PROFILES.c.write_id,
-        PROFILES.c.merged_profile_ids,
     )
-    .where(of_tenant(PROFILES), PROFILES.c.id.in_([_SOURCE_ID, _TARGET_ID]))
+    .where(of_tenant(PROFILES), is_one_of(PROFILES.c.id, "ids"))
     .order_by(PROFILES.c.id)
     .with_for_update(key_share=True),
+)
+
+
+def _mark_merged() -> Statement:
+    """Let each profile of the parameter `ids` know all of them, beside those that it knows."""
+    ids = func.array_cat(PROFILES.c.merged_profile_ids, param("ids", ARRAY(Uuid())), type_=ARRAY(Uuid()))
+    each = func.unnest(ids, type_=Uuid()).column_valued("each")
+    every = select(func.array_agg(each.distinct())).scalar_subquery()
+    return Statement(
+        _DOING,
+        update(PROFILES)
+        .values(merged_profile_ids=every)
+        .where(of_tenant(PROFILES), is_one_of(PROFILES.c.id, "ids")),
+    )
+
+
+mark_merged = _mark_merged()
+
+# The target keeps its own external_id, and the source's is known of it when the source is purged.
+remember_external_id = Statement(
+    _DOING,
+    insert(FORMER)
+    .values(
+        tenant_id=column_param(FORMER.c.tenant_id),
+        profile_id=_TARGET_ID,
+        kind=EXTERNAL_ID,
+        value=param("lost_external_id", FORMER.c.value.type),
+        freed_at=NOW,
+    )
+    .on_conflict_do_nothing(),
 )
 
 
@@ -66,19 +122,22 @@ def _retire(loser: ColumnElement[Any], winner: ColumnElement[Any], *, when_equal
     return update(FIELDS).values(replaced_at=NOW).where(of_profile(FIELDS, loser), PRESENT, beaten)
 
 
+def _is_known(table: Table, *key: str) -> ColumnElement[bool]:
+    """The target has a row that the key tells no different from the source's."""
+    of_target = table.alias("of_target")
+    alike = and_(*(of_target.c[name] == table.c[name] for name in key))
+    return exists(of_target, of_profile(of_target, _TARGET_ID), alike)
+
+
 def _merge() -> tuple[Statement, ...]:
-    of_target = ASSETS.alias("of_target")
-    known = exists(
-        of_target,
-        of_profile(of_target, _TARGET_ID),
-        of_target.c.id == ASSETS.c.id,
-    )
     changed = {"revision": PROFILES.c.revision + ONE, "updated_at": NOW, "write_id": WRITE_ID}
     source = update(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == _SOURCE_ID)
     target = update(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == _TARGET_ID)
     statements = (
         _move(IDENTITIES),
-        delete(ASSETS).where(of_profile(ASSETS, _SOURCE_ID), known),
+        delete(FORMER).where(of_profile(FORMER, _SOURCE_ID), _is_known(FORMER, "kind", "value", "freed_at")),
+        _move(FORMER),
+        delete(ASSETS).where(of_profile(ASSETS, _SOURCE_ID), _is_known(ASSETS, "id")),
         _move(ASSETS),
         _move(CONSENTS),
         _retire(_SOURCE_ID, _TARGET_ID, when_equal=True),
@@ -90,14 +149,13 @@ def _merge() -> tuple[Statement, ...]:
             **changed,
             external_id=column_param(PROFILES.c.external_id),
             last_interaction_at=column_param(PROFILES.c.last_interaction_at),
-            merged_profile_ids=column_param(PROFILES.c.merged_profile_ids),
         ),
     )
-    return tuple(Statement("merging the profiles", statement) for statement in statements)
+    return tuple(Statement(_DOING, statement) for statement in statements)
 
 
 merge = _merge()
-"""Run in this order once `lock_both` holds both rows."""
+"""Run in this order once `lock_all` holds the rows."""
 
 
 lock_old = Statement("purging deleted profiles", oldest(PROFILES).with_for_update())
@@ -110,7 +168,7 @@ def remove(doing: str) -> tuple[Statement, ...]:
     return (
         *(
             Statement(doing, delete(table).where(of_tenant(table), table.c.profile_id == ids))
-            for table in (IDENTITIES, FIELDS, ASSETS, CONSENTS)
+            for table in (IDENTITIES, FORMER, FIELDS, ASSETS, CONSENTS)
         ),
         Statement(doing, delete(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == ids)),
     )

@@ -48,6 +48,22 @@ class ChannelIdentity(Model):
     primary: bool = False
 
 
+class FormerIdentifier(Model):
+    """A channel identity or an external id that a profile had once. It is kept until the profile is purged.
+
+    Attributes:
+        profile_id: The profile; of a merged one, that which it was merged into.
+        kind: The channel, or "external_id".
+        value: The channel_user_id, or the external_id.
+        freed_at: When the profile lost it.
+    """
+
+    profile_id: UUID
+    kind: str
+    value: str
+    freed_at: Moment
+
+
 class ProfileField(Model):
     """One thing known about a customer, and how it came to be known.
 

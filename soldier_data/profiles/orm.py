@@ -17,8 +17,8 @@ class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
     """`CustomerProfile` without its parts.
 
     Attributes:
-        merged_profile_ids: The profiles that were merged into this one, and those that had been merged into them.
-            They stand here, because a purge removes their own rows.
+        merged_profile_ids: All profiles of the customer, once some were merged. Each of them has them all, because
+            a purge removes rows.
     """
 
     __tablename__ = "customer_profiles"
@@ -63,7 +63,7 @@ def _profile_key() -> ForeignKeyConstraint:
 
 
 class ChannelIdentityRow(ProfilePartRow, Base):
-    """`ChannelIdentity`. Deleting a profile removes these rows, which frees them for other profiles."""
+    """`ChannelIdentity`. Deleting a profile moves these to `FormerIdentifierRow`: they are free for other profiles."""
 
     __tablename__ = "channel_identities"
     __table_args__ = (
@@ -86,6 +86,20 @@ class ChannelIdentityRow(ProfilePartRow, Base):
     verified_at: Mapped[datetime | None]
     primary: Mapped[bool]
     position: Mapped[int]
+
+
+class FormerIdentifierRow(ProfilePartRow, Base):
+    """`FormerIdentifier`."""
+
+    __tablename__ = "former_identifiers"
+    __table_args__ = (
+        _profile_key(),
+        Index("ix_former_identifiers_value", "tenant_id", "kind", "value"),
+    )
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    freed_at: Mapped[datetime] = mapped_column(primary_key=True)
 
 
 class ProfileFieldRow(TenantKey, Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -27,9 +27,15 @@ from soldier_data.profiles.checks import (
     check_profile,
     new_identity,
 )
-from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileAsset, ProfileField
+from soldier_data.profiles.models import (
+    ChannelIdentity,
+    CustomerProfile,
+    FormerIdentifier,
+    ProfileAsset,
+    ProfileField,
+)
 from soldier_data.profiles.store import ProfileStore
-from soldier_data.profiles.subjects import subject_of
+from soldier_data.profiles.subjects import TABLES, Held, Holding, subject_of
 
 _MOST_ATTEMPTS = 100
 """How often `get_or_create` looks again for a profile that others create and delete under its eyes."""
@@ -121,10 +127,13 @@ class PostgresProfileStore(ProfileStore, PostgresStore):
     async def merge_profiles(self, tenant_id: UUID, source_profile_id: UUID, target_profile_id: UUID) -> bool:
         check_merge(source_profile_id, target_profile_id)
         key = {"tenant_id": tenant_id, "source_id": source_profile_id, "target_id": target_profile_id}
+        both = {"tenant_id": tenant_id, "ids": [source_profile_id, target_profile_id]}
         write_id, now = new_id(), utcnow()
 
         async def work(transaction: Transaction) -> bool:
-            locked = await transaction.fetch_all(merge_statements.lock_both, key)
+            found = await transaction.fetch_all(merge_statements.find_merged, both)
+            every = {"tenant_id": tenant_id, "ids": [row["id"] for row in found]}
+            locked = await transaction.fetch_all(merge_statements.lock_all, every)
             rows = {row["id"]: row for row in locked}
             source, target = rows.get(source_profile_id), rows.get(target_profile_id)
             if source is None or target is None or target["deleted_at"] is not None:
@@ -136,6 +145,10 @@ class PostgresProfileStore(ProfileStore, PostgresStore):
             values["now"] = max(now, source["updated_at"], target["updated_at"])
             for statement in merge_statements.merge:
                 await transaction.fetch_all(statement, values)
+            if source["external_id"] not in (None, values["external_id"]):
+                lost = {**values, "lost_external_id": source["external_id"]}
+                await transaction.fetch_all(merge_statements.remember_external_id, lost)
+            await transaction.fetch_all(merge_statements.mark_merged, every)
             return True
 
         return await self._db.atomically(work, "merging the profiles")
@@ -152,21 +165,39 @@ class PostgresProfileStore(ProfileStore, PostgresStore):
         return how_many
 
     async def get_data_subject(self, tenant_id: UUID, profile_id: UUID) -> DataSubject:
-        rows = await self._db.fetch_all(
-            subject_statements.find_merged, {"tenant_id": tenant_id, "id": profile_id}
-        )
-        profile_ids = {profile_id}
-        for row in rows:
-            profile_ids |= {row["id"], *(row["merged_profile_ids"] or ())}
-        profiles, history = await self._held(tenant_id, profile_ids)
-        return subject_of(tenant_id, profile_ids, profiles, history)
+        values = {"tenant_id": tenant_id, "ids": [profile_id]}
+        profile_ids = [row["id"] for row in await self._db.fetch_all(merge_statements.find_merged, values)]
+        held = await self._held(tenant_id, profile_ids)
+        names = {(holding.kind, holding.value) for holding in held.holdings()}
+        asked = {
+            "tenant_id": tenant_id,
+            "kinds": [kind for kind, _ in names],
+            "values": [value for _, value in names],
+        }
+        rows = await self._db.fetch_all(subject_statements.find_holdings, asked)
+        return subject_of(tenant_id, profile_ids, held, [Holding(**row) for row in rows])
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        profiles, history = await self._held(subject.tenant_id, subject.profile_ids)
-        return {"customer_profiles": profiles, "profile_fields": history}
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        rows = await self._db.fetch_all(subject_statements.find_profiles, subject.parameters())
+        return {table: [row["id"] for row in rows] for table in TABLES}
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
-        gone, values = ErasedIds(), subject.parameters()
+    async def read_found(
+        self,
+        tenant_id: UUID,
+        table: str,
+        ids: Sequence[UUID],
+        *,
+        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+    ) -> list[Any]:
+        statement, made_of = _OF_TABLE[table]
+        values = {"tenant_id": tenant_id, "profile_ids": list(ids)}
+        return [made_of(row) for row in await self._db.fetch_all(statement, values)]
+
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
+        gone = ErasedIds()
+        values = {"tenant_id": tenant_id, "profile_ids": list(found["customer_profiles"])}
 
         async def work(transaction: Transaction) -> None:
             rows = await transaction.fetch_all(subject_statements.lock_profiles, values)
@@ -178,17 +209,9 @@ class PostgresProfileStore(ProfileStore, PostgresStore):
         await self._db.atomically(work, "erasing the customer's profiles")
         return gone.by_table()
 
-    async def _held(
-        self, tenant_id: UUID, profile_ids: Iterable[UUID]
-    ) -> tuple[list[CustomerProfile], list[ProfileField]]:
-        """Profiles, deleted ones too, and their former fields."""
-        values = {"tenant_id": tenant_id, "profile_ids": list(profile_ids)}
-        profiles = await self._db.fetch_all(subject_statements.read_profiles, values)
-        history = await self._db.fetch_all(subject_statements.read_history, values)
-        return (
-            [CustomerProfile.model_validate_json(row["profile"]) for row in profiles],
-            [ProfileField.model_validate_json(row["field"]) for row in history],
-        )
+    async def _held(self, tenant_id: UUID, profile_ids: list[UUID]) -> Held:
+        profiles, history, former = [await self.read_found(tenant_id, table, profile_ids) for table in TABLES]
+        return Held(profiles, history, former)
 
     async def _read(self, statement: Statement, values: Values) -> CustomerProfile | None:
         row = await self._db.fetch_one(statement, values)
@@ -250,11 +273,6 @@ def _merged(source: Row, target: Row) -> dict[str, Any]:
     return {
         "external_id": source["external_id"] if target["external_id"] is None else target["external_id"],
         "last_interaction_at": max(interactions, default=None),
-        "merged_profile_ids": [
-            *(target["merged_profile_ids"] or ()),
-            *(source["merged_profile_ids"] or ()),
-            source["id"],
-        ],
     }
 
 
@@ -266,3 +284,19 @@ async def _purge_some(transaction: Transaction, values: Values, removed: set[UUI
             await transaction.fetch_all(statement, {**values, "ids": ids})
     removed.update(ids)
     return len(ids) >= ROWS_AT_A_TIME
+
+
+_OF_TABLE: dict[str, tuple[Statement, Callable[[Row], Any]]] = {
+    "customer_profiles": (
+        subject_statements.read_profiles,
+        lambda row: CustomerProfile.model_validate_json(row["profile"]),
+    ),
+    "profile_fields": (
+        subject_statements.read_history,
+        lambda row: ProfileField.model_validate_json(row["field"]),
+    ),
+    "former_identifiers": (
+        subject_statements.read_former,
+        lambda row: FormerIdentifier.model_validate(dict(row)),
+    ),
+}

@@ -25,6 +25,7 @@ from soldier_data.base.statements import Statement, column_param, has_key, table
 from soldier_data.profiles.orm import (
     ChannelIdentityRow,
     CustomerProfileRow,
+    FormerIdentifierRow,
     ProfileAssetRow,
     ProfileConsentRow,
     ProfileFieldRow,
@@ -32,6 +33,7 @@ from soldier_data.profiles.orm import (
 
 PROFILES = table_of(CustomerProfileRow)
 IDENTITIES = table_of(ChannelIdentityRow)
+FORMER = table_of(FormerIdentifierRow)
 FIELDS = table_of(ProfileFieldRow)
 ASSETS = table_of(ProfileAssetRow)
 CONSENTS = table_of(ProfileConsentRow)

@@ -2,42 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
-from soldier_data.base.subjects import DataSubject
-from soldier_data.profiles.models import CustomerProfile, ProfileField
+from soldier_data.base.shared import Channel
+from soldier_data.base.subjects import EXTERNAL_ID, DataSubject, Tenure
+from soldier_data.profiles.models import CustomerProfile, FormerIdentifier, ProfileField
+
+TABLES = ("customer_profiles", "profile_fields", "former_identifiers")
+"""What an export lists of a person. All three are found by the ids of profiles."""
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class Holding(NamedTuple):
+    """That a profile has, or had, an identity or an external id.
+
+    Attributes:
+        kind: The channel, or `EXTERNAL_ID`.
+        value: The channel_user_id, or the external_id.
+        freed_at: Until when; None if it still has it.
+    """
+
+    kind: str
+    value: str
+    profile_id: UUID
+    freed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is stored of a person's profiles, deleted ones too.
+
+    Attributes:
+        history: Former values of their fields.
+        former: Identities and external ids that they had once.
+    """
+
+    profiles: list[CustomerProfile]
+    history: list[ProfileField]
+    former: list[FormerIdentifier]
+
+    def by_table(self) -> Mapping[str, list[CustomerProfile] | list[ProfileField] | list[FormerIdentifier]]:
+        """As an export lists it."""
+        return dict(zip(TABLES, (self.profiles, self.history, self.former), strict=True))
+
+    def holdings(self) -> list[Holding]:
+        """What the profiles have and had."""
+        return [
+            *(Holding(each.kind, each.value, each.profile_id, each.freed_at) for each in self.former),
+            *(
+                Holding(*name, profile.id, profile.deleted_at)
+                for profile in self.profiles
+                for name in names_of(profile)
+            ),
+        ]
+
+
+def names_of(profile: CustomerProfile) -> set[tuple[str, str]]:
+    """The kinds and values of what a profile is known by to others."""
+    names = {(str(each.channel), each.channel_user_id) for each in profile.channel_identities}
+    return names if profile.external_id is None else names | {(EXTERNAL_ID, profile.external_id)}
+
+
+def tenures_of(holdings: Iterable[Holding], profile_ids: frozenset[UUID]) -> Iterator[Tenure]:
+    """When the identities and external ids were the person's, of those that others have had too.
+
+    What somebody has is theirs from the moment when the one before lost it, because nobody knows since when it has
+    really been; what nobody has is still that person's who lost it last.
+    """
+    by_name: dict[tuple[str, str], list[Holding]] = defaultdict(list)
+    for holding in holdings:
+        by_name[holding.kind, holding.value].append(holding)
+    for (kind, value), held in by_name.items():
+        if all(holding.profile_id in profile_ids for holding in held):
+            continue
+        held.sort(key=lambda holding: holding.freed_at or _NEVER)
+        after = None
+        for holding in held:
+            until = None if holding is held[-1] else holding.freed_at
+            if holding.profile_id in profile_ids:
+                yield Tenure(kind, value, after, until)
+            after = holding.freed_at
 
 
 def subject_of(
-    tenant_id: UUID,
-    profile_ids: Iterable[UUID],
-    profiles: Iterable[CustomerProfile],
-    history: Iterable[ProfileField],
+    tenant_id: UUID, profile_ids: Iterable[UUID], held: Held, holdings: Iterable[Holding]
 ) -> DataSubject:
-    """The person with these profiles; `history` holds their former fields."""
-    profiles = list(profiles)
+    """The person with these profiles.
+
+    Args:
+        tenant_id: The tenant.
+        profile_ids: Their profiles, those that are purged among them.
+        held: What is stored of the profiles.
+        holdings: Everybody's holdings of what the profiles have and had.
+    """
+    profiles, theirs = held.profiles, frozenset(profile_ids)
     assets = [asset for profile in profiles for asset in profile.assets]
     consents = [consent for profile in profiles for consent in profile.consents]
     fields = [field for profile in profiles for field in profile.fields.values()]
     sessions = {
-        *(field.source_session_id for field in (*fields, *history)),
+        *(field.source_session_id for field in (*fields, *held.history)),
         *(asset.uploaded_in_session_id for asset in assets),
         *(consent.source_session_id for consent in consents),
     }
+    own = held.holdings()
     return DataSubject(
         tenant_id=tenant_id,
-        profile_ids=frozenset(profile_ids),
+        profile_ids=theirs,
         related_ids=frozenset(
             [*(profile.customer_id for profile in profiles), *(asset.id for asset in assets)]
         ),
         session_ids=frozenset(session_id for session_id in sessions if session_id is not None),
-        identities=frozenset(
-            (identity.channel, identity.channel_user_id)
-            for profile in profiles
-            for identity in profile.channel_identities
-        ),
-        external_ids=frozenset(
-            profile.external_id for profile in profiles if profile.external_id is not None
-        ),
+        identities=frozenset((Channel(each.kind), each.value) for each in own if each.kind != EXTERNAL_ID),
+        external_ids=frozenset(each.value for each in own if each.kind == EXTERNAL_ID),
+        tenures=frozenset(tenures_of({*own, *holdings}, theirs)),
     )

@@ -34,10 +34,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, insert
 
 from soldier_data.base.statements import Statement, column_param, has_key, param
+from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.profiles.statements import (
     ASSETS,
     CONSENTS,
     FIELDS,
+    FORMER,
     IDENTITIES,
     LIVING,
     OWNER,
@@ -85,8 +87,8 @@ def next_position(table: Table, profile_id: ColumnElement[Any]) -> ColumnElement
 
 def _seen(*where: ColumnElement[bool]) -> CTE:
     """The profile's row as it is when the statement begins."""
-    columns = (PROFILES.c.id, PROFILES.c.revision, PROFILES.c.updated_at, PROFILES.c.write_id)
-    return select(*columns).where(has_key(PROFILES), *where).cte("seen")
+    names = ("id", "external_id", "revision", "updated_at", "deleted_at", "write_id")
+    return select(*(PROFILES.c[name] for name in names)).where(has_key(PROFILES), *where).cte("seen")
 
 
 def _change(seen: CTE, values: dict[str, Any], *where: ColumnElement[bool]) -> Any:
@@ -161,6 +163,26 @@ def _put(table: Table, given: CTE, profile: CTE, **values: ColumnElement[Any]) -
         set_={name: statement.excluded[name] for name in content},
         where=_differs(table.c, statement.excluded, content),
     )
+
+
+def _free(freed: CTE, profile: CTE, external_id: ColumnElement[Any], *where: ColumnElement[bool]) -> Any:
+    """An INSERT that remembers what the profile lost: the identities that were removed, and its `external_id`."""
+    columns = [*OWNER, "kind", "value"]
+    lost = union_all(
+        select(*(freed.c[name] for name in columns)),
+        select(*_OWNER_ID, literal_column(f"'{EXTERNAL_ID}'"), external_id).where(*where),
+    ).cte("lost")
+    rows = select(*lost.c, profile.c.updated_at).select_from(lost.join(profile, true()))
+    # It is there already if the profile lost it twice by a clock that stood still.
+    return insert(FORMER).from_select([*columns, "freed_at"], rows).on_conflict_do_nothing()
+
+
+def _removed_identities(which: Any) -> CTE:
+    """What a DELETE of identities removes, as `_free` takes it."""
+    names = {"kind": IDENTITIES.c.channel, "value": IDENTITIES.c.channel_user_id}
+    owner = (IDENTITIES.c[name] for name in OWNER)
+    removed: CTE = which.returning(*owner, *(c.label(name) for name, c in names.items())).cte("freed")
+    return removed
 
 
 def _remove_others(table: Table, given: CTE, profile: CTE) -> Any:
@@ -238,7 +260,15 @@ def _save() -> Statement:
     writes = [_retire_fields(profile, or_(gone, replaced)), _insert_fields(changed, profile)]
     for table in _KEYS:
         given = _given(table)
-        writes += [_remove_others(table, given, profile), _put(table, given, profile)]
+        others = _remove_others(table, given, profile)
+        if table is IDENTITIES:
+            lost_id = or_(
+                seen.c.external_id.is_distinct_from(column_param(PROFILES.c.external_id)),
+                column_param(PROFILES.c.deleted_at).is_not(None),
+            )
+            lost = (seen.c.external_id.is_not(None), seen.c.deleted_at.is_(None), lost_id)
+            others = _free(_removed_identities(others), profile, seen.c.external_id, *lost)
+        writes += [others, _put(table, given, profile)]
 
     saved = union_all(
         select(profile.c.revision, profile.c.updated_at),
@@ -283,7 +313,10 @@ def _delete() -> Statement:
     seen = _seen(or_(LIVING, own))
     repeated = exists(seen, seen.c.write_id == WRITE_ID)
     profile = _change(seen, {"deleted_at": NOW}, LIVING).cte("profile")
-    freed = delete(IDENTITIES).where(of_profile(IDENTITIES, _PROFILE_ID), exists(profile))
+    removed = _removed_identities(
+        delete(IDENTITIES).where(of_profile(IDENTITIES, _PROFILE_ID), exists(profile))
+    )
+    freed = _free(removed, profile, seen.c.external_id, seen.c.external_id.is_not(None))
     return Statement("deleting the profile", _result_if_found(seen, profile, repeated, [freed]))
 
 

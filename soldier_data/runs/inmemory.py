@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from datetime import UTC
 from decimal import Decimal, localcontext
@@ -12,7 +12,7 @@ from uuid import UUID
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
-from soldier_data.base.subjects import DataSubject, ids_of, json_text
+from soldier_data.base.subjects import DataSubject, json_text
 from soldier_data.base.values import check_key, check_revision, check_storable
 from soldier_data.errors import ConflictError
 from soldier_data.runs.checks import check_list, check_run, elsewhere, missing, taken
@@ -23,6 +23,8 @@ P = TypeVar("P", Step, Artifact, LLMCall)
 
 # More digits than any sum of costs has.
 _PRECISION = 200
+
+_PARTS = ("steps", "artifacts", "llm_calls")
 
 
 class _Tables:
@@ -170,31 +172,43 @@ class InMemoryRunStore(RunStore, InMemoryStore):
         found = self._parts(self._tables.llm_calls, tenant_id, run_id)
         return sorted(found, key=lambda call: (call.created_at, call.id))
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
         tables, tenant_id = self._tables, subject.tenant_id
         wanted = {run.id for run in tables.runs.of_tenant(tenant_id) if _is_theirs(run, subject)}
         parts: list[Step | Artifact] = [
             *tables.steps.of_tenant(tenant_id),
             *tables.artifacts.of_tenant(tenant_id),
         ]
-        for part in parts:
-            if subject.is_mentioned_in(*_texts(part)):
-                wanted.add(part.run_id)
-        found: dict[str, list[Any]] = {
-            "runs": [run for run in tables.runs.of_tenant(tenant_id) if run.id in wanted]
-        }
-        for name, table in zip(("steps", "artifacts", "llm_calls"), tables.parts(), strict=True):
-            found[name] = [part for part in table.of_tenant(tenant_id) if part.run_id in wanted]
-        return {
-            name: sorted((each.model_copy(deep=True) for each in listed), key=lambda each: each.id)
-            for name, listed in found.items()
-        }
+        wanted |= {part.run_id for part in parts if subject.is_mentioned_in(*_texts(part))}
+        found = {"runs": sorted(wanted)}
+        for name, table in zip(_PARTS, tables.parts(), strict=True):
+            found[name] = sorted(part.id for part in table.of_tenant(tenant_id) if part.run_id in wanted)
+        return found
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
-        found = await self.export_subject(subject)
-        for run in found["runs"]:
-            await self.delete_run(subject.tenant_id, run.id)
-        return {name: ids_of(entities) for name, entities in found.items()}
+    async def read_found(
+        self,
+        tenant_id: UUID,
+        table: str,
+        ids: Sequence[UUID],
+        *,
+        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+    ) -> list[Any]:
+        return self._table(table).get_all(tenant_id, ids)
+
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
+        gone = {
+            name: sorted(
+                part.id for part in self._table(name).of_tenant(tenant_id) if part.run_id in found["runs"]
+            )
+            for name in _PARTS
+        }
+        gone["runs"] = [run_id for run_id in found["runs"] if await self.delete_run(tenant_id, run_id)]
+        return gone
+
+    def _table(self, name: str) -> MemoryTable[Any]:
+        return dict(zip(("runs", *_PARTS), self._tables.all(), strict=True))[name]
 
     def _living(self, tenant_id: UUID) -> Iterator[Run]:
         return (run for run in self._tables.runs.of_tenant(tenant_id) if not run.is_deleted)
@@ -230,7 +244,7 @@ class InMemoryRunStore(RunStore, InMemoryStore):
 
 def _is_theirs(run: Run, subject: DataSubject) -> bool:
     texts = (run.actor, run.trace_id, run.idempotency_key, json_text(run, "request_payload"))
-    return run.actor in subject.actors or subject.is_mentioned_in(*texts)
+    return subject.is_actor(run.actor, run.created_at) or subject.is_mentioned_in(*texts)
 
 
 def _texts(part: Step | Artifact) -> tuple[str, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.paging import Cursor
 from soldier_data.base.statements import Statement
-from soldier_data.base.subjects import DataSubject, ErasedIds
+from soldier_data.base.subjects import DataSubject, ErasedIds, batches
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_key, check_storable
 from soldier_data.errors import ConflictError
@@ -138,31 +139,39 @@ class PostgresRunStore(RunStore, PostgresStore):
         rows = await self._db.fetch_all(sql.llm_calls.listed, {"tenant_id": tenant_id, "run_id": run_id})
         return [_llm_call(row) for row in rows]
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
         values = subject.parameters()
-        values["run_ids"] = [
-            row["id"] for row in await self._db.fetch_all(subject_statements.find_runs, values)
-        ]
-        return {
-            table: [
-                make(row) for row in await self._db.fetch_all(subject_statements.read_listed[table], values)
-            ]
-            for table, make in _ENTITY_OF.items()
+        runs = {
+            row["run_id"]
+            for scan in subject_statements.find_runs
+            for row in await scan.rows(self._db, values)
         }
+        found = ErasedIds()
+        found.add({"runs": runs})
+        for run_ids in batches(sorted(runs)):
+            found.add(await _parts(self._db, subject.tenant_id, run_ids))
+        return {table: found.by_table().get(table, []) for table in _ENTITY_OF}
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+    async def read_found(
+        self,
+        tenant_id: UUID,
+        table: str,
+        ids: Sequence[UUID],
+        *,
+        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+    ) -> list[Any]:
+        values = {"tenant_id": tenant_id, "ids": list(ids)}
+        rows = await self._db.fetch_all(subject_statements.read_listed[table], values)
+        return [_ENTITY_OF[table](row) for row in rows]
+
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
         gone = ErasedIds()
-
-        async def work(transaction: Transaction) -> None:
-            values = subject.parameters()
-            rows = await transaction.fetch_all(subject_statements.find_runs, values)
-            values["run_ids"] = [row["id"] for row in rows]
-            gone.add({"runs": values["run_ids"]})
-            for table, statement in subject_statements.find_parts.items():
-                gone.add({table: [row["id"] for row in await transaction.fetch_all(statement, values)]})
-            await transaction.fetch_all(subject_statements.delete_runs, values)
-
-        await self._db.atomically(work, "erasing the customer's runs")
+        gone.add(dict.fromkeys(_ENTITY_OF, ()))
+        for run_ids in batches(found["runs"]):
+            work = partial(_erase, tenant_id=tenant_id, run_ids=run_ids, gone=gone)
+            await self._db.atomically(work, "erasing the customer's runs")
         return gone.by_table()
 
     async def _run(self, statement: Statement, values: Values) -> Run | None:
@@ -178,6 +187,25 @@ class PostgresRunStore(RunStore, PostgresStore):
             stored = await self._db.fetch_one(statements.stored, values)
             raise missing(part) if stored is None or stored["run_id"] == part.run_id else elsewhere(part)
         return part.id
+
+
+async def _parts(db: Executor, tenant_id: UUID, run_ids: Sequence[UUID]) -> dict[str, list[UUID]]:
+    """The ids of what belongs to the runs, by table."""
+    values = {"tenant_id": tenant_id, "run_ids": list(run_ids)}
+    return {
+        table: [row["id"] for row in await db.fetch_all(statement, values)]
+        for table, statement in subject_statements.find_parts.items()
+    }
+
+
+async def _erase(
+    transaction: Transaction, *, tenant_id: UUID, run_ids: Sequence[UUID], gone: ErasedIds
+) -> None:
+    values = {"tenant_id": tenant_id, "run_ids": list(run_ids)}
+    # Nothing can be added to a run that is locked.
+    locked = [row["id"] for row in await transaction.fetch_all(subject_statements.lock_runs, values)]
+    gone.add({"runs": locked, **await _parts(transaction, tenant_id, locked)})
+    await transaction.fetch_all(subject_statements.delete_runs, values)
 
 
 def _dumped(document: Any) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, Table, and_, delete, or_, select
+from sqlalchemy import ColumnElement, Table, and_, delete, or_, select
 
-from soldier_data.base.statements import Statement, column_param, is_one_of, mentions
+from soldier_data.base.statements import Statement, column_param, is_one_of
+from soldier_data.base.subject_statements import Scan, is_actor, mentions
 from soldier_data.runs.statements import ARTIFACTS, LLM_CALLS, RUNS, STEPS
 
 _PARTS = (STEPS, ARTIFACTS, LLM_CALLS)
+_FINDING = "looking for the customer's runs"
 
 
 def _of_tenant(table: Table) -> ColumnElement[bool]:
@@ -15,49 +17,47 @@ def _of_tenant(table: Table) -> ColumnElement[bool]:
     return condition
 
 
-def _runs_with(part: Table, *columns: ColumnElement[str]) -> Select[tuple[object]]:
-    """The runs with a part that mentions the person."""
-    return select(part.c.run_id).where(_of_tenant(part), mentions(*columns))
-
-
-find_runs = Statement(
-    "looking for the customer's runs",
-    select(RUNS.c.id)
-    .where(
-        _of_tenant(RUNS),
+find_runs = (
+    Scan(
+        _FINDING,
+        RUNS,
         or_(
-            is_one_of(RUNS.c.actor, "actors"),
+            is_actor(RUNS.c.actor, RUNS.c.created_at),
             mentions(RUNS.c.actor, RUNS.c.trace_id, RUNS.c.idempotency_key, RUNS.c.request_payload),
-            RUNS.c.id.in_(_runs_with(STEPS, STEPS.c.input_data, STEPS.c.output_data)),
-            RUNS.c.id.in_(_runs_with(ARTIFACTS, ARTIFACTS.c.url, ARTIFACTS.c.metadata)),
         ),
-    )
-    .order_by(RUNS.c.id),
+        RUNS.c.id.label("run_id"),
+    ),
+    Scan(_FINDING, STEPS, mentions(STEPS.c.input_data, STEPS.c.output_data), STEPS.c.run_id),
+    Scan(_FINDING, ARTIFACTS, mentions(ARTIFACTS.c.url, ARTIFACTS.c.metadata), ARTIFACTS.c.run_id),
 )
+"""The runs that are the person's, and those with a step or an artifact that mentions them."""
 
 
 def _columns(table: Table) -> list[ColumnElement[object]]:
     return [column for column in table.columns if column.name != "write_id"]
 
 
-def _listed(table: Table) -> ColumnElement[bool]:
+def _of_runs(table: Table) -> ColumnElement[bool]:
     run_id = table.c.id if table is RUNS else table.c.run_id
     return and_(_of_tenant(table), is_one_of(run_id, "run_ids"))
 
 
 read_listed = {
     str(table.name): Statement(
-        "reading the customer's runs", select(*_columns(table)).where(_listed(table)).order_by(table.c.id)
+        "reading the customer's runs",
+        select(*_columns(table)).where(_of_tenant(table), is_one_of(table.c.id, "ids")).order_by(table.c.id),
     )
     for table in (RUNS, *_PARTS)
 }
 
 find_parts = {
-    str(table.name): Statement(
-        "looking for the customer's runs", select(table.c.id).where(_listed(table)).order_by(table.c.id)
-    )
-    for table in _PARTS
+    str(table.name): Statement(_FINDING, select(table.c.id).where(_of_runs(table))) for table in _PARTS
 }
 
+lock_runs = Statement(
+    "erasing the customer's runs",
+    select(RUNS.c.id).where(_of_runs(RUNS)).order_by(RUNS.c.id).with_for_update(),
+)
+
 # What belongs to a run goes with it.
-delete_runs = Statement("erasing the customer's runs", delete(RUNS).where(_listed(RUNS)))
+delete_runs = Statement("erasing the customer's runs", delete(RUNS).where(_of_runs(RUNS)))

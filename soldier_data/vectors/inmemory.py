@@ -9,7 +9,7 @@ from uuid import UUID
 
 from soldier_data.base.embeddings import check_asked, cosine_similarity, to_float32
 from soldier_data.base.memory import InMemoryStore, MemoryTable
-from soldier_data.base.subjects import DataSubject, ids_of, json_text
+from soldier_data.base.subjects import DataSubject, json_text
 from soldier_data.settings import Settings
 from soldier_data.vectors.checks import (
     ANY_SCORE,
@@ -94,19 +94,33 @@ class InMemoryVectorStore(VectorStore, InMemoryStore):
             self._embeddings.remove((tenant_id, id_))
         return len(found)
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        found = [
-            each.model_copy(deep=True)
-            for each in self._embeddings.of_tenant(subject.tenant_id)
-            if each.source_id in subject.sources or subject.is_mentioned_in(json_text(each, "metadata"))
-        ]
-        return {"embeddings": sorted(found, key=lambda each: each.id)}
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        sources = set(subject.sources)
+        return {
+            "embeddings": sorted(
+                each.id
+                for each in self._embeddings.of_tenant(subject.tenant_id)
+                if each.source_id in sources or subject.is_mentioned_in(json_text(each, "metadata"))
+            )
+        }
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
-        found = (await self.export_subject(subject))["embeddings"]
-        for each in found:
-            self._embeddings.remove((subject.tenant_id, each.id))
-        return {"embeddings": ids_of(found)}
+    async def read_found(
+        self,
+        tenant_id: UUID,
+        table: str,  # noqa: ARG002 - there is one.
+        ids: Sequence[UUID],
+        *,
+        with_embeddings: bool = True,
+    ) -> list[Any]:
+        found = self._embeddings.get_all(tenant_id, ids)
+        if with_embeddings:
+            return list(found)
+        return [each.model_copy(update={"embedding": []}) for each in found]
+
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
+        return {"embeddings": self._embeddings.remove_all(tenant_id, found["embeddings"])}
 
     def _add(self, embeddings: Sequence[Embedding], doing: str) -> None:
         if any(self._embeddings.peek((each.tenant_id, each.id)) is not None for each in embeddings):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.models import new_id
 from soldier_data.base.statements import in_order
-from soldier_data.base.subjects import DataSubject, ErasedIds
+from soldier_data.base.subjects import DataSubject, ErasedIds, batches
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.vector_search import IndexedSearch, search_values
 from soldier_data.errors import ConflictError
@@ -32,6 +33,8 @@ _COLUMNS = [column.name for column in sql.EMBEDDINGS.columns]
 
 # So many that COPY's own round trips do not count, and so few that each COPY ends well within the command timeout.
 _ROWS_AT_A_TIME = 5_000
+
+_SOURCES_AT_A_TIME = 5_000
 
 
 class PostgresVectorStore(VectorStore, PostgresStore):
@@ -110,19 +113,41 @@ class PostgresVectorStore(VectorStore, PostgresStore):
         how_many: int = row["how_many"]
         return how_many
 
-    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        rows = await self._db.fetch_all(subject_statements.read, subject.parameters())
-        return {"embeddings": [_embedding(row) for row in rows]}
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        values = subject.parameters()
+        found = {row["id"] for row in await subject_statements.find_mentions.rows(self._db, values)}
+        for sources in batches(subject.sources, _SOURCES_AT_A_TIME):
+            values["sources"] = list(sources)
+            rows = await self._db.fetch_all(subject_statements.find_by_source, values)
+            found |= {row["id"] for row in rows}
+        return {"embeddings": sorted(found)}
 
-    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+    async def read_found(
+        self,
+        tenant_id: UUID,
+        table: str,  # noqa: ARG002 - there is one.
+        ids: Sequence[UUID],
+        *,
+        with_embeddings: bool = True,
+    ) -> list[Any]:
+        values = {"tenant_id": tenant_id, "ids": list(ids)}
+        rows = await self._db.fetch_all(subject_statements.read[with_embeddings], values)
+        return [_embedding(row if with_embeddings else {**row, "embedding": []}) for row in rows]
+
+    async def erase_found(
+        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
+    ) -> dict[str, list[UUID]]:
         gone = ErasedIds()
+        for ids in batches(found["embeddings"]):
+            work = partial(_erase, values={"tenant_id": tenant_id, "ids": list(ids)}, gone=gone)
+            await self._db.atomically(work, subject_statements.erase.doing)
+        return {"embeddings": [], **gone.by_table()}
 
-        async def work(transaction: Transaction) -> None:
-            rows = await transaction.fetch_all(subject_statements.erase, subject.parameters())
-            gone.add({"embeddings": [row["id"] for row in rows]})
 
-        await self._db.atomically(work, subject_statements.erase.doing)
-        return gone.by_table()
+async def _erase(transaction: Transaction, *, values: Values, gone: ErasedIds) -> None:
+    rows = await transaction.fetch_all(subject_statements.lock, values)
+    gone.add({"embeddings": [row["id"] for row in rows]})
+    await transaction.fetch_all(subject_statements.erase, values)
 
 
 async def _write(transaction: Transaction, rows: list[Values]) -> None:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from sqlalchemy import and_, delete, or_, select
+from sqlalchemy import and_, delete, select
 
-from soldier_data.base.statements import Statement, is_one_of, mentions
+from soldier_data.base.statements import Statement, is_one_of
+from soldier_data.base.subject_statements import Scan, mentions
 from soldier_data.vectors.statements import COLUMNS, EMBEDDINGS, OF_TENANT
 
-_THEIRS = and_(OF_TENANT, or_(is_one_of(EMBEDDINGS.c.source_id, "sources"), mentions(EMBEDDINGS.c.metadata)))
+_FINDING = "looking for the customer's embeddings"
 
-read = Statement(
-    "reading the customer's embeddings", select(*COLUMNS).where(_THEIRS).order_by(EMBEDDINGS.c.id)
+find_by_source = Statement(
+    _FINDING, select(EMBEDDINGS.c.id).where(OF_TENANT, is_one_of(EMBEDDINGS.c.source_id, "sources"))
 )
+find_mentions = Scan(_FINDING, EMBEDDINGS, mentions(EMBEDDINGS.c.metadata), EMBEDDINGS.c.id)
 
-erase = Statement(
-    "erasing the customer's embeddings", delete(EMBEDDINGS).where(_THEIRS).returning(EMBEDDINGS.c.id)
+_LISTED = and_(OF_TENANT, is_one_of(EMBEDDINGS.c.id, "ids"))
+
+
+def _read(*, with_embeddings: bool) -> Statement:
+    columns = [column for column in COLUMNS if with_embeddings or column is not EMBEDDINGS.c.embedding]
+    return Statement(
+        "reading the customer's embeddings", select(*columns).where(_LISTED).order_by(EMBEDDINGS.c.id)
+    )
+
+
+read = {with_embeddings: _read(with_embeddings=with_embeddings) for with_embeddings in (True, False)}
+
+# In the order of ids, so that two erasures never wait for each other.
+lock = Statement(
+    "erasing the customer's embeddings",
+    select(EMBEDDINGS.c.id).where(_LISTED).order_by(EMBEDDINGS.c.id).with_for_update(),
 )
+erase = Statement("erasing the customer's embeddings", delete(EMBEDDINGS).where(_LISTED))
