@@ -228,12 +228,18 @@ class DataLayer:
         return result
 
     async def export_customer(
-        self, tenant_id: UUID, profile_id: UUID, *, session_ids: Iterable[UUID] = ()
+        self,
+        tenant_id: UUID,
+        profile_id: UUID,
+        *,
+        session_ids: Iterable[UUID] = (),
+        with_embeddings: bool = False,
     ) -> CustomerExport:
         """Everything that the stores hold about a customer, ready to be written as JSON.
 
         It is what `erase_customer` would erase; which records these are, the docstring of each store says. It is
-        read store by store, while others may write. Empty if nothing is held.
+        read store by store, while others may write. Empty if nothing is held. It is all in memory at once: of a
+        customer with very much, take `export_customer_lines`.
 
         Args:
             tenant_id: The tenant.
@@ -241,8 +247,38 @@ class DataLayer:
             session_ids: Further conversations of theirs. Those that are still stored, and those that their profile
                 or their episodes name, are found without; turn records of other conversations, which ended
                 longer ago than sessions are kept, name nobody.
+            with_embeddings: Include the vectors too, which tell a person nothing and take most of the space. Without
+                them, `embedding` is None, or empty.
         """
-        return await self._rights().export(tenant_id, profile_id, session_ids)
+        return await self._rights().export(
+            tenant_id, profile_id, session_ids, with_embeddings=with_embeddings
+        )
+
+    def export_customer_lines(
+        self,
+        tenant_id: UUID,
+        profile_id: UUID,
+        *,
+        session_ids: Iterable[UUID] = (),
+        with_embeddings: bool = False,
+    ) -> AsyncIterator[bytes]:
+        """What `export_customer` gives, as JSON Lines, a few hundred records in memory at a time.
+
+        Each line is an object with a type and data, `{"type": "episode", "data": {...}}`, and ends in a newline. The
+        first one is the header, with the version of this format, the tenant_id, the profile_ids and exported_at; the
+        last one is the trailer, with counts of records by type: a file without it was broken off. In between, a
+        record's type is the name of its table in the singular ("customer_profile", "audit_event", ...), and its data
+        are the fields of the entity; records of a type follow each other in the order of ids.
+
+        Args:
+            tenant_id: As for `export_customer`.
+            profile_id: As for `export_customer`.
+            session_ids: As for `export_customer`.
+            with_embeddings: Include the vectors too. Without them there is no field `embedding`.
+        """
+        return self._rights().export_lines(
+            tenant_id, profile_id, session_ids, with_embeddings=with_embeddings
+        )
 
     async def erase_customer(
         self, tenant_id: UUID, profile_id: UUID, *, session_ids: Iterable[UUID] = ()
@@ -250,9 +286,9 @@ class DataLayer:
         """Remove a customer for good from every store: what `export_customer` shows.
 
         Audit records stay, without any text. Audit events of type "customer_erasure_begun" and "customer_erased"
-        tell of it by ids and counts. Afterwards nothing is held, and a repeated call finds nothing to do; after a
-        failure or a crash, a repeated call does what is left. End the customer's conversations first: what is
-        saved meanwhile comes back.
+        tell of it by ids and counts. Afterwards nothing is held, and a repeated call finds nothing to do. Records go
+        in batches, each of which is kept; after a failure or a crash, a repeated call does what is left. Two calls
+        at the same time share the work. End the customer's conversations first: what is saved meanwhile comes back.
 
         Args:
             tenant_id: The tenant.

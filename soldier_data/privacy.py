@@ -6,7 +6,9 @@ decided by ids alone, never by names or words, so a text of somebody else that s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -16,9 +18,10 @@ from pydantic import BaseModel, Field
 
 from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.base.models import new_id, utcnow
-from soldier_data.base.subjects import DataSubject, ErasedIds
+from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, SubjectStore, batches
+from soldier_data.errors import ConfigurationError, ConflictError
 from soldier_data.memory.models import Entity, Episode, Relationship
-from soldier_data.profiles.models import CustomerProfile, ProfileField
+from soldier_data.profiles.models import CustomerProfile, FormerIdentifier, ProfileField
 from soldier_data.runs.models import Artifact, LLMCall, Run, Step
 from soldier_data.sessions.models import Session
 from soldier_data.sessions.store import SessionStore
@@ -28,11 +31,32 @@ from soldier_data.vectors.models import Embedding
 Transact: TypeAlias = Callable[[Callable[[UnitOfWork], Awaitable[Any]]], Awaitable[Any]]
 """`DataLayer.run_in_transaction`."""
 
+LINES_VERSION = 1
+"""The format of `DataLayer.export_customer_lines`."""
+
 # More than any customer has.
 _ALL = 1_000_000
 
 # A conversation that goes on while it is erased comes back with each save.
 _ROUNDS = 3
+
+_TYPES = {
+    "customer_profiles": "customer_profile",
+    "profile_fields": "profile_field",
+    "former_identifiers": "former_identifier",
+    "sessions": "session",
+    "episodes": "episode",
+    "entities": "entity",
+    "relationships": "relationship",
+    "turn_records": "turn_record",
+    "audit_events": "audit_event",
+    "runs": "run",
+    "steps": "step",
+    "artifacts": "artifact",
+    "llm_calls": "llm_call",
+    "embeddings": "embedding",
+}
+"""What a record of each table is called, in the order in which an export lists them."""
 
 
 class CustomerExport(BaseModel):
@@ -42,6 +66,7 @@ class CustomerExport(BaseModel):
         profile_ids: The customer's profile, and all that were merged with it.
         customer_profiles: Deleted ones too, until they are purged.
         profile_fields: Former values of fields.
+        former_identifiers: Channel identities and external ids that the profiles had once.
         turn_records: The turns of their sessions, by session and number.
     """
 
@@ -50,6 +75,7 @@ class CustomerExport(BaseModel):
     exported_at: datetime = Field(default_factory=utcnow)
     customer_profiles: list[CustomerProfile] = []
     profile_fields: list[ProfileField] = []
+    former_identifiers: list[FormerIdentifier] = []
     sessions: list[Session] = []
     episodes: list[Episode] = []
     entities: list[Entity] = []
@@ -94,50 +120,70 @@ class CustomerRights:
     sessions: SessionStore
     transact: Transact
 
-    async def export(self, tenant_id: UUID, profile_id: UUID, session_ids: Iterable[UUID]) -> CustomerExport:
+    async def export(
+        self, tenant_id: UUID, profile_id: UUID, session_ids: Iterable[UUID], *, with_embeddings: bool
+    ) -> CustomerExport:
         """As `DataLayer.export_customer`."""
-        subject, sessions = await self._find(tenant_id, profile_id, session_ids)
-        found: dict[str, list[Any]] = {"sessions": sessions}
-        stores = self.stores
-        for store in (stores.profiles, stores.memory, stores.runs, stores.audit):
-            found.update(await store.export_subject(subject))
+        subject, stored = await self._find(tenant_id, profile_id, session_ids)
+        found: dict[str, list[Any]] = {table: [] for table in _TYPES}
+        async for table, entities in self._pages(subject, stored, with_embeddings=with_embeddings):
+            found[table] += entities
         found["turn_records"].sort(key=lambda turn: (turn.session_id, turn.timestamp, turn.turn_number))
-        subject = replace(subject, record_ids=_record_ids(found))
-        found.update(await stores.vectors.export_subject(subject))
         return CustomerExport(tenant_id=tenant_id, profile_ids=sorted(subject.profile_ids), **found)
+
+    async def export_lines(
+        self, tenant_id: UUID, profile_id: UUID, session_ids: Iterable[UUID], *, with_embeddings: bool
+    ) -> AsyncIterator[bytes]:
+        """As `DataLayer.export_customer_lines`."""
+        subject, stored = await self._find(tenant_id, profile_id, session_ids)
+        header = {
+            "version": LINES_VERSION,
+            "tenant_id": str(tenant_id),
+            "profile_ids": [str(id_) for id_ in sorted(subject.profile_ids)],
+            "exported_at": utcnow().isoformat(),
+        }
+        yield _line("header", json.dumps(header))
+        counts: Counter[str] = Counter()
+        without = None if with_embeddings else {"embedding"}
+        async for table, entities in self._pages(subject, stored, with_embeddings=with_embeddings):
+            counts[_TYPES[table]] += len(entities)
+            for entity in entities:
+                yield _line(_TYPES[table], entity.model_dump_json(exclude=without))
+        yield _line("trailer", json.dumps({"counts": counts}))
 
     async def erase(self, tenant_id: UUID, profile_id: UUID, session_ids: Iterable[UUID]) -> ErasureReport:
         """As `DataLayer.erase_customer`.
 
         By its sessions other records are found, and some sessions by other records: should a crash end this
-        half-way, the event that it began with tells a repeated call which sessions these were. Profiles go last,
-        because everything else is found by them.
+        half-way, the event that it began with tells a repeated call which sessions these were. What was made from
+        other records goes before them, and profiles go last, because everything else is found by them.
         """
-        earlier, begun_id = await self._earlier_sessions(tenant_id, profile_id)
-        subject, sessions = await self._find(tenant_id, profile_id, {*session_ids, *earlier})
+        earlier, _ = await self._earlier_sessions(tenant_id, profile_id)
+        subject, stored = await self._find(tenant_id, profile_id, {*session_ids, *earlier})
+        begun = not subject.session_ids <= earlier
+        if begun:
+            await self._begin(subject, profile_id)
+        audit, *others = [(store, await store.find_subject(subject)) for store in self._record_stores()]
+        record_ids = _ids_in(of_store for _, of_store in (audit, *others))
+        vectors = _records_of(self.stores.vectors)
+        made_from_them = await vectors.find_subject(replace(subject, record_ids=record_ids))
         gone, done_id = ErasedIds(), new_id()
-
-        async def begin(unit: UnitOfWork) -> None:
-            await _record(unit, "customer_erasure_begun", begun_id, subject)
-
-        async def erase_records(unit: UnitOfWork) -> None:
-            for store in (unit.memory, unit.runs, unit.audit):
-                gone.add(await store.erase_subject(subject))
-            records = frozenset(id_ for ids in gone.by_table().values() for id_ in ids)
-            gone.add(await unit.vectors.erase_subject(replace(subject, record_ids=records)))
-            if any(gone.counts().values()):
-                await begin(unit)
+        # A role that may not change audit records erases nothing. These stay, and embeddings of them are found again.
+        for store, of_store in (audit, (vectors, made_from_them), *others):
+            gone.add(await store.erase_found(tenant_id, of_store))
+        gone.add({"sessions": await self._erase_sessions(subject, stored)})
+        if not begun and any(gone.counts().values()):
+            await self._begin(subject, profile_id)
 
         async def erase_profiles(unit: UnitOfWork) -> None:
             gone.add(await unit.profiles.erase_subject(subject))
-            if any(gone.counts().values()):
-                await _record(unit, "customer_erased", done_id, subject, removed=gone.counts())
+            # This may be the repetition of what was committed.
+            if any(gone.counts().values()) and await unit.audit.get_event(tenant_id, done_id) is None:
+                await unit.audit.save_event(
+                    _event("customer_erased", done_id, subject, removed=gone.counts())
+                )
 
-        if not subject.session_ids <= earlier:
-            await self.transact(begin)
-        await self.transact(erase_records)
-        gone.add({"sessions": await self._erase_sessions(subject, sessions)})
-        await self.transact(erase_profiles)
+        await self._settle(erase_profiles)
         removed = gone.counts()
         return ErasureReport(
             tenant_id=tenant_id,
@@ -149,23 +195,51 @@ class CustomerRights:
 
     async def _find(
         self, tenant_id: UUID, profile_id: UUID, session_ids: Iterable[UUID]
-    ) -> tuple[DataSubject, list[Session]]:
-        """The person, and their sessions that are still stored."""
+    ) -> tuple[DataSubject, set[UUID]]:
+        """The person, and those of their sessions that are still stored."""
         subject = await self.stores.profiles.get_data_subject(tenant_id, profile_id)
-        stored = {session.session_id: session for session in await self._stored_sessions(subject)}
+        stored = await self._stored_sessions(subject)
         named = {
             *session_ids,
             *subject.session_ids,
             *await self.stores.memory.list_subject_sessions(subject),
-        } - stored.keys()
+        } - stored
         for session_id in list(named):
             session = await self.sessions.get(session_id, tenant_id=tenant_id)
-            if session is not None and _is_theirs(session, subject):
-                stored[session_id] = session
-            elif session is not None:
+            if session is None:
+                continue
+            if session.customer_profile_id is None or session.customer_profile_id in subject.profile_ids:
+                stored.add(session_id)
+            else:
                 # Named by a record of the person's, but another customer's: theirs it stays.
                 named.discard(session_id)
-        return replace(subject, session_ids=frozenset(named | stored.keys())), list(stored.values())
+        return replace(subject, session_ids=frozenset(named | stored)), stored
+
+    async def _pages(
+        self, subject: DataSubject, stored: set[UUID], *, with_embeddings: bool
+    ) -> AsyncIterator[tuple[str, list[Any]]]:
+        """Everything that is the person's, some of a table at a time."""
+        profiles = _records_of(self.stores.profiles)
+        found = await profiles.find_subject(subject)
+        async for page in _read(profiles, subject.tenant_id, found, with_embeddings=with_embeddings):
+            yield page
+        for session_ids in batches(sorted(stored)):
+            read = [await self.sessions.get(id_, tenant_id=subject.tenant_id) for id_ in session_ids]
+            yield "sessions", [session for session in read if session is not None]
+        record_ids: frozenset[UUID] = frozenset()
+        for store in self._record_stores():
+            found = await store.find_subject(subject)
+            record_ids |= _ids_in([found])
+            async for page in _read(store, subject.tenant_id, found, with_embeddings=with_embeddings):
+                yield page
+        vectors = _records_of(self.stores.vectors)
+        found = await vectors.find_subject(replace(subject, record_ids=record_ids))
+        async for page in _read(vectors, subject.tenant_id, found, with_embeddings=with_embeddings):
+            yield page
+
+    def _record_stores(self) -> list[SubjectRecords]:
+        """The stores of what embeddings may have been made from, that of the audit first."""
+        return [_records_of(store) for store in (self.stores.audit, self.stores.memory, self.stores.runs)]
 
     async def _earlier_sessions(self, tenant_id: UUID, profile_id: UUID) -> tuple[set[UUID], UUID]:
         """The sessions that earlier erasures began with, and the id of the event that the next one begins with."""
@@ -179,58 +253,86 @@ class CustomerRights:
             found |= {UUID(id_) for id_ in event.event_data["session_ids"]}
             number += 1
 
-    async def _stored_sessions(self, subject: DataSubject) -> list[Session]:
-        """The sessions that the indexes lead to. Reading an index also removes what leads nowhere from it."""
-        found: list[Session] = []
-        for profile_id in subject.profile_ids:
-            found += await self.sessions.list_by_customer(subject.tenant_id, profile_id, limit=_ALL)
-        for channel, address in subject.identities:
-            found += await self.sessions.list_by_channel(subject.tenant_id, channel, address, limit=_ALL)
-        return [session for session in found if _is_theirs(session, subject)]
+    async def _begin(self, subject: DataSubject, profile_id: UUID) -> None:
+        """Leave the event that tells a later call which sessions this erasure began with."""
+        while True:
+            _, event_id = await self._earlier_sessions(subject.tenant_id, profile_id)
+            try:
+                await self.stores.audit.save_event(_event("customer_erasure_begun", event_id, subject))
+            except ConflictError:
+                # Another erasure of the customer, begun at the same time, was first: this one is the next.
+                continue
+            return
 
-    async def _erase_sessions(self, subject: DataSubject, sessions: list[Session]) -> set[UUID]:
+    async def _settle(self, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+        """Run `work` in a unit of work, again when stores in memory refuse what others have changed meanwhile."""
+        for _ in range(_ROUNDS - 1):
+            try:
+                await self.transact(work)
+            except ConflictError:
+                continue
+            return
+        await self.transact(work)
+
+    async def _stored_sessions(self, subject: DataSubject) -> set[UUID]:
+        """The sessions that the indexes lead to. Reading an index also removes what leads nowhere from it.
+
+        Of a session that names no customer, the moment when it began decides whose it is.
+        """
+        found: set[UUID] = set()
+        for profile_id in subject.profile_ids:
+            listed = await self.sessions.list_by_customer(subject.tenant_id, profile_id, limit=_ALL)
+            found |= {session.session_id for session in listed}
+        for channel, address in subject.identities:
+            listed = await self.sessions.list_by_channel(subject.tenant_id, channel, address, limit=_ALL)
+            found |= {
+                session.session_id
+                for session in listed
+                if session.customer_profile_id is None
+                and subject.is_reached_at(channel, address, session.created_at)
+            }
+        return found
+
+    async def _erase_sessions(self, subject: DataSubject, session_ids: set[UUID]) -> set[UUID]:
         gone: set[UUID] = set()
         for _ in range(_ROUNDS):
-            ids = {session.session_id for session in sessions}
-            await self.sessions.delete_many(subject.tenant_id, ids)
-            gone |= ids
-            sessions = await self._stored_sessions(subject)
-            if not sessions:
+            await self.sessions.delete_many(subject.tenant_id, session_ids)
+            gone |= session_ids
+            session_ids = await self._stored_sessions(subject)
+            if not session_ids:
                 break
         return gone
 
 
-async def _record(
-    unit: UnitOfWork, event_type: str, event_id: UUID, subject: DataSubject, **more: dict[str, int]
-) -> None:
-    """Leave an audit event, once: this may be the repetition of what was committed."""
-    if await unit.audit.get_event(subject.tenant_id, event_id) is not None:
-        return
+async def _read(
+    store: SubjectRecords, tenant_id: UUID, found: Mapping[str, list[UUID]], *, with_embeddings: bool
+) -> AsyncIterator[tuple[str, list[Any]]]:
+    for table, ids in found.items():
+        for batch in batches(ids):
+            yield table, await store.read_found(tenant_id, table, batch, with_embeddings=with_embeddings)
+
+
+def _records_of(store: SubjectStore) -> SubjectRecords:
+    if not isinstance(store, SubjectRecords):
+        raise ConfigurationError(
+            f"{type(store).__name__} does not derive from soldier_data.base.subjects.SubjectRecords, by which "
+            "customers are exported and erased: let it"
+        )
+    return store
+
+
+def _ids_in(found: Iterable[Mapping[str, list[UUID]]]) -> frozenset[UUID]:
+    return frozenset(id_ for of_store in found for ids in of_store.values() for id_ in ids)
+
+
+def _event(event_type: str, event_id: UUID, subject: DataSubject, **more: dict[str, int]) -> AuditEvent:
     data = {
         "profile_ids": [str(id_) for id_ in sorted(subject.profile_ids)],
         "session_ids": [str(id_) for id_ in sorted(subject.session_ids)],
         **more,
     }
-    await unit.audit.save_event(
-        AuditEvent(id=event_id, tenant_id=subject.tenant_id, event_type=event_type, event_data=data)
-    )
+    return AuditEvent(id=event_id, tenant_id=subject.tenant_id, event_type=event_type, event_data=data)
 
 
-def _record_ids(found: dict[str, list[Any]]) -> frozenset[UUID]:
-    ids = {turn.turn_id for turn in found["turn_records"]}
-    for table in (
-        "episodes",
-        "entities",
-        "relationships",
-        "audit_events",
-        "runs",
-        "steps",
-        "artifacts",
-        "llm_calls",
-    ):
-        ids |= {entity.id for entity in found[table]}
-    return frozenset(ids)
-
-
-def _is_theirs(session: Session, subject: DataSubject) -> bool:
-    return session.customer_profile_id is None or session.customer_profile_id in subject.profile_ids
+def _line(kind: str, data: str) -> bytes:
+    return f'{{"type":"{kind}","data":{data}}}\n'.encode()

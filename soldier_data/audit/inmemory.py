@@ -14,11 +14,11 @@ from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.subjects import DataSubject, json_text
+from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
 from soldier_data.base.values import check_storable, check_text
 
 
-class InMemoryAuditStore(AuditStore, InMemoryStore):
+class InMemoryAuditStore(AuditStore, SubjectRecords, InMemoryStore):
     """`AuditStore` without a database."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
 from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.subjects import DataSubject, ErasedIds, batches
+from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_storable, check_text
 
@@ -28,7 +28,7 @@ _TOOL_CALLS = TypeAdapter(list[ToolCall])
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class PostgresAuditStore(AuditStore, PostgresStore):
+class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
     """`AuditStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

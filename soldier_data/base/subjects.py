@@ -143,11 +143,26 @@ class SubjectStore(ChecksArguments, ABC):
     """
 
     @abstractmethod
-    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        """The ids of everything held about the person, softly deleted or not, by table, each list in order.
+    async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
+        """Everything held about the person, softly deleted or not: the entities by table, in the order of ids."""
 
-        Large tables are read in pages, so that it takes longer the more a tenant has, but no statement does.
+    @abstractmethod
+    async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
+        """Remove for good everything held about the person.
+
+        It goes in batches, each in a transaction of its own unless the store is that of a unit of work. What
+        others are found by goes after them, so that after a failure a repeated call finds what is left.
+
+        Returns the ids of what went, by table. A repeated call finds what has come since, usually nothing.
         """
+
+
+class SubjectRecords(SubjectStore):
+    """A store that finds what is a person's first, and then reads or removes it in batches."""
+
+    @abstractmethod
+    async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
+        """The ids of everything held about the person, softly deleted or not, by table, each list in order."""
 
     @abstractmethod
     async def read_found(
@@ -162,29 +177,24 @@ class SubjectStore(ChecksArguments, ABC):
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        """Remove for good what `find_subject` found; returns the ids of what went, by table.
-
-        It goes in batches, each in a transaction of its own unless the store is that of a unit of work. What
-        others are found by goes after them, so that after a failure a repeated search finds what is left.
-        """
+        """Remove what `find_subject` found, as `erase_subject` does."""
 
     async def export_subject(self, subject: DataSubject) -> dict[str, list[Any]]:
-        """Everything held about the person, softly deleted or not: the entities by table, in the order of ids."""
+        """As `SubjectStore` says."""
+        found = await self.find_subject(subject)
         return {
             table: [
                 entity
                 for batch in batches(ids)
                 for entity in await self.read_found(subject.tenant_id, table, batch)
             ]
-            for table, ids in (await self.find_subject(subject)).items()
+            for table, ids in found.items()
         }
 
     async def erase_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        """Remove for good everything held about the person, as `erase_found` does.
-
-        Returns the ids of what went, by table. A repeated call finds what has come since, usually nothing.
-        """
-        return await self.erase_found(subject.tenant_id, await self.find_subject(subject))
+        """As `SubjectStore` says."""
+        found = await self.find_subject(subject)
+        return await self.erase_found(subject.tenant_id, found)
 
 
 class ErasedIds:

@@ -27,10 +27,29 @@ def export(
     profile_id: Annotated[UUID, _PROFILE],
     tenant: Annotated[UUID, _TENANT],
     session: Annotated[list[UUID] | None, _SESSION] = None,
+    lines: Annotated[
+        bool,
+        typer.Option("--lines", help="Print JSON Lines, one for each record, as they are read."),
+    ] = False,
+    with_embeddings: Annotated[
+        bool, typer.Option("--with-embeddings", help="Include the vectors too.")
+    ] = False,
 ) -> None:
     """Print everything held about a customer as JSON, personal data and all."""
-    found = _done(lambda data: data.export_customer(tenant, profile_id, session_ids=session or ()))
-    typer.echo(found.model_dump_json(indent=2))
+
+    async def whole(data: DataLayer) -> None:
+        found = await data.export_customer(
+            tenant, profile_id, session_ids=session or (), with_embeddings=with_embeddings
+        )
+        typer.echo(found.model_dump_json(indent=2))
+
+    async def in_lines(data: DataLayer) -> None:
+        async for line in data.export_customer_lines(
+            tenant, profile_id, session_ids=session or (), with_embeddings=with_embeddings
+        ):
+            typer.echo(line, nl=False)
+
+    _done(in_lines if lines else whole)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from soldier_data.base.embeddings import TextToEmbed, check_asked, check_embeddi
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.subjects import DataSubject
+from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_moment, check_text, moment_before
 from soldier_data.memory import subjects
 from soldier_data.memory.checks import (
@@ -31,7 +31,7 @@ from soldier_data.settings import Settings
 _TABLES = ("episodes", "entities", "relationships")
 
 
-class InMemoryMemoryStore(MemoryStore, InMemoryStore):
+class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
     """`MemoryStore` without a database.
 
     Args:

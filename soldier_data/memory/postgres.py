@@ -18,7 +18,7 @@ from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.revisioned import delete_row
 from soldier_data.base.statements import Statement, in_order
-from soldier_data.base.subjects import DataSubject
+from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_moment, check_text, moment_before
 from soldier_data.base.vector_search import IndexedSearch, search_values
@@ -43,7 +43,7 @@ _COLUMNS = [column.name for column in sql.EPISODES.columns]
 _ROWS_AT_A_TIME = 5_000
 
 
-class PostgresMemoryStore(MemoryStore, PostgresStore):
+class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
     """`MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.shared import Channel
-from soldier_data.base.subjects import EXTERNAL_ID, DataSubject
+from soldier_data.base.subjects import EXTERNAL_ID, DataSubject, SubjectRecords
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError
 from soldier_data.profiles.checks import (
@@ -36,7 +36,7 @@ from soldier_data.profiles.subjects import TABLES, Held, names_of, subject_of
 from soldier_data.profiles.tables import History, Merger, Tables
 
 
-class InMemoryProfileStore(ProfileStore, InMemoryStore):
+class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
     """`ProfileStore` without a database."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from soldier_data.base.models import Model, mark_saved, new_id, utcnow
 from soldier_data.base.purging import ROWS_AT_A_TIME
 from soldier_data.base.shared import Channel
 from soldier_data.base.statements import Statement
-from soldier_data.base.subjects import DataSubject, ErasedIds
+from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError, StoreError
@@ -41,7 +41,7 @@ _MOST_ATTEMPTS = 100
 """How often `get_or_create` looks again for a profile that others create and delete under its eyes."""
 
 
-class PostgresProfileStore(ProfileStore, PostgresStore):
+class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
     """`ProfileStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

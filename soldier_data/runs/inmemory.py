@@ -12,7 +12,7 @@ from uuid import UUID
 from soldier_data.base.memory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
-from soldier_data.base.subjects import DataSubject, json_text
+from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
 from soldier_data.base.values import check_key, check_revision, check_storable
 from soldier_data.errors import ConflictError
 from soldier_data.runs.checks import check_list, check_run, elsewhere, missing, taken
@@ -45,7 +45,7 @@ class _Tables:
         return (self.runs, *self.parts())
 
 
-class InMemoryRunStore(RunStore, InMemoryStore):
+class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
     """`RunStore` without a database."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.paging import Cursor
 from soldier_data.base.statements import Statement
-from soldier_data.base.subjects import DataSubject, ErasedIds, batches
+from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_key, check_storable
 from soldier_data.errors import ConflictError
@@ -29,7 +29,7 @@ from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus
 from soldier_data.runs.store import RunStore
 
 
-class PostgresRunStore(RunStore, PostgresStore):
+class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
     """`RunStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

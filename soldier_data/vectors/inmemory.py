@@ -9,7 +9,7 @@ from uuid import UUID
 
 from soldier_data.base.embeddings import check_asked, cosine_similarity, to_float32
 from soldier_data.base.memory import InMemoryStore, MemoryTable
-from soldier_data.base.subjects import DataSubject, json_text
+from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
 from soldier_data.settings import Settings
 from soldier_data.vectors.checks import (
     ANY_SCORE,
@@ -25,7 +25,7 @@ from soldier_data.vectors.models import Embedding, EmbeddingHit
 from soldier_data.vectors.store import VectorStore
 
 
-class InMemoryVectorStore(VectorStore, InMemoryStore):
+class InMemoryVectorStore(VectorStore, SubjectRecords, InMemoryStore):
     """`VectorStore` without a database.
 
     Args:

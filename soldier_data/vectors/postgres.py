@@ -11,7 +11,7 @@ from uuid import UUID
 from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.models import new_id
 from soldier_data.base.statements import in_order
-from soldier_data.base.subjects import DataSubject, ErasedIds, batches
+from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
 from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.vector_search import IndexedSearch, search_values
 from soldier_data.errors import ConflictError
@@ -37,7 +37,7 @@ _ROWS_AT_A_TIME = 5_000
 _SOURCES_AT_A_TIME = 5_000
 
 
-class PostgresVectorStore(VectorStore, PostgresStore):
+class PostgresVectorStore(VectorStore, PostgresStore, SubjectRecords):
     """`VectorStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:

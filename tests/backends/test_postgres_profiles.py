@@ -213,7 +213,9 @@ async def test_every_statement_reads_a_large_tenant_through_indexes(database_url
         "before": datetime(2026, 1, 1, tzinfo=UTC),
         "ids": [profile.id],
         "profile_ids": [profile.id],
-        "merged_profile_ids": [new_id()],
+        "lost_external_id": "former",
+        "kinds": ["email"],
+        "values": ["ada@example.com"],
     }
     every = [
         statement
@@ -221,9 +223,9 @@ async def test_every_statement_reads_a_large_tenant_through_indexes(database_url
         for found in vars(module).values()
         for statement in (found if isinstance(found, tuple) else [found])
         # Whom a profile was merged into is asked so rarely that no index serves it.
-        if isinstance(statement, Statement) and statement is not subject_statements.find_merged
+        if isinstance(statement, Statement) and statement is not merge_statements.find_merged
     ]
-    assert len(every) == 4 + 7 + 2 + 9 + 5 + 8
+    assert len(every) == 4 + 7 + 4 + 11 + 6 + 12
     connection = await open_connection(settings_for(database_url))
     try:
         await _fill(connection, profile)

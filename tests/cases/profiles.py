@@ -121,7 +121,7 @@ DOMAIN: Domain[ProfileStore, Stored] = Domain(
         Case(
             "export_subject",
             lambda store, own, other: store.export_subject(subject(own, other)),
-            {"customer_profiles": [], "profile_fields": []},
+            {"customer_profiles": [], "profile_fields": [], "former_identifiers": []},
         ),
         Case(
             "erase_subject",

@@ -114,7 +114,10 @@ async def _plant_profiles(data: DataLayer, person: Planted) -> None:
     named = person.text()
     # The conversation that Redis has forgotten is named by a field alone.
     fields = {named: _field(person, named, source_session_id=person.session_ids[2])}
-    await data.profiles.save(_profile(person, person.profile_id, **fields))
+    profile = _profile(person, person.profile_id, **fields)
+    # The first external id is lost by a save without it.
+    await data.profiles.save(profile.model_copy(update={"external_id": person.text()}))
+    await data.profiles.save(profile)
     # The first value goes to the history, and so do fields of the other profile.
     await data.profiles.update_field(person.tenant_id, person.profile_id, _field(person, "city"))
     await data.profiles.save(_profile(person, person.merged_id))
