@@ -143,7 +143,7 @@ class CustomerRights:
             "exported_at": utcnow().isoformat(),
         }
         yield _line("header", json.dumps(header))
-        counts: Counter[str] = Counter()
+        counts = Counter(dict.fromkeys(_TYPES.values(), 0))
         without = None if with_embeddings else {"embedding"}
         async for table, entities in self._pages(subject, stored, with_embeddings=with_embeddings):
             counts[_TYPES[table]] += len(entities)

@@ -121,6 +121,7 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
     ) -> dict[str, list[UUID]]:
         gone = ErasedIds()
         for table, statement in subject_statements.erase.items():
+            gone.add({table: ()})
             for ids in batches(found[table]):
                 await self._db.atomically(
                     partial(_erase, tenant_id=tenant_id, table=table, ids=ids, gone=gone), statement.doing

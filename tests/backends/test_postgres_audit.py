@@ -160,7 +160,7 @@ async def test_each_call_takes_one_round_trip_and_a_list_three(
     for call in _calls(store, tenant_id).values():
         await call()
     counted = {name: await passing.count(call) for name, call in _calls(store, tenant_id).items()}
-    several = {"save_turns": 3, "save_events": 3, "export_subject": 2, "erase_subject": 4}
+    several = {"save_turns": 3, "save_events": 3, "export_subject": 2, "erase_subject": 2}
     assert counted == dict.fromkeys(counted, 1) | several
 
 

@@ -105,7 +105,8 @@ async def test_each_call_takes_one_round_trip(
     for _, call in _calls(store, tenant_id):
         await call()
     counted = {name: await passing.count(call) for name, call in _calls(store, tenant_id)}
-    assert counted == dict.fromkeys(counted, 1)
+    # Looking through a table takes two round trips a page.
+    assert counted == dict.fromkeys(counted, 1) | {"list_subject_sessions": 2}
     in_a_transaction = {"add_episodes", "set_embeddings", "export_subject", "erase_subject"}
     assert {name.split(",")[0] for name in counted} | in_a_transaction == MemoryStore.__abstractmethods__
 

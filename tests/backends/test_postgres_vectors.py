@@ -72,7 +72,8 @@ async def test_each_call_takes_one_round_trip_and_a_list_few(
     counted = {name: await passing.count(call) for name, call in _calls(store, tenant_id).items()}
     # BEGIN, COMMIT, and COPY, which asks for the types of the columns first.
     assert counted.pop("add_embeddings") <= 6
-    assert counted == dict.fromkeys(counted, 1) | {"erase_subject": 3}
+    # Two to look through the metadata, one for the sources.
+    assert counted == dict.fromkeys(counted, 1) | {"export_subject": 3, "erase_subject": 3}
 
 
 async def test_adding_whose_reply_is_lost_takes_effect_once(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from soldier_data.base.models import utcnow
 from soldier_data.base.subjects import DataSubject
 from soldier_data.data_layer import DataLayer
 from soldier_data.memory import MemoryStore
-from soldier_data.profiles import ProfileStore
+from soldier_data.profiles import CustomerProfile, ProfileStore
 from soldier_data.runs import RunStore
 from soldier_data.settings import Settings
 from soldier_data.vectors import VectorStore
@@ -134,3 +137,135 @@ async def test_a_session_of_another_customer_is_not_taken_for_the_persons(tenant
         report = await data.erase_customer(tenant_id, profile.id, session_ids=[ended := uuid4()])
         assert report.session_ids == [ended]
         assert await data.sessions.get(theirs.session_id) == theirs
+
+
+async def test_an_id_is_found_wherever_it_stands_in_a_text(run_store: RunStore, person: DataSubject) -> None:
+    spelled, other = str(only(person.profile_ids)), str(uuid4())
+    run_of_digits = other.replace("-", "")
+    around = [
+        f"{text}{{}}{text}" for text in ("", "customer ", "a", "-", "f" * 40, f"{other}-", run_of_digits)
+    ]
+    found = [
+        RunFactory(tenant_id=person.tenant_id, request_payload={template.format(text): 1})
+        for template in around
+        for text in (spelled, spelled.upper(), spelled.replace("-", ""))
+    ]
+    cut = [
+        spelled[1:],
+        spelled[:-1],
+        spelled.replace("-", "", 1),
+        spelled.replace("-", "_"),
+        f"{spelled[:20]} {spelled[20:]}",
+        spelled[::-1],
+    ]
+    missed = [RunFactory(tenant_id=person.tenant_id, request_payload={text: [text]}) for text in cut]
+    # The two texts of one run do not make an id together.
+    half = spelled.replace("-", "")
+    missed.append(
+        RunFactory(tenant_id=person.tenant_id, actor=half[:16], trace_id=f"{half[16:]}{uuid4().hex[:4]}")
+    )
+    for run in (*found, *missed):
+        await run_store.save_run(run)
+    assert set((await run_store.erase_subject(person))["runs"]) == {run.id for run in found}
+
+
+async def _lose_by_deleting(store: ProfileStore, profile: CustomerProfile) -> None:
+    await store.delete(profile.tenant_id, profile.id)
+
+
+async def _lose_by_saving_it_deleted(store: ProfileStore, profile: CustomerProfile) -> None:
+    await store.save(profile.model_copy(update={"deleted_at": utcnow()}))
+
+
+async def _lose_by_saving_without(store: ProfileStore, profile: CustomerProfile) -> None:
+    await store.save(profile.model_copy(update={"channel_identities": [], "external_id": None}))
+
+
+async def _lose_by_deleting_what_it_was_merged_into(store: ProfileStore, profile: CustomerProfile) -> None:
+    target = CustomerProfileFactory(tenant_id=profile.tenant_id)
+    await store.save(target)
+    await store.merge_profiles(profile.tenant_id, profile.id, target.id)
+    await store.delete(profile.tenant_id, target.id)
+
+
+every_loss = pytest.mark.parametrize(
+    "lose",
+    [
+        _lose_by_deleting,
+        _lose_by_saving_it_deleted,
+        _lose_by_saving_without,
+        _lose_by_deleting_what_it_was_merged_into,
+    ],
+)
+
+
+@every_loss
+async def test_what_a_profile_has_lost_is_known_until_it_is_purged(
+    profile_store: ProfileStore, tenant_id: UUID, lose: Callable[..., Awaitable[None]]
+) -> None:
+    profile = FullProfileFactory(tenant_id=tenant_id)
+    await profile_store.save(profile)
+    before = await profile_store.get_data_subject(tenant_id, profile.id)
+    await lose(profile_store, profile)
+    after = await profile_store.get_data_subject(tenant_id, profile.id)
+    assert before.identities <= after.identities
+    assert before.external_ids <= after.external_ids
+    assert not after.tenures
+    former = (await profile_store.export_subject(after))["former_identifiers"]
+    assert {(each.kind, each.value) for each in former} >= {
+        (str(channel), address) for channel, address in before.identities
+    }
+    for profile_id in after.profile_ids:
+        await profile_store.delete(tenant_id, profile_id)
+    await profile_store.purge_deleted(tenant_id, timedelta(seconds=-60))
+    purged = await profile_store.get_data_subject(tenant_id, profile.id)
+    assert not purged.identities
+    assert (await profile_store.export_subject(after))["former_identifiers"] == []
+
+
+@every_loss
+async def test_what_another_has_got_since_is_each_ones_for_a_time(
+    profile_store: ProfileStore, tenant_id: UUID, lose: Callable[..., Awaitable[None]]
+) -> None:
+    profile = CustomerProfileFactory(tenant_id=tenant_id, external_id="crm-1")
+    await profile_store.save(profile)
+    await lose(profile_store, profile)
+    next_one = CustomerProfileFactory(
+        tenant_id=tenant_id, external_id="crm-1", channel_identities=profile.channel_identities
+    )
+    await profile_store.save(next_one)
+    first = await profile_store.get_data_subject(tenant_id, profile.id)
+    second = await profile_store.get_data_subject(tenant_id, next_one.id)
+    early, late = utcnow() - timedelta(days=1), utcnow() + timedelta(days=1)
+    for channel, address in second.identities:
+        assert [first.is_reached_at(channel, address, at) for at in (early, late)] == [True, False]
+        assert [second.is_reached_at(channel, address, at) for at in (early, late)] == [False, True]
+        assert [first.is_actor(address, at) for at in (early, late)] == [True, False]
+    assert [second.is_actor("crm-1", at) for at in (early, late)] == [False, True]
+    # Back again, it has both times.
+    await profile_store.delete(tenant_id, next_one.id)
+    again = await profile_store.get_by_id(tenant_id, profile.id) or profile
+    await profile_store.save(profile.model_copy(update={"deleted_at": None, "revision": again.revision}))
+    first = await profile_store.get_data_subject(tenant_id, profile.id)
+    identity = next_one.channel_identities[0]
+    channel, address = identity.channel, identity.channel_user_id
+    assert [first.is_reached_at(channel, address, at) for at in (early, late)] == [True, True]
+
+
+async def test_a_profile_that_comes_back_is_still_merged_with_all_others(
+    profile_store: ProfileStore, tenant_id: UUID
+) -> None:
+    b, c, d, e = (CustomerProfileFactory(tenant_id=tenant_id) for _ in range(4))
+    for profile in (b, c, d, e):
+        await profile_store.save(profile)
+    await profile_store.merge_profiles(tenant_id, b.id, c.id)
+    await profile_store.save(b.model_copy(update={"channel_identities": []}))
+    await profile_store.merge_profiles(tenant_id, d.id, b.id)
+    whole = {b.id, c.id, d.id}
+    for profile in (b, c, d):
+        assert (await profile_store.get_data_subject(tenant_id, profile.id)).profile_ids == whole
+    assert (await profile_store.get_data_subject(tenant_id, e.id)).profile_ids == {e.id}
+    # The one in the middle is purged.
+    await profile_store.delete(tenant_id, b.id)
+    await profile_store.purge_deleted(tenant_id, timedelta(seconds=-60))
+    assert (await profile_store.get_data_subject(tenant_id, c.id)).profile_ids == whole

@@ -43,6 +43,9 @@ async def test_a_customer_is_exported_and_erased(tenant_id: UUID) -> None:
     [profile] = json.loads(exported.stdout)["customer_profiles"]
     assert profile["id"] == str(profile_id)
 
+    lines = (await _run("export", "--lines", "--tenant", tenant_id, profile_id)).stdout.splitlines()
+    assert [json.loads(line)["type"] for line in lines] == ["header", "customer_profile", "trailer"]
+
     refused = await _run("erase", "--tenant", tenant_id, profile_id, answer="n\n")
     assert refused.exit_code == 1
     erased = await _run("erase", "--tenant", tenant_id, profile_id, answer="y\n")
