@@ -27,11 +27,15 @@ class ProfileStore(SubjectStore):
     An identity (channel and channel_user_id) belongs to one living profile of the tenant; so do a customer_id and
     an external_id.
 
-    Deletions are soft: the profile is gone from every read at once, with its history, and its identities are free
-    for others. `purge_deleted` removes it for good later.
+    Deletions are soft: the profile is gone from every read at once, with its history, and its identities and
+    external_id are free for others. `purge_deleted` removes it for good later.
 
-    Of a person (`SubjectStore`) are their profiles with all parts, and the former values of fields, which an
-    export lists as "profile_fields".
+    Of a person (`SubjectStore`) are their profiles with all parts; the former values of fields, which an export lists
+    as "profile_fields"; and, as "former_identifiers", the identities and external ids that the profiles lost, by a
+    deletion or by a save without them. These are kept until the profile is purged, because conversations and runs are
+    found by them. One that several customers have had was each one's from the moment when the one before lost it (the
+    first one's from the beginning) until it was lost; after that it is the next one's, or still that customer's while
+    nobody else has it.
 
     Raises (every method):
         StoreConnectionError: The server is unreachable or does not answer in time.
@@ -137,8 +141,8 @@ class ProfileStore(SubjectStore):
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         """Remove for good the profiles deleted longer ago than `older_than`; returns how many went.
 
-        With a profile go its parts and its history. Outside of a unit of work profiles go some at a time, each time
-        kept: if it fails, call it again for the rest.
+        With a profile go its parts, its history, and the identities and external ids that it had once. Outside of a
+        unit of work profiles go some at a time, each time kept: if it fails, call it again for the rest.
         """
 
     @abstractmethod
@@ -146,5 +150,5 @@ class ProfileStore(SubjectStore):
         """Who the customer of a profile is, by all that their profiles tell.
 
         Their profiles are this one, those that it was merged with, on whichever side, and those that were merged
-        with these; deleted ones too, until they are purged. Of an unknown profile nothing is known but its id.
+        with these; deleted and purged ones too. Of an unknown profile nothing is known but its id.
         """

@@ -17,7 +17,8 @@ class RunStore(SubjectStore):
     reads is the caller's own copy. A run saved with `deleted_at` set is softly deleted: no read finds it or what
     belongs to it any more, and its trace_id and idempotency_key are free again.
 
-    Of a person (`SubjectStore`) are the runs whose actor is one of their identities or external ids, those that
+    Of a person (`SubjectStore`) are the runs whose actor is one of their identities or external ids, and was when
+    the run was created (`ProfileStore` says whose that is if several customers have had it); those that
     mention the person in actor, trace_id, idempotency_key or request_payload, and those with a step or an artifact
     that does; with all that belongs to them.
 

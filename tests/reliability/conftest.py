@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
 import pytest
+
+from soldier_data.data_layer import DataLayer
+from soldier_data.settings import Settings
+from tests.conftest import DIMENSIONS
 
 _ROW = "soak"
 
@@ -72,6 +76,20 @@ def report(request: pytest.FixtureRequest) -> Iterator[Found]:
     row.passed = request.session.testsfailed == failed
     # What a test process tells the one that writes the report.
     request.node.user_properties.append((_ROW, asdict(row)))
+
+
+@pytest.fixture
+async def data_in_memory() -> AsyncIterator[DataLayer]:
+    """A data layer without servers."""
+    async with DataLayer.in_memory(Settings(embedding_dimensions=DIMENSIONS)) as data:
+        yield data
+
+
+@pytest.fixture(params=["data_in_memory", "data"], ids=["in memory", "on servers"])
+def layer(request: pytest.FixtureRequest) -> DataLayer:
+    """A data layer of the test's own, of each kind in turn."""
+    layer: DataLayer = request.getfixturevalue(request.param)
+    return layer
 
 
 class Reporter:
