@@ -22,7 +22,7 @@ from soldier_data.sessions import (
     SessionTierConfig,
     create_redis_client,
 )
-from soldier_data.sessions.client import RedisClient
+from soldier_data.sessions.connections import RedisClient
 from soldier_data.settings import Settings
 from tests.factories.sessions import SessionFactory
 
