@@ -86,7 +86,14 @@ class Settings(BaseSettings):
         default="postgresql://postgres@localhost:5432/postgres",
         validation_alias=AliasChoices("SOLDIER_DATABASE_URL", "DATABASE_URL"),
         repr=False,
-        description="PostgreSQL URL: postgres://, postgresql:// and postgresql+asyncpg:// are all accepted.",
+        description="PostgreSQL URL: postgres://, postgresql:// and postgresql+asyncpg:// are all accepted, several "
+        "hosts too.",
+    )
+    database_password: Password | None = Field(
+        default=None,
+        repr=False,
+        description="Password for PostgreSQL, instead of the URL's. In code also a function, asked for each new "
+        "connection: `Settings(database_password=token)`.",
     )
     database_schema: str = Field(
         default="public", description="Schema of the tables. `soldier-data db upgrade` creates it."
@@ -145,13 +152,31 @@ class Settings(BaseSettings):
         default=timedelta(minutes=30), description="Age at which a connection is replaced."
     )
     connect_timeout: Duration = Field(
-        default=timedelta(seconds=3), description="Limit for opening a connection."
+        default=timedelta(seconds=3), description="Limit for opening a connection, for each host of the URL."
     )
     command_timeout: Duration = Field(default=timedelta(seconds=60), description="Limit for one statement.")
     retry_budget: Duration = Field(
         default=timedelta(seconds=15),
         description="How long a call outside a unit of work is retried after a lost connection, a deadlock or "
         "while a server fails over. 0 switches retries off.",
+    )
+    tcp_keepalive_idle: Duration = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(0),
+        description="Silence on a connection after which the other end is asked whether it is there. 0: never.",
+    )
+    tcp_keepalive_interval: Duration = Field(
+        default=timedelta(seconds=10),
+        ge=timedelta(seconds=1),
+        description="Time from one such question to the next.",
+    )
+    tcp_keepalive_count: int = Field(
+        default=3, ge=1, le=127, description="Unanswered questions after which a connection is lost."
+    )
+    tcp_user_timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(0),
+        description="Time after which a connection is lost on which sent data is not acknowledged. 0: the system's.",
     )
     tcp_keepalive_idle: Duration = Field(
         default=timedelta(seconds=30),

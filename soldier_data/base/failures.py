@@ -18,9 +18,13 @@ from soldier_data.errors import (
     ValidationError,
 )
 
+READ_ONLY = "25006"
+"""SQLSTATE of a write to a server that takes none: a standby, or a primary that became one."""
+
 _TRANSIENT = {
     "25P03": "the server ended a transaction that waited for longer than its idle_in_transaction_session_timeout: do "
     "what takes long before the unit of work",
+    READ_ONLY: "the server is read-only: it is a standby or was made one, so another one has to be the primary",
     "40001": "the transaction collided with another one",
     "40P01": "the transaction was chosen to end a deadlock",
     "53200": "the server is out of memory: lower SOLDIER_POOL_SIZE or the server's work_mem, or give it more",
@@ -105,6 +109,12 @@ def as_store_error(error: BaseException, doing: str) -> StoreError:
     if isinstance(error, asyncpg.ClientConfigurationError):
         return ConfigurationError(
             f"{doing}: SOLDIER_DATABASE_URL is malformed or contradicts itself", cause=error
+        )
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return TransientError(
+            f"{doing}: no host of SOLDIER_DATABASE_URL has a server of the kind that target_session_attrs says "
+            "(read-write unless set, where there are several hosts)",
+            cause=error,
         )
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return TransientError(f"{doing}: {_UNREACHABLE}", cause=error)
