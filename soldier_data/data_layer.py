@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from soldier_data.audit.inmemory import InMemoryAuditStore
 from soldier_data.audit.postgres import PostgresAuditStore
 from soldier_data.audit.store import AuditStore
-from soldier_data.base.database import Database
+from soldier_data.base.database import NO_TENANT, Database
 from soldier_data.config.inmemory import InMemoryConfigStore
 from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
@@ -45,7 +45,6 @@ from soldier_data.vectors.store import VectorStore
 S = TypeVar("S")
 T = TypeVar("T")
 
-_NO_TENANT = UUID(int=0)
 _NO_SUCH_TABLE = "42P01"
 
 
@@ -321,8 +320,10 @@ class DataLayer:
             check = Check(ok=True, detail="in memory", latency_ms=0.0)
             return check, check
         started = perf_counter()
+        read_only = False
         try:
-            rows = await self._database.fetch_now(SCHEMA_VERSION, {"tenant_id": _NO_TENANT})
+            read_only = await self._database.is_read_only()
+            rows = await self._database.fetch_now(SCHEMA_VERSION, {"tenant_id": NO_TENANT})
             found = rows[0]["version_num"] if rows else None
         except StoreError as error:
             if getattr(error.cause, "sqlstate", None) == _NO_SUCH_TABLE:
@@ -332,6 +333,10 @@ class DataLayer:
                 return check, check.model_copy(update={"detail": "unknown: the database does not answer"})
         expected = await asyncio.to_thread(head_revision)
         answering = _check("answers", started)
+        if read_only:
+            answering = _check(
+                "answers, but is read-only: a standby, or a primary that became one", started, ok=False
+            )
         if found == expected:
             return answering, _check(f"revision {found}", started)
         return answering, _check(

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from time import monotonic
 from typing import Self, TypeAlias, TypeVar
+from uuid import UUID
 
 import asyncpg
 import stamina
+from sqlalchemy import func, select
 
 from soldier_data.base import bulk
-from soldier_data.base.failures import TransientError, as_store_error
+from soldier_data.base.failures import READ_ONLY, TransientError, as_store_error
+from soldier_data.base.hosts import STANDBY_KINDS, read_target
 from soldier_data.base.pool import ConnectionPool, Lease
 from soldier_data.base.statements import Schemas, Statement
 from soldier_data.base.transaction import Row, Transaction, Values, subject
@@ -19,6 +23,15 @@ from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.settings import Settings
 
 T = TypeVar("T")
+
+NO_TENANT = UUID(int=0)
+"""The tenant of statements that concern none."""
+
+# "on" also while a standby follows its primary.
+_READ_ONLY = Statement(
+    "looking whether the server takes writes",
+    select(func.current_setting("transaction_read_only").label("read_only")),
+)
 
 
 class Database:
@@ -71,6 +84,20 @@ class Database:
         """As `fetch_all`, failing at once where that would try again."""
         return await self._fetch(statement, values)
 
+    async def is_read_only(self) -> bool:
+        """Whether the server takes no writes, though the URL asks for one that does: not tried again.
+
+        If so, the next calls look for a server that takes them.
+        """
+        wanted = read_target(self.settings).session_kind
+        if wanted in STANDBY_KINDS:
+            return False
+        [row] = await self._fetch(_READ_ONLY, {"tenant_id": NO_TENANT})
+        if row["read_only"] == "off":
+            return False
+        self._pool.give_up_opened_until(monotonic())
+        return True
+
     async def write_one(self, statement: Statement, values: Values) -> Row | None:
         """As `fetch_one`, for a statement that a unique index may refuse."""
         return await self.fetch_one(statement, values)
@@ -95,15 +122,14 @@ class Database:
     @asynccontextmanager
     async def transaction(self, doing: str = "beginning a unit of work") -> AsyncIterator[Transaction]:
         """A transaction that commits on leaving and rolls back on any exception. It is not repeated."""
-        lease = await self._pool.acquire(doing)
-        transaction = Transaction(lease.driver, self.settings, self._schemas)
+        lease, transaction = await self._begin(doing)
         broken = True
         try:
-            await transaction.begin()
             yield transaction
             await transaction.commit()
             broken = transaction.interrupted
-        except Exception:
+        except Exception as error:
+            self._look_for_read_only(getattr(error, "cause", None), lease)
             # Any other exception is a cancellation: a statement may still be running, so the connection is given
             # up, which rolls back.
             broken = not await _rolled_back(transaction, lease)
@@ -115,6 +141,26 @@ class Database:
         """Wait for what is running, `command_timeout` at most, and close every connection."""
         await self._pool.close()
 
+    async def _begin(self, doing: str) -> tuple[Lease, Transaction]:
+        """Take out a connection and begin a transaction on it."""
+        lease = await self._pool.acquire(doing)
+        try:
+            return lease, await self._begin_on(lease)
+        except TransientError:
+            # It was lost while it was free. The next one is new, or was asked whether it is still there.
+            pass
+        lease = await self._pool.acquire(doing)
+        return lease, await self._begin_on(lease)
+
+    async def _begin_on(self, lease: Lease) -> Transaction:
+        transaction = Transaction(lease.driver, self.settings, self._schemas)
+        try:
+            await transaction.begin()
+        except BaseException:
+            await self._pool.release(lease, broken=True)
+            raise
+        return transaction
+
     async def _fetch(self, statement: Statement, *rows: Values) -> list[Row]:
         if self._always_begin:
             async with self.transaction(statement.doing) as transaction:
@@ -123,7 +169,7 @@ class Database:
                 return await transaction.fetch_many(statement, rows)
         arguments = [statement.arguments(values) for values in rows]
         lease = await self._pool.acquire(statement.doing)
-        broken = True
+        broken, interrupted = False, True
         try:
             sql = statement.sql_in(self._schemas)
             returned: list[Row] = await (
@@ -131,16 +177,24 @@ class Database:
                 if len(arguments) == 1
                 else bulk.fetch_many(lease.driver, sql, arguments, self._time_out)
             )
-            broken = False
+            interrupted = False
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
             failure = as_store_error(error, subject(statement, rows[0]))
+            self._look_for_read_only(error, lease)
+            interrupted = isinstance(error, TimeoutError)
             # A connection opened before the migrations ran does not know the vector type: it is not kept.
-            broken = not isinstance(error, asyncpg.PostgresError) or isinstance(failure, ConfigurationError)
+            known = isinstance(error, asyncpg.PostgresError | TimeoutError)
+            broken = not known or isinstance(failure, ConfigurationError)
         else:
             return returned
         finally:
-            await self._pool.release(lease, broken=broken)
+            await self._pool.release(lease, broken=broken, interrupted=interrupted)
         raise failure
+
+    def _look_for_read_only(self, error: BaseException | None, lease: Lease) -> None:
+        if getattr(error, "sqlstate", None) == READ_ONLY:
+            # What was opened later may lead to another server.
+            self._pool.give_up_opened_until(lease.used)
 
     async def _repeat(self, attempt: Callable[[], Awaitable[T]], failure: TransientError) -> T:
         budget = self.settings.retry_budget.total_seconds()

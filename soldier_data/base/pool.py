@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
 
@@ -15,21 +17,34 @@ from soldier_data.errors import StoreConnectionError, StoreError
 from soldier_data.logging import get_logger
 from soldier_data.settings import Settings
 
+_PING_SECONDS = 1.0
+"""Limit for the answer of a connection that may be lost; opening another one takes less than waiting any longer."""
+
 
 class Lease:
-    """A connection taken out of the pool."""
+    """A connection taken out of the pool.
 
-    __slots__ = ("driver", "proxy", "since")
+    Attributes:
+        since: When it was opened.
+        used: When it was last taken out.
+    """
+
+    __slots__ = ("driver", "proxy", "since", "used")
 
     def __init__(self, proxy: PoolProxiedConnection) -> None:
         self.proxy = proxy
         self.driver: Any = proxy.driver_connection
         # SQLAlchemy replaces connections by age when they are checked out; these stay out.
         self.since: float = proxy.info.setdefault("since", monotonic())
+        self.used = self.since
 
 
 class ConnectionPool:
-    """SQLAlchemy's pool, with the free connections kept at hand."""
+    """The free connections, kept at hand; SQLAlchemy's pool opens and closes them.
+
+    What takes time, opening a connection or looking whether an old one still answers, is done in tasks of the pool's
+    own: a caller who stops waiting leaves a connection to the next one.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.is_closed = False
@@ -40,16 +55,29 @@ class ConnectionPool:
         # free connections stay checked out here, the last used on top.
         self._free: list[Lease] = []
         self._in_use: set[Lease] = set()
+        self._wanting: deque[asyncio.Future[Lease]] = deque()
+        self._supplying: set[asyncio.Task[None]] = set()
+        self._coming = 0
         self._abandoning: set[asyncio.Task[None]] = set()
         self._waiting = 0
-        # Callers wait here and never at the pool, which does not wake those who wait when a connection could not
-        # be made: they would sit out their time while the server is down.
         self._turns = asyncio.Semaphore(settings.pool_size + settings.pool_overflow)
         self._idle = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # When a connection was last lost or did not answer: those not used since then may be lost as well.
+        self._doubtful = 0.0
+        # Connections opened until then may lead to a server that was found to be read-only.
+        self._outdated = 0.0
         self._log = get_logger(__name__)
 
     async def close(self) -> None:
         """Wait for what is running, `command_timeout` at most, and close every connection."""
+        if self._loop is not None and self._loop.is_closed():
+            # An event loop that has ended closes nothing any more.
+            self.is_closed = True
+            while self._free:
+                self._free.pop().proxy.detach()
+            return
+        self._belong_here("closing the data layer")
         self.is_closed = True
         if self._in_use or self._waiting:
             self._idle.clear()
@@ -60,8 +88,11 @@ class ConnectionPool:
                 self._log.warning("database.close_timeout", abandoned=len(self._in_use))
                 for lease in list(self._in_use):
                     lease.driver.terminate()
-        while self._free:
-            await greenlet_spawn(self._free.pop().proxy.close)
+        for task in self._supplying:
+            task.cancel()
+        await asyncio.gather(*self._supplying, return_exceptions=True)
+        self._give_up_free(lambda _: True)
+        await asyncio.gather(*self._abandoning)
         await self._engine.dispose()
 
     async def acquire(self, doing: str) -> Lease:
@@ -72,11 +103,16 @@ class ConnectionPool:
         """
         if self.is_closed:
             raise StoreError(f"{doing}: the data layer is closed")
+        if self._loop is not asyncio.get_running_loop():
+            self._belong_here(doing)
         self._waiting += 1
         try:
-            await self._take_turn(doing)
+            if self._turns.locked():
+                await self._wait_for_turn(doing)
+            else:
+                await self._turns.acquire()
             try:
-                lease = await self._connect()
+                lease = self._pop_trusted() or await self._supplied()
             except BaseException:
                 self._turns.release()
                 raise
@@ -87,13 +123,55 @@ class ConnectionPool:
             return lease
         finally:
             self._waiting -= 1
-            self._notice_idle()
+            if self.is_closed:
+                self._notice_idle()
         raise failure
 
-    async def _take_turn(self, doing: str) -> None:
-        if not self._turns.locked():
-            await self._turns.acquire()
-            return
+    async def release(self, lease: Lease, *, broken: bool, interrupted: bool = False) -> None:
+        """Give a connection back.
+
+        Args:
+            lease: The connection.
+            broken: Close it.
+            interrupted: A statement, not of a transaction, was cancelled or not answered in time. The connection is
+                kept if it answers once the server has cancelled the statement as well.
+        """
+        broken = broken or lease.driver.is_closed()
+        if broken or interrupted:
+            self._doubtful = monotonic()
+        full = len(self._free) >= self._settings.pool_size and not self._wanting
+        if broken or self.is_closed or lease.since <= self._outdated or full:
+            # Not awaited: it may be a cancelled task that gives the connection back. Until it is closed it counts.
+            self._give_up(lease)
+        elif interrupted:
+            self._start(self._recover(lease), self._abandoning)
+        else:
+            self._take_back(lease)
+
+    def _take_back(self, lease: Lease) -> None:
+        self._in_use.discard(lease)
+        self._turns.release()
+        self._hand_over(lease)
+        self._notice_idle()
+
+    async def _recover(self, lease: Lease) -> None:
+        if await self._answers(lease):
+            self._take_back(lease)
+
+    def give_up_opened_until(self, moment: float) -> None:
+        """Give up every connection opened until then, those in use when they are given back."""
+        self._outdated = max(self._outdated, moment)
+        self._give_up_free(lambda free: free.since <= self._outdated)
+
+    def _belong_here(self, doing: str) -> None:
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise StoreError(
+                f"{doing}: the data layer belongs to another event loop, that of its first call: open one in each "
+                "asyncio.run()"
+            )
+        self._loop = asyncio.get_running_loop()
+
+    async def _wait_for_turn(self, doing: str) -> None:
         try:
             async with asyncio.timeout(self._settings.pool_timeout.total_seconds()):
                 await self._turns.acquire()
@@ -106,31 +184,109 @@ class ConnectionPool:
                 f"{doing}: all database connections are in use: raise SOLDIER_POOL_SIZE or SOLDIER_POOL_TIMEOUT"
             )
 
-    async def _connect(self) -> Lease:
+    def _pop_trusted(self) -> Lease | None:
+        """The free connection that was used last, if nothing speaks against it."""
+        if not self._free:
+            return None
+        lease, now = self._free[-1], monotonic()
+        if lease.used < self._doubtful or now - lease.since >= self._recycle or lease.driver.is_closed():
+            return None
+        lease.used = now
+        return self._free.pop()
+
+    async def _supplied(self) -> Lease:
+        """Wait for a connection that is given back, opened, or found to be still there."""
+        wanted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        self._wanting.append(wanted)
+        if self._coming < len(self._wanting):
+            self._coming += 1
+            self._start(self._supply(), self._supplying)
+        try:
+            lease = await wanted
+        except asyncio.CancelledError:
+            if wanted in self._wanting:
+                self._wanting.remove(wanted)
+            elif not wanted.cancelled() and wanted.exception() is None:
+                # It came at the same moment.
+                self._hand_over(wanted.result())
+            raise
+        lease.used = monotonic()
+        return lease
+
+    async def _supply(self) -> None:
+        """Have one more connection ready: for the caller who waits longest, or else for the next one."""
+        try:
+            lease = await self._checked() or Lease(await greenlet_spawn(self._engine.pool.connect))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is for the caller who waits.
+            self._coming -= 1
+            # Cancelled by `close`, or with all tasks of the event loop.
+            self._fail(error if isinstance(error, Exception) else StoreError("the data layer is closed"))
+        else:
+            self._coming -= 1
+            self._hand_over(lease)
+
+    async def _checked(self) -> Lease | None:
+        """A free connection that answers, if there is one."""
         while self._free:
             lease = self._free.pop()
-            if not lease.driver.is_closed() and monotonic() - lease.since < self._recycle:
+            if monotonic() - lease.since >= self._recycle or lease.driver.is_closed():
+                self._give_up(lease)
+            elif lease.used >= self._doubtful or await self._answers(lease):
                 return lease
-            lease.proxy.invalidate()
-            await greenlet_spawn(lease.proxy.close)
-        while True:
-            proxy = await greenlet_spawn(self._engine.pool.connect)
-            lease = Lease(proxy)
-            if not lease.driver.is_closed():
-                return lease
-            proxy.invalidate()
+        return None
 
-    async def release(self, lease: Lease, *, broken: bool) -> None:
-        """Give a connection back; a broken one is closed."""
-        if broken and not lease.driver.is_closed():
-            # Not awaited: it may be a cancelled task that gives the connection back.
-            task = asyncio.create_task(self._abandon(lease))
-            self._abandoning.add(task)
-            task.add_done_callback(self._abandoning.discard)
+    async def _answers(self, lease: Lease) -> bool:
+        """Whether a connection that may be lost is still there. One that is not is given up."""
+        asked, answered = monotonic(), False
+        try:
+            # The driver's own time-out begins only when an interrupted statement has ended.
+            async with asyncio.timeout(_PING_SECONDS):
+                await lease.driver.execute("SELECT 1")
+            answered = True
+        except TimeoutError:
+            # Whatever swallowed this one's words has most probably forgotten the others as well.
+            self._give_up_free(lambda free: free.used < self._doubtful)
+        except Exception as error:  # noqa: BLE001 - it is lost, however that shows.
+            self._log.debug("database.lost", error=type(error).__name__)
+        finally:
+            if not answered:
+                self._give_up(lease)
+        lease.used = asked
+        return answered
+
+    def _hand_over(self, lease: Lease) -> None:
+        """Give a connection that nobody uses to the caller who waits longest for one, or keep it."""
+        while self._wanting:
+            wanted = self._wanting.popleft()
+            if not wanted.done():
+                wanted.set_result(lease)
+                return
+        if self.is_closed or len(self._free) >= self._settings.pool_size:
+            self._give_up(lease)
+        else:
+            self._free.append(lease)
+
+    def _fail(self, error: Exception) -> None:
+        """Tell the caller who waits longest that there will be no connection, unless others are on their way."""
+        if len(self._wanting) <= self._coming:
+            self._log.debug("database.not_opened", error=type(error).__name__)
             return
-        await self._put_back(lease)
+        while self._wanting:
+            wanted = self._wanting.popleft()
+            if not wanted.done():
+                wanted.set_exception(error)
+                return
 
-    async def _abandon(self, lease: Lease) -> None:
+    def _give_up_free(self, condition: Callable[[Lease], bool]) -> None:
+        given_up = [lease for lease in self._free if condition(lease)]
+        self._free = [lease for lease in self._free if not condition(lease)]
+        for lease in given_up:
+            self._give_up(lease)
+
+    def _give_up(self, lease: Lease) -> None:
+        self._start(self._close(lease), self._abandoning)
+
+    async def _close(self, lease: Lease) -> None:
         """Close a connection on which a statement may still run. Closing cancels it; hanging up would not."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout.total_seconds()):
@@ -138,20 +294,16 @@ class ConnectionPool:
         except Exception as error:  # noqa: BLE001 - the server may be gone as well.
             self._log.debug("database.abandoned", error=type(error).__name__)
             lease.driver.terminate()
-        await self._put_back(lease)
-
-    async def _put_back(self, lease: Lease) -> None:
-        self._in_use.discard(lease)
-        try:
-            if lease.driver.is_closed():
-                lease.proxy.invalidate()
-            elif not self.is_closed and len(self._free) < self._settings.pool_size:
-                self._free.append(lease)
-                return
-            await greenlet_spawn(lease.proxy.close)
-        finally:
+        lease.proxy.invalidate()
+        if lease in self._in_use:
+            self._in_use.discard(lease)
             self._turns.release()
             self._notice_idle()
+
+    def _start(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     def _notice_idle(self) -> None:
         if self.is_closed and not self._in_use and not self._waiting:
