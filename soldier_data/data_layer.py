@@ -192,7 +192,7 @@ class DataLayer:
                 await self._database.close()
         finally:
             if isinstance(self.sessions, RedisSessionStore):
-                await self.sessions.client.aclose()
+                await self.sessions.close()
 
     @asynccontextmanager
     async def unit_of_work(self, tenant_id: UUID | None = None) -> AsyncIterator[UnitOfWork]:

@@ -23,6 +23,7 @@ from soldier_data.logging import get_logger
 
 DatabaseBackend = Literal["postgres", "inmemory"]
 SessionBackend = Literal["redis", "inmemory"]
+
 Password = str | Callable[[], str | Awaitable[str]]
 """A password, or what returns one (or awaits it) each time that a connection is opened."""
 
@@ -159,24 +160,6 @@ class Settings(BaseSettings):
         default=timedelta(seconds=15),
         description="How long a call outside a unit of work is retried after a lost connection, a deadlock or "
         "while a server fails over. 0 switches retries off.",
-    )
-    tcp_keepalive_idle: Duration = Field(
-        default=timedelta(seconds=30),
-        ge=timedelta(0),
-        description="Silence on a connection after which the other end is asked whether it is there. 0: never.",
-    )
-    tcp_keepalive_interval: Duration = Field(
-        default=timedelta(seconds=10),
-        ge=timedelta(seconds=1),
-        description="Time from one such question to the next.",
-    )
-    tcp_keepalive_count: int = Field(
-        default=3, ge=1, le=127, description="Unanswered questions after which a connection is lost."
-    )
-    tcp_user_timeout: Duration = Field(
-        default=timedelta(seconds=30),
-        ge=timedelta(0),
-        description="Time after which a connection is lost on which sent data is not acknowledged. 0: the system's.",
     )
     tcp_keepalive_idle: Duration = Field(
         default=timedelta(seconds=30),
@@ -365,7 +348,7 @@ class Settings(BaseSettings):
         _check_url(value, _REDIS_SCHEMES)
         return value
 
-    @field_validator("redis_password", "redis_sentinel_password", mode="before")
+    @field_validator("database_password", "redis_password", "redis_sentinel_password", mode="before")
     @classmethod
     def _check_password(cls, value: Any) -> Any:
         # One line, where the union would give one for each of its parts.

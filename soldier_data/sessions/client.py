@@ -102,6 +102,7 @@ class RedisRunner:
             options.get("socket_timeout") or options.get("socket_connect_timeout") or _DEFAULT_TIMEOUT
         )
         self._slots = asyncio.Semaphore(connections)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._retry_budget = retry_budget.total_seconds()
         self._wait_replicas = wait_replicas
         self._wait_timeout = wait_timeout.total_seconds()
@@ -124,6 +125,8 @@ class RedisRunner:
             StoreError: Redis refused the command.
             NoScriptError: The command was an EVALSHA of a script that Redis does not have.
         """
+        if self._loop is not asyncio.get_running_loop():
+            self._belong_here(action)
         patience: _Patience | None = None
         while True:
             cause: Exception
@@ -153,6 +156,21 @@ class RedisRunner:
             if not may_pass(cause) or not await patience.pause():
                 raise self.failure(action, cause)
             self._log.debug("redis_repeated", action=action, error=type(cause).__name__)
+
+    async def close(self) -> None:
+        """Close the client."""
+        # An event loop that has ended closes nothing any more.
+        if self._loop is None or not self._loop.is_closed():
+            self._belong_here("closing the session store")
+            await self.client.aclose()
+
+    def _belong_here(self, action: str) -> None:
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise StoreError(
+                f"{action}: the session store belongs to another event loop, that of its first call: make one in each "
+                "asyncio.run()"
+            )
+        self._loop = asyncio.get_running_loop()
 
     def failure(self, action: str, cause: Exception) -> StoreError:
         """Log an error of redis-py and translate it."""

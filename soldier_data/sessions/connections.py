@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 from copy import copy
 from inspect import isawaitable
@@ -24,6 +23,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from soldier_data.base.keepalive import Keepalive
 from soldier_data.errors import ConfigurationError
 from soldier_data.settings import Password, Settings
 
@@ -147,6 +147,7 @@ def _options(settings: Settings, url: str) -> dict[str, Any]:
     """What redis-py's connections are made with; options in the URL win."""
     given: dict[str, Any] = dict(parse_url(url))
     username, password = given.pop("username", None), given.pop("password", None)
+    keepalive = Keepalive.of(settings)
     if settings.redis_password is not None:
         password = settings.redis_password
     return {
@@ -154,8 +155,8 @@ def _options(settings: Settings, url: str) -> dict[str, Any]:
         # The deadline of `RedisRunner` bounds every command. Another one here costs a fifth of a GET.
         "socket_timeout": None,
         "socket_connect_timeout": settings.redis_timeout.total_seconds(),
-        "socket_keepalive": bool(settings.tcp_keepalive_idle),
-        "socket_keepalive_options": _keepalive_options(settings),
+        "socket_keepalive": bool(keepalive.idle),
+        "socket_keepalive_options": keepalive.options(),
         # At once, on a new connection, in case this one was lost while it was idle. The rest does `RedisRunner`.
         "retry": Retry(NoBackoff(), retries=1),
         # With these the pool no longer checks that a connection holds no unread reply.
@@ -167,19 +168,6 @@ def _options(settings: Settings, url: str) -> dict[str, Any]:
 
 def _no_retry() -> Retry:
     return Retry(NoBackoff(), retries=0)
-
-
-def _keepalive_options(settings: Settings) -> dict[int, int]:
-    wanted = {"TCP_USER_TIMEOUT": int(settings.tcp_user_timeout.total_seconds() * 1000)}
-    if settings.tcp_keepalive_idle:
-        wanted |= {
-            # In whole seconds, at least one.
-            "TCP_KEEPIDLE": max(1, round(settings.tcp_keepalive_idle.total_seconds())),
-            "TCP_KEEPINTVL": max(1, round(settings.tcp_keepalive_interval.total_seconds())),
-            "TCP_KEEPCNT": settings.tcp_keepalive_count,
-        }
-    # Not every system has all of them.
-    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
 
 
 def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:

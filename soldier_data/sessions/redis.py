@@ -111,6 +111,10 @@ class RedisSessionStore(SessionStore):
         """The redis-py client."""
         return self._redis.client
 
+    async def close(self) -> None:
+        """Close the client. A data layer does it for its own store."""
+        await self._redis.close()
+
     async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
         session = await self._read(session_id, tenant_id)
         self._log.debug("session_get", session_id=str(session_id), found=session is not None)

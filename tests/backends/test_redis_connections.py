@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import shutil
 import socket
 import ssl
@@ -559,3 +560,18 @@ class TestReplicas:
             async with opened(server.url, redis_wait_replicas=1) as store:
                 with pytest.raises(StoreError, match="has revision 0, not 5"):
                     await store.save(SessionFactory(), if_revision=5)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_second_event_loop_is_refused_each_time(redis_url: str) -> None:
+    store = open_redis_store(Settings(redis_url=redis_url))
+    assert asyncio.run(store.get(uuid4())) is None
+    for _ in range(4):
+        with pytest.raises(StoreError, match="belongs to another event loop"):
+            asyncio.run(store.get(uuid4()))
+    asyncio.run(store.close())
+    # What belonged to the first event loop complains that it ended before it was closed: here, where that is expected.
+    del store
+    gc.collect()
