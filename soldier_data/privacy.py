@@ -17,7 +17,7 @@ from uuid import UUID, uuid5
 from pydantic import BaseModel, Field
 
 from soldier_data.audit.models import AuditEvent, TurnRecord
-from soldier_data.base.models import new_id, utcnow
+from soldier_data.base.models import Model, new_id, utcnow
 from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, SubjectStore, batches
 from soldier_data.errors import ConfigurationError, ConflictError
 from soldier_data.memory.models import Entity, Episode, Relationship
@@ -59,7 +59,7 @@ _TYPES = {
 """What a record of each table is called, in the order in which an export lists them."""
 
 
-class CustomerExport(BaseModel):
+class CustomerExport(Model):
     """Everything held about a customer. `model_dump_json()` is the copy to hand out.
 
     Attributes:

@@ -13,6 +13,9 @@ end
 local changed = redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if left == -2 then
   redis.call('PEXPIRE', KEYS[1], ARGV[5])
+elseif left >= 0 and ARGV[1] == 'CH' and changed == 0 then
+  -- A repetition writes something too: WAIT counts the replicas that have this connection's last write.
+  redis.call('PEXPIRE', KEYS[1], math.max(left, tonumber(ARGV[5])))
 end
 -- A set only grows by new entries, so that is when to look for dead ones.
 local old = {}
