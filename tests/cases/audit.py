@@ -56,6 +56,7 @@ NOTHING: dict[str, list[object]] = {"turn_records": [], "audit_events": []}
 
 
 DOMAIN: Domain[AuditStore, Stored] = Domain(
+    store="audit",
     contract=AuditStore,
     backends={"inmemory": InMemoryAuditStore, "postgres": PostgresAuditStore},
     seed=seed,

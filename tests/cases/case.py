@@ -39,12 +39,14 @@ class Domain(Generic[S, W]):
     """The cases of one store.
 
     Attributes:
+        store: The attribute of a data layer that holds the store.
         contract: The abstract class.
         backends: The classes of the stores, by name.
         seed: Stores something of every kind for a tenant.
         cases: At least one for each public method.
     """
 
+    store: str
     contract: type[Any]
     backends: dict[str, type[Any]]
     seed: Callable[[S, UUID], Awaitable[W]]

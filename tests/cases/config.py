@@ -254,6 +254,7 @@ DELETIONS: list[Case[ConfigStore, Stored]] = [
 ]
 
 DOMAIN: Domain[ConfigStore, Stored] = Domain(
+    store="config",
     contract=ConfigStore,
     backends={"inmemory": InMemoryConfigStore, "postgres": PostgresConfigStore},
     seed=seed,

@@ -130,6 +130,7 @@ NOTHING: dict[str, list[object]] = {"episodes": [], "entities": [], "relationshi
 
 
 DOMAIN: Domain[MemoryStore, Stored] = Domain(
+    store="memory",
     contract=MemoryStore,
     backends={"inmemory": InMemoryMemoryStore, "postgres": PostgresMemoryStore},
     seed=seed,

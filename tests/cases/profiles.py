@@ -103,6 +103,7 @@ def subject(own: Stored, other: UUID) -> DataSubject:
 
 
 DOMAIN: Domain[ProfileStore, Stored] = Domain(
+    store="profiles",
     contract=ProfileStore,
     backends={"inmemory": InMemoryProfileStore, "postgres": PostgresProfileStore},
     seed=seed,

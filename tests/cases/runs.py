@@ -86,6 +86,7 @@ NOTHING: dict[str, list[object]] = {"runs": [], "steps": [], "artifacts": [], "l
 
 
 DOMAIN: Domain[RunStore, Stored] = Domain(
+    store="runs",
     contract=RunStore,
     backends={"inmemory": InMemoryRunStore, "postgres": PostgresRunStore},
     seed=seed,

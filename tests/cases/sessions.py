@@ -46,6 +46,7 @@ async def mark_pending_migration(store: SessionStore, own: Session, other: UUID)
 
 
 DOMAIN: Domain[SessionStore, Session] = Domain(
+    store="sessions",
     contract=SessionStore,
     backends={"inmemory": InMemorySessionStore, "redis": RedisSessionStore},
     seed=seed,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 from uuid import UUID
 
 from soldier_data.errors import StoreError
 from tests.cases import audit, config, memory, profiles, runs, sessions, vectors
 from tests.cases.case import Case, Domain
+from tests.conftest import DIMENSIONS
 
 DOMAINS: tuple[Domain[Any, Any], ...] = (
     config.DOMAIN,
@@ -18,6 +20,12 @@ DOMAINS: tuple[Domain[Any, Any], ...] = (
     vectors.DOMAIN,
     sessions.DOMAIN,
 )
+
+
+def in_memory(domain: Domain[Any, Any]) -> Any:
+    """The domain's store in memory, with nothing in it."""
+    class_ = domain.backends["inmemory"]
+    return class_(DIMENSIONS) if "embedding_dimensions" in signature(class_).parameters else class_()
 
 
 async def outcome(case: Case[Any, Any], store: Any, own: Any, other: UUID) -> object:

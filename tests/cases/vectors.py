@@ -28,6 +28,7 @@ def subject(own: Embedding, other: UUID) -> DataSubject:
 
 
 DOMAIN: Domain[VectorStore, Embedding] = Domain(
+    store="vectors",
     contract=VectorStore,
     backends={"inmemory": InMemoryVectorStore, "postgres": PostgresVectorStore},
     seed=seed,

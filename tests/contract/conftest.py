@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
 
-from soldier_data.audit import AuditStore, InMemoryAuditStore, PostgresAuditStore
 from soldier_data.base.database import Database
-from soldier_data.config import Agent, ConfigStore, InMemoryConfigStore, PostgresConfigStore
-from soldier_data.memory import InMemoryMemoryStore, MemoryStore, PostgresMemoryStore
-from soldier_data.profiles import InMemoryProfileStore, PostgresProfileStore, ProfileStore
-from soldier_data.runs import InMemoryRunStore, PostgresRunStore, RunStore
-from soldier_data.sessions import (
-    InMemorySessionStore,
-    RedisSessionStore,
-    SessionStore,
-    SessionTierConfig,
-    create_redis_client,
-)
+from soldier_data.config import Agent, ConfigStore
+from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
 from soldier_data.settings import Settings
-from soldier_data.vectors import InMemoryVectorStore, PostgresVectorStore, VectorStore
-from tests.conftest import DIMENSIONS, settings_for
+from tests.cases import audit, config, memory, profiles, runs, sessions, vectors
+from tests.cases.case import Domain
+from tests.cases.stores import in_memory
+from tests.conftest import settings_for
 from tests.factories.config import AgentFactory
+
+SESSION_BACKENDS = ("inmemory", "redis", "redis-cluster", "redis-on-path")
 
 
 @pytest.fixture(scope="session")
@@ -35,12 +31,25 @@ async def shared_database(shared_database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-@pytest.fixture(params=["inmemory", "postgres"])
-def config_store(request: pytest.FixtureRequest) -> ConfigStore:
-    """Each config store in turn. The server is started only for the one that needs it."""
-    if request.param == "inmemory":
-        return InMemoryConfigStore(DIMENSIONS)
-    return PostgresConfigStore(request.getfixturevalue("shared_database"))
+def store_on(request: pytest.FixtureRequest, domain: Domain[Any, Any], backend: str) -> Any:
+    """The domain's store on one backend. A server is started only for those that need it."""
+    if backend.startswith("redis"):
+        return request.getfixturevalue(f"{backend.replace('-', '_')}_store")
+    if backend == "postgres":
+        return domain.backends[backend](request.getfixturevalue("shared_database"))
+    return in_memory(domain)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, domain: Domain[Any, Any], backend: str) -> Any:
+    """The store of a test that is parametrized with `domain` and `backend`."""
+    return store_on(request, domain, backend)
+
+
+@pytest.fixture(params=config.DOMAIN.backends)
+def config_store(request: pytest.FixtureRequest) -> Any:
+    """Each config store in turn."""
+    return store_on(request, config.DOMAIN, request.param)
 
 
 @pytest.fixture
@@ -51,58 +60,67 @@ async def agent(config_store: ConfigStore, tenant_id: UUID) -> Agent:
     return saved
 
 
-@pytest.fixture(params=["inmemory", "postgres"])
-def audit_store(request: pytest.FixtureRequest) -> AuditStore:
+@pytest.fixture(params=audit.DOMAIN.backends)
+def audit_store(request: pytest.FixtureRequest) -> Any:
     """Each audit store in turn."""
-    if request.param == "inmemory":
-        return InMemoryAuditStore()
-    return PostgresAuditStore(request.getfixturevalue("shared_database"))
+    return store_on(request, audit.DOMAIN, request.param)
 
 
-@pytest.fixture(params=["inmemory", "postgres"])
-def profile_store(request: pytest.FixtureRequest) -> ProfileStore:
+@pytest.fixture(params=profiles.DOMAIN.backends)
+def profile_store(request: pytest.FixtureRequest) -> Any:
     """Each profile store in turn."""
-    if request.param == "inmemory":
-        return InMemoryProfileStore()
-    return PostgresProfileStore(request.getfixturevalue("shared_database"))
+    return store_on(request, profiles.DOMAIN, request.param)
 
 
-@pytest.fixture(params=["inmemory", "postgres"])
-def memory_store(request: pytest.FixtureRequest) -> MemoryStore:
+@pytest.fixture(params=memory.DOMAIN.backends)
+def memory_store(request: pytest.FixtureRequest) -> Any:
     """Each memory store in turn."""
-    if request.param == "inmemory":
-        return InMemoryMemoryStore(DIMENSIONS)
-    return PostgresMemoryStore(request.getfixturevalue("shared_database"))
+    return store_on(request, memory.DOMAIN, request.param)
 
 
-@pytest.fixture(params=["inmemory", "postgres"])
-def run_store(request: pytest.FixtureRequest) -> RunStore:
+@pytest.fixture(params=runs.DOMAIN.backends)
+def run_store(request: pytest.FixtureRequest) -> Any:
     """Each run store in turn."""
-    if request.param == "inmemory":
-        return InMemoryRunStore()
-    return PostgresRunStore(request.getfixturevalue("shared_database"))
+    return store_on(request, runs.DOMAIN, request.param)
 
 
-@pytest.fixture(params=["inmemory", "postgres"])
-def vector_store(request: pytest.FixtureRequest) -> VectorStore:
+@pytest.fixture(params=vectors.DOMAIN.backends)
+def vector_store(request: pytest.FixtureRequest) -> Any:
     """Each vector store in turn."""
-    if request.param == "inmemory":
-        return InMemoryVectorStore(DIMENSIONS)
-    return PostgresVectorStore(request.getfixturevalue("shared_database"))
+    return store_on(request, vectors.DOMAIN, request.param)
 
 
-@pytest.fixture(params=["inmemory", "redis", "redis-cluster", "redis-on-path"])
-async def session_store(request: pytest.FixtureRequest) -> AsyncIterator[SessionStore]:
-    """Each session store in turn."""
-    config = SessionTierConfig(key_prefix=f"t{uuid4().hex}")
-    if request.param == "inmemory":
-        yield InMemorySessionStore(config)
-        return
-    client: Redis | RedisCluster
-    if request.param == "redis-cluster":
-        client = RedisCluster.from_url(request.getfixturevalue("redis_cluster_url"))
-    else:
-        fixture = "redis_url" if request.param == "redis" else "redis_on_path_url"
-        client = create_redis_client(Settings(redis_url=request.getfixturevalue(fixture)))
-    yield RedisSessionStore(client, config)
+@pytest.fixture(params=SESSION_BACKENDS)
+def session_store(request: pytest.FixtureRequest) -> Any:
+    """Each session store in turn, that of Redis on three kinds of servers."""
+    return store_on(request, sessions.DOMAIN, request.param)
+
+
+# -- the Redis servers -----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _store_of(client: Redis | RedisCluster) -> AsyncIterator[RedisSessionStore]:
+    yield RedisSessionStore(client, SessionTierConfig(key_prefix=f"t{uuid4().hex}"))
     await client.aclose()
+
+
+@pytest.fixture
+async def redis_store(redis_url: str) -> AsyncIterator[RedisSessionStore]:
+    """A session store on the tests' Redis."""
+    async with _store_of(create_redis_client(Settings(redis_url=redis_url))) as made:
+        yield made
+
+
+@pytest.fixture
+async def redis_on_path_store(redis_on_path_url: str) -> AsyncIterator[RedisSessionStore]:
+    """A session store on the Redis that the machine has installed."""
+    async with _store_of(create_redis_client(Settings(redis_url=redis_on_path_url))) as made:
+        yield made
+
+
+@pytest.fixture
+async def redis_cluster_store(redis_cluster_url: str) -> AsyncIterator[RedisSessionStore]:
+    """A session store on a Redis Cluster."""
+    async with _store_of(RedisCluster.from_url(redis_cluster_url)) as made:
+        yield made

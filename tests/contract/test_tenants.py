@@ -5,20 +5,15 @@ The cases are in tests/cases, one module a store. A store joins by a line in `te
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from inspect import signature
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from soldier_data.base.memory import InMemoryStore
-from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
-from soldier_data.settings import Settings
 from tests.cases.case import Case, Domain, public_methods
 from tests.cases.rows import dump
 from tests.cases.stores import DOMAINS, outcome
-from tests.conftest import DIMENSIONS
 
 EVERY_CASE = [
     pytest.param(case, domain, backend, id=f"{backend}-{domain.contract.__name__}.{case.method}-{number}")
@@ -40,23 +35,6 @@ OPERATORS_METHODS = {
         "watch_demotions",
     },
 }
-
-
-@pytest.fixture
-async def redis_store(redis_url: str) -> AsyncIterator[RedisSessionStore]:
-    client = create_redis_client(Settings(redis_url=redis_url))
-    yield RedisSessionStore(client, SessionTierConfig(key_prefix=f"t{uuid4().hex}"))
-    await client.aclose()
-
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, domain: Domain[Any, Any], backend: str) -> Any:
-    class_ = domain.backends[backend]
-    if backend == "redis":
-        return request.getfixturevalue("redis_store")
-    if backend == "postgres":
-        return class_(request.getfixturevalue("shared_database"))
-    return class_(DIMENSIONS) if "embedding_dimensions" in signature(class_).parameters else class_()
 
 
 @pytest.mark.parametrize(("case", "domain", "backend"), EVERY_CASE)

@@ -7,7 +7,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from inspect import signature
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -20,8 +19,8 @@ from soldier_data.sessions import RedisSessionStore
 from tests.backends.connections import CANARY, assert_clean
 from tests.backends.redis_helpers import FaultyRedisProxy, free_port, serving, store_at
 from tests.cases.case import Domain, public_methods
-from tests.cases.stores import DOMAINS
-from tests.conftest import DIMENSIONS, settings_for
+from tests.cases.stores import DOMAINS, in_memory
+from tests.conftest import settings_for
 from tests.reliability.conftest import Found
 from tests.reliability.faulty_proxy import faulty_proxy
 
@@ -35,9 +34,7 @@ Call = tuple[str, Callable[[], Awaitable[object]]]
 
 async def calls_of(domain: Domain[Any, Any], store: Any) -> list[Call]:
     """A call of every method, with ids of what a store in memory holds."""
-    class_ = domain.backends["inmemory"]
-    kept = class_(DIMENSIONS) if "embedding_dimensions" in signature(class_).parameters else class_()
-    own, tenant_id = await domain.seed(kept, uuid4()), uuid4()
+    own, tenant_id = await domain.seed(in_memory(domain), uuid4()), uuid4()
     calls: list[Call] = [
         (case.method, partial(case.call, store, own, tenant_id))
         for case in domain.cases
