@@ -11,71 +11,25 @@ import pytest
 from soldier_data.base.models import utcnow
 from soldier_data.config import Agent, ConfigStore
 from soldier_data.errors import NotFoundError
-from tests.contract.config_kinds import (
+from tests.cases.kind import Kind
+from tests.cases.kinds.config import (
     ACTIVATION,
-    KINDS,
     PARTS,
     PLAN,
+    REVISIONED,
     RULE,
     SCENARIO,
     SOFTLY_DELETED,
     VARIABLE,
-    Kind,
 )
 from tests.factories.config import AgentFactory
 
-every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+every_kind = pytest.mark.parametrize("kind", REVISIONED, ids=lambda kind: kind.name)
 every_part = pytest.mark.parametrize("kind", PARTS, ids=lambda kind: kind.name)
 every_softly_deleted = pytest.mark.parametrize("kind", SOFTLY_DELETED, ids=lambda kind: kind.name)
 
 
 # -- saving and reading ----------------------------------------------------------------------------------------
-
-
-@every_kind
-async def test_every_field_comes_back_as_it_was_saved(
-    config_store: ConfigStore, agent: Agent, kind: Kind
-) -> None:
-    entity = kind.new(agent.tenant_id, agent.id, **kind.full())
-
-    assert await kind.save(config_store, entity) == entity.id
-
-    found = await kind.get(config_store, entity)
-    assert type(found) is type(entity)
-    assert found.model_dump() == entity.model_dump()
-
-
-@every_kind
-def test_the_round_trip_leaves_no_field_at_its_default(kind: Kind) -> None:
-    fields = kind.full()
-    entity = kind.new(uuid4(), uuid4(), **fields)
-    left_out = {"id", "tenant_id", "agent_id", "scenario_id", "updated_at", "deleted_at", "revision"}
-    for name, field in type(entity).model_fields.items():
-        if name not in left_out and not field.is_required():
-            assert name in fields
-            assert getattr(entity, name) != field.get_default(call_default_factory=True, validated_data={})
-
-
-@every_kind
-async def test_defaults_none_and_empty_lists_come_back(
-    config_store: ConfigStore, agent: Agent, kind: Kind
-) -> None:
-    full = kind.new(agent.tenant_id, agent.id, **kind.full())
-    required = {
-        name: getattr(full, name) for name, field in type(full).model_fields.items() if field.is_required()
-    }
-    entity = type(full)(**required)
-    await kind.save(config_store, entity)
-    assert await kind.get(config_store, entity) == entity
-
-
-@every_kind
-async def test_saving_again_replaces_every_field(config_store: ConfigStore, agent: Agent, kind: Kind) -> None:
-    first = kind.new(agent.tenant_id, agent.id)
-    await kind.save(config_store, first)
-    second = kind.new(agent.tenant_id, agent.id, **(kind.full() | {"id": first.id}))
-    await kind.save(config_store, second)
-    assert await kind.get(config_store, second) == second
 
 
 async def test_an_empty_policy_is_not_none(config_store: ConfigStore, agent: Agent) -> None:

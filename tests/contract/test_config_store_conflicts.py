@@ -9,10 +9,11 @@ import pytest
 
 from soldier_data.config import Agent, ConfigStore, Rule
 from soldier_data.errors import ConflictError, ValidationError
-from tests.contract.config_kinds import ACTIVATION, AGENT, KINDS, SOFTLY_DELETED, VARIABLE, Kind
+from tests.cases.kind import Kind
+from tests.cases.kinds.config import ACTIVATION, AGENT, REVISIONED, SOFTLY_DELETED, VARIABLE
 from tests.factories.config import AgentFactory, RuleFactory, ToolActivationFactory, VariableFactory
 
-every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+every_kind = pytest.mark.parametrize("kind", REVISIONED, ids=lambda kind: kind.name)
 every_softly_deleted = pytest.mark.parametrize("kind", SOFTLY_DELETED, ids=lambda kind: kind.name)
 with_unique_name = pytest.mark.parametrize("kind", [AGENT, VARIABLE, ACTIVATION], ids=lambda kind: kind.name)
 

@@ -15,7 +15,9 @@ from pydantic import ValidationError as PydanticValidationError
 
 from soldier_data.config import Agent, AnchorMigrationPolicy, ConfigStore, Rule, ScopeFilter
 from soldier_data.errors import NotFoundError, StoreError, ValidationError
-from tests.contract.config_kinds import ACTIVATION, AGENT, KINDS, PLAN, RULE, SCENARIO, TEXT, VARIABLE, Kind
+from tests.cases.kind import Kind
+from tests.cases.kinds.config import ACTIVATION, AGENT, PLAN, REVISIONED, RULE, SCENARIO, VARIABLE
+from tests.cases.values import TEXT
 from tests.factories.config import AgentFactory, RuleFactory, ScenarioFactory, ToolActivationFactory
 
 BAD_TEXTS = ["a\0b", "\0", "\ud800", "x\udfffy", "\udc00\ud800"]
@@ -112,7 +114,7 @@ async def test_json_comes_back_as_it_was(
     assert repr(stored.anchor_policies["h"].scope_filter.custom_conditions) == repr(document)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", REVISIONED, ids=lambda kind: kind.name)
 async def test_every_text_field_refuses_what_is_no_text(
     config_store: ConfigStore, agent: Agent, kind: Kind
 ) -> None:

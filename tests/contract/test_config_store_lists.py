@@ -11,7 +11,9 @@ import pytest
 
 from soldier_data.config import Agent, ConfigStore, MigrationPlan, MigrationPlanStatus, Rule, Scenario, Scope
 from soldier_data.errors import ValidationError
-from tests.contract.config_kinds import HALVES, PLAN, RULE, SCENARIO, TEMPLATE, Kind
+from tests.cases.kind import Kind
+from tests.cases.kinds.config import PLAN, RULE, SCENARIO, TEMPLATE
+from tests.cases.values import HALVES
 from tests.factories.config import (
     AgentFactory,
     MigrationPlanFactory,

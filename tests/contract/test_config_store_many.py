@@ -11,7 +11,8 @@ import pytest
 
 from soldier_data.config import Agent, ConfigStore, Rule, Scenario
 from soldier_data.errors import ConflictError, NotFoundError, ValidationError
-from tests.contract.config_kinds import KINDS, PARTS, Kind
+from tests.cases.kind import Kind
+from tests.cases.kinds.config import PARTS, REVISIONED
 from tests.factories.config import (
     AgentFactory,
     MigrationPlanFactory,
@@ -30,8 +31,8 @@ DAY = timedelta(days=1)
 
 def _mixed(tenant_id: UUID) -> tuple[Agent, list[tuple[Kind, Any]]]:
     agent: Agent = AgentFactory(tenant_id=tenant_id)
-    parts = [(kind, kind.new(tenant_id, agent.id)) for kind in KINDS[1:] for _ in range(3)]
-    return agent, [(KINDS[0], agent), *parts]
+    parts = [(kind, kind.new(tenant_id, agent.id)) for kind in REVISIONED[1:] for _ in range(3)]
+    return agent, [(REVISIONED[0], agent), *parts]
 
 
 async def test_a_mixed_list_in_any_order_is_saved(config_store: ConfigStore, tenant_id: UUID) -> None:
@@ -169,7 +170,7 @@ async def test_what_is_no_entity_is_refused(config_store: ConfigStore) -> None:
 # -- purge_deleted ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS[:-1], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", REVISIONED[:-1], ids=lambda kind: kind.name)
 async def test_only_what_was_deleted_long_enough_ago_is_purged(
     config_store: ConfigStore, agent: Agent, kind: Kind
 ) -> None:

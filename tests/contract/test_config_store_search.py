@@ -11,8 +11,9 @@ import pytest
 
 from soldier_data.config import Agent, ConfigStore, Rule
 from soldier_data.errors import ValidationError
+from tests.cases.kind import Kind
+from tests.cases.kinds.config import RULE, SCENARIO
 from tests.conftest import DIMENSIONS
-from tests.contract.config_kinds import RULE, SCENARIO, Kind
 from tests.factories.config import AgentFactory, RuleFactory, ScenarioFactory, StepTransitionFactory
 
 both = pytest.mark.parametrize("kind", [RULE, SCENARIO], ids=lambda kind: kind.name)
