@@ -24,8 +24,9 @@ from soldier_data.base.transaction import Transaction
 from soldier_data.errors import ConflictError
 from soldier_data.schema import metadata
 from tests.backends.round_trips import Proxy, proxy
+from tests.cases.values import NOON
 from tests.conftest import settings_for
-from tests.contract.audit_kinds import NOON, Kind, every_kind
+from tests.contract.audit_kinds import Kind, every_kind
 from tests.factories.audit import AuditEventFactory, TurnRecordFactory
 
 MINUTE = timedelta(minutes=1)

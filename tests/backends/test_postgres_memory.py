@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import chain, combinations, product
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,11 +22,11 @@ from soldier_data.memory import Entity, Episode, MemoryStore, PostgresMemoryStor
 from soldier_data.memory import statements as sql
 from tests.backends.connections import bound_role
 from tests.backends.round_trips import Proxy, proxy
+from tests.cases.values import NOON
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
 
 QUERY = [1.0] * DIMENSIONS
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GROUP = "conversation"
 
 

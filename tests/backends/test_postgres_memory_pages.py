@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +11,9 @@ from soldier_data.base.database import Database
 from soldier_data.base.engine import open_connection
 from soldier_data.memory import Episode, PostgresMemoryStore
 from soldier_data.memory import statements as sql
+from tests.cases.values import NOON
 from tests.conftest import settings_for
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GROUP = "conversation"
 LIMIT = 20
 

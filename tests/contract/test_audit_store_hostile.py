@@ -10,7 +10,8 @@ from pydantic import ValidationError as PydanticValidationError
 
 from soldier_data.audit import AuditEvent, AuditStore, TurnRecord
 from soldier_data.errors import ValidationError
-from tests.contract.audit_kinds import EVENT, NOON, TURN, Kind, every_kind
+from tests.cases.values import NOON
+from tests.contract.audit_kinds import EVENT, TURN, Kind, every_kind
 from tests.factories.audit import AuditEventFactory, ToolCallFactory, TurnRecordFactory
 
 _DEEP: list[Any] = []

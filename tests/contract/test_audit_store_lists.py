@@ -13,7 +13,8 @@ import pytest
 
 from soldier_data.audit import AuditEvent, AuditStore, Cursor, TurnRecord
 from soldier_data.errors import ValidationError
-from tests.contract.audit_kinds import NOON, TEXT, unit_of_work
+from tests.cases.values import NOON, TEXT
+from tests.contract.audit_kinds import unit_of_work
 from tests.factories.audit import AuditEventFactory, TurnRecordFactory
 
 MINUTE = timedelta(minutes=1)

@@ -8,7 +8,8 @@ import pytest
 
 from soldier_data.audit import AuditStore
 from soldier_data.errors import ConflictError, ValidationError
-from tests.contract.audit_kinds import Kind, every_kind, exactly
+from tests.cases.kind import exactly
+from tests.contract.audit_kinds import Kind, every_kind
 
 
 @every_kind

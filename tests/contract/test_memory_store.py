@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,10 +22,10 @@ from soldier_data.memory import (
     PostgresMemoryStore,
     Relationship,
 )
+from tests.cases.values import NOON
 from tests.conftest import DIMENSIONS
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 AT_ONCE = timedelta(0)
 VECTOR = [1.0] * DIMENSIONS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,10 +11,10 @@ import pytest
 
 from soldier_data.errors import NotFoundError, ValidationError
 from soldier_data.memory import Entity, MemoryStore, Relationship
+from tests.cases.values import NOON
 from tests.conftest import DIMENSIONS
 from tests.factories.memory import EntityFactory, RelationshipFactory
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GROUP = "conversation"
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from soldier_data.errors import ValidationError
 from soldier_data.memory import Episode, MemoryStore
+from tests.cases.values import NOON
 from tests.conftest import DIMENSIONS
 from tests.factories.memory import EntityFactory, EpisodeFactory
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 QUERY = [1.0] + [0.0] * (DIMENSIONS - 1)
 
 

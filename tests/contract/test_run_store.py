@@ -11,41 +11,18 @@ import pytest
 
 from soldier_data.errors import ConflictError, ValidationError
 from soldier_data.runs import Cursor, Run, RunStatus, RunStore
-from tests.contract.audit_kinds import DOCUMENT, TEXT
+from tests.cases.kinds.runs import RUN
+from tests.cases.values import NOON
 from tests.factories.runs import ArtifactFactory, LLMCallFactory, RunFactory, StepFactory
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-
-
-def full_run(tenant_id: UUID) -> Run:
-    """A run in which no field has its default."""
-    run: Run = RunFactory(
-        tenant_id=tenant_id,
-        actor=TEXT,
-        request_payload=DOCUMENT,
-        status=RunStatus.FAILED,
-        autonomy_level="supervised",
-        trace_id=TEXT,
-        idempotency_key=TEXT,
-        created_at=NOON,
-        completed_at=NOON + MINUTE,
-        error_message=TEXT,
-    )
-    assert {name for name in Run.model_fields if name not in run.model_fields_set} == {
-        "id",
-        "updated_at",
-        "deleted_at",
-        "revision",
-    }
-    return run
 
 
 # -- saving ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_run_comes_back_as_it_was_saved(run_store: RunStore, tenant_id: UUID) -> None:
-    for run in (full_run(tenant_id), RunFactory(tenant_id=tenant_id)):
+    for run in (RunFactory(tenant_id=tenant_id, **RUN.full()), RunFactory(tenant_id=tenant_id)):
         assert await run_store.save_run(run) == run.id
         assert run.revision == 1
         assert await run_store.get_run(tenant_id, run.id) == run
@@ -55,7 +32,7 @@ async def test_a_run_comes_back_as_it_was_saved(run_store: RunStore, tenant_id: 
 async def test_saving_again_replaces_every_field_and_counts(run_store: RunStore, tenant_id: UUID) -> None:
     run = RunFactory(tenant_id=tenant_id)
     await run_store.save_run(run)
-    changed = full_run(tenant_id).model_copy(update={"id": run.id})
+    changed = RunFactory(tenant_id=tenant_id, id=run.id, **RUN.full())
     await run_store.save_run(changed)
     assert changed.revision == 2
     assert changed.updated_at > run.updated_at
