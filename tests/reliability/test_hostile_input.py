@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,17 +11,15 @@ import pytest
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticValidationError
 
-from soldier_data.audit import AuditEvent, TurnRecord
 from soldier_data.base.embeddings import to_float32
-from soldier_data.config import Agent, MigrationPlan, Rule, Scenario, Template, ToolActivation, Variable
+from soldier_data.config import Agent, Variable
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConflictError, NotFoundError, ValidationError
-from soldier_data.memory import Entity, Episode, Relationship
 from soldier_data.profiles import CustomerProfile
-from soldier_data.runs import Artifact, LLMCall, Run, Step
 from soldier_data.sessions import Session
-from soldier_data.vectors import Embedding
 from tests.cases.case import Domain
+from tests.cases.kinds import kind_of
+from tests.cases.kinds.config import ARCHIVED_SCENARIO, SCENARIO
 from tests.cases.stores import DOMAINS
 from tests.conftest import settings_for
 from tests.reliability.conftest import Counts, Found
@@ -35,16 +33,6 @@ EVERY_STORE = [
     for backend in domain.backends
 ]
 
-HOLDERS = {
-    "ConfigStore": "config",
-    "MemoryStore": "memory",
-    "AuditStore": "audit",
-    "ProfileStore": "profiles",
-    "RunStore": "runs",
-    "VectorStore": "vectors",
-    "SessionStore": "sessions",
-}
-
 READS = (
     "get",
     "list",
@@ -56,49 +44,6 @@ READS = (
     "traverse",
     "find",
 )
-
-Reader = Callable[[Any, Any], Awaitable[Any]]
-
-
-async def _of_run(found: Awaitable[list[Any]], part: Any) -> Any:
-    return next((other for other in await found if other.id == part.id), None)
-
-
-async def _embedding(store: Any, entity: Embedding) -> Any:
-    found = await store.search(
-        entity.embedding, entity.tenant_id, limit=1_000, source_type=entity.source_type, min_score=0.99
-    )
-    return next((other for other, _ in found if other.id == entity.id), None)
-
-
-async def _archived(store: Any, entity: Scenario) -> Any:
-    return await store.get_archived_scenario(entity.tenant_id, entity.id, entity.version)
-
-
-READERS: dict[type[BaseModel], Reader] = {
-    Agent: lambda store, entity: store.get_agent(entity.tenant_id, entity.id),
-    Rule: lambda store, entity: store.get_rule(entity.tenant_id, entity.id),
-    Scenario: lambda store, entity: store.get_scenario(entity.tenant_id, entity.id),
-    Template: lambda store, entity: store.get_template(entity.tenant_id, entity.id),
-    Variable: lambda store, entity: store.get_variable(entity.tenant_id, entity.id),
-    ToolActivation: lambda store, entity: store.get_tool_activation(
-        entity.tenant_id, entity.agent_id, entity.tool_id
-    ),
-    MigrationPlan: lambda store, entity: store.get_migration_plan(entity.tenant_id, entity.id),
-    Episode: lambda store, entity: store.get_episode(entity.tenant_id, entity.id),
-    Entity: lambda store, entity: store.get_entity(entity.tenant_id, entity.id),
-    Relationship: lambda store, entity: store.get_relationship(entity.tenant_id, entity.id),
-    TurnRecord: lambda store, entity: store.get_turn(entity.tenant_id, entity.turn_id),
-    AuditEvent: lambda store, entity: store.get_event(entity.tenant_id, entity.id),
-    CustomerProfile: lambda store, entity: store.get_by_id(entity.tenant_id, entity.id),
-    Run: lambda store, entity: store.get_run(entity.tenant_id, entity.id),
-    Step: lambda store, entity: _of_run(store.get_steps(entity.tenant_id, entity.run_id), entity),
-    Artifact: lambda store, entity: _of_run(store.get_artifacts(entity.tenant_id, entity.run_id), entity),
-    LLMCall: lambda store, entity: _of_run(store.get_llm_calls(entity.tenant_id, entity.run_id), entity),
-    Embedding: _embedding,
-    Session: lambda store, entity: store.get(entity.session_id),
-}
-"""How what was saved is read again."""
 
 FRESH: dict[str, Callable[[], Any]] = {
     "id": uuid4,
@@ -125,7 +70,7 @@ def renewed(call: ValidCall) -> ValidCall:
 def _renewed(call: ValidCall, value: Any) -> Any:
     if isinstance(value, list):
         return [_renewed(call, item) for item in value]
-    if type(value) not in READERS or call.method.startswith("update"):
+    if kind_of(value) is None or call.method.startswith("update"):
         return value
     update = {name: FRESH[name]() for name in FRESH if name in type(value).model_fields}
     if isinstance(value, Agent | Variable):
@@ -193,10 +138,10 @@ class Attempts:
         return None
 
     async def _is_kept(self, call: ValidCall, entity: Any) -> bool:
-        reader = READERS.get(type(entity))
-        if call.method == "archive_scenario_version" and isinstance(entity, Scenario):
-            reader = _archived
-        found = None if reader is None else await reader(self._store, entity)
+        kind = kind_of(entity)
+        if kind is SCENARIO and call.method == "archive_scenario_version":
+            kind = ARCHIVED_SCENARIO
+        found = None if kind is None else await kind.get(self._store, entity)
         # What is not found is softly deleted, or the call was not to save it.
         return found is None or repr(_plain(found)) == repr(_plain(entity))
 
@@ -251,7 +196,7 @@ async def test_hostile_input_comes_back_exactly_or_is_refused_by_name(
     report: Found,
 ) -> None:
     data = DataLayer(layer.settings.in_memory()) if backend == "inmemory" else layer
-    store = getattr(data, HOLDERS[domain.contract.__name__])
+    store = getattr(data, domain.store)
     calls = [
         call
         for call in await valid_calls(domain, await domain.seed(store, tenant_id), tenant_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from random import random
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
@@ -14,97 +13,28 @@ import pytest
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConflictError
 from soldier_data.settings import Settings
+from tests.cases.kind import Kind
+from tests.cases.kinds import KINDS
 from tests.conftest import DIMENSIONS, settings_for
-from tests.factories.config import (
-    AgentFactory,
-    MigrationPlanFactory,
-    RuleFactory,
-    ScenarioFactory,
-    TemplateFactory,
-    ToolActivationFactory,
-    VariableFactory,
-)
-from tests.factories.profiles import CustomerProfileFactory
-from tests.factories.runs import RunFactory
-from tests.factories.sessions import SessionFactory
+from tests.factories.config import AgentFactory
 from tests.reliability.conftest import Counts, Found
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of entity that has a revision.
-
-    Attributes:
-        store: The attribute of the data layer, or of a unit of work, that keeps it.
-        save: The store's method, which takes the entity and `if_revision`.
-        get: Reads it again.
-        make: The factory, given a tenant_id and an agent_id, which entities that belong to no agent ignore.
-        field: Where it counts: an integer, a text, or a document with the key "count".
-    """
-
-    store: str
-    save: str
-    get: Callable[[Any, Any], Awaitable[Any]]
-    make: Callable[..., Any]
-    field: str
-
-    def count(self, entity: Any) -> int:
-        value = getattr(entity, self.field)
-        return int(value["count"] if isinstance(value, dict) else value)
-
-    def set_count(self, entity: Any, count: int) -> None:
-        kind = type(getattr(entity, self.field))
-        setattr(entity, self.field, {"count": count} if kind is dict else kind(count))
+COUNTED = [kind for kind in KINDS if kind.counter is not None]
 
 
-def by_id(method: str) -> Callable[[Any, Any], Awaitable[Any]]:
-    return lambda store, entity: getattr(store, method)(entity.tenant_id, entity.id)
+def count_of(kind: Kind, entity: Any) -> int:
+    """What the entity's counter says."""
+    assert kind.counter is not None
+    value = getattr(entity, kind.counter[0])
+    return int(value["count"] if isinstance(value, dict) else value)
 
 
-KINDS = {
-    "agent": Kind("config", "save_agent", by_id("get_agent"), AgentFactory, "current_version"),
-    "rule": Kind("config", "save_rule", by_id("get_rule"), RuleFactory, "cooldown_turns"),
-    "scenario": Kind("config", "save_scenario", by_id("get_scenario"), ScenarioFactory, "version"),
-    "template": Kind(
-        "config",
-        "save_template",
-        by_id("get_template"),
-        lambda **owner: TemplateFactory(**owner, text="0"),
-        "text",
-    ),
-    "variable": Kind("config", "save_variable", by_id("get_variable"), VariableFactory, "cache_ttl_seconds"),
-    "tool activation": Kind(
-        "config",
-        "save_tool_activation",
-        lambda store, entity: store.get_tool_activation(entity.tenant_id, entity.agent_id, entity.tool_id),
-        lambda **owner: ToolActivationFactory(**owner, policy_override={"count": 0}),
-        "policy_override",
-    ),
-    "migration plan": Kind(
-        "config", "save_migration_plan", by_id("get_migration_plan"), MigrationPlanFactory, "to_version"
-    ),
-    "profile": Kind(
-        "profiles",
-        "save",
-        by_id("get_by_id"),
-        lambda **owner: CustomerProfileFactory(**owner, external_id="0"),
-        "external_id",
-    ),
-    "run": Kind(
-        "runs",
-        "save_run",
-        by_id("get_run"),
-        lambda **owner: RunFactory(**owner, error_message="0"),
-        "error_message",
-    ),
-    "session": Kind(
-        "sessions",
-        "save",
-        lambda store, entity: store.get(entity.session_id, tenant_id=entity.tenant_id),
-        SessionFactory,
-        "turn_count",
-    ),
-}
+def set_count(kind: Kind, entity: Any, count: int) -> None:
+    """Make the entity's counter say that."""
+    assert kind.counter is not None
+    field, start = kind.counter
+    setattr(entity, field, {"count": count} if isinstance(start, dict) else type(start)(count))
+
 
 Increment: TypeAlias = Callable[[DataLayer, Kind, Any], Awaitable[None]]
 
@@ -122,8 +52,8 @@ async def _increment(store: Any, kind: Kind, entity: Any) -> None:
     found = await kind.get(store, entity)
     # In memory too, others come in between.
     await asyncio.sleep(0)
-    kind.set_count(found, kind.count(found) + 1)
-    await getattr(store, kind.save)(found, if_revision=found.revision)
+    set_count(kind, found, count_of(kind, found) + 1)
+    await kind.save(store, found, if_revision=found.revision)
 
 
 @pytest.fixture(params=["inmemory", "servers"])
@@ -165,20 +95,22 @@ async def test_every_conditional_increment_is_made_or_refused(
             except ConflictError:
                 refused += 1
 
-    kinds = {name: kind for name, kind in KINDS.items() if increment is by_calls or kind.store != "sessions"}
-    for name, kind in kinds.items():
-        entity = kind.make(tenant_id=tenant_id, agent_id=agent.id)
-        await getattr(getattr(data, kind.store), kind.save)(entity)
-        before, made_before = kind.count(entity), made
+    kinds = [kind for kind in COUNTED if increment is by_calls or kind.store != "sessions"]
+    for kind in kinds:
+        assert kind.counter is not None
+        field, start = kind.counter
+        entity = kind.new(tenant_id, agent.id, **{field: start})
+        await kind.save(getattr(data, kind.store), entity)
+        before, made_before = count_of(kind, entity), made
         await asyncio.gather(*(write(kind, entity) for _ in range(writers)))
         found = await kind.get(getattr(data, kind.store), entity)
         increments = made - made_before
-        assert increments >= each, name
-        assert kind.count(found) == before + increments, name
-        assert found.revision == 1 + increments, name
+        assert increments >= each, kind
+        assert count_of(kind, found) == before + increments, kind
+        assert found.revision == 1 + increments, kind
     assert made + refused == writers * each * len(kinds)
     report(
-        f"{writers} writers x {each} conditional increments of one {', one '.join(kinds)}",
+        f"{writers} writers x {each} conditional increments of one {', one '.join(map(str, kinds))}",
         bar="every one is made, or refused by a ConflictError",
         found=f"{made:,} made, {refused:,} refused, 0 lost",
     )
