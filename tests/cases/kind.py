@@ -65,6 +65,12 @@ class Kind:
         of_agent = {"agent_id": agent_id} if "agent_id" in self.model.model_fields else {}
         return self.make(tenant_id=tenant_id, **of_agent, **fields)
 
+    @property
+    def save_method(self) -> str:
+        """The name of the method that stores one."""
+        assert isinstance(self.adds, str)
+        return self.adds.format(name=self.name)
+
     def required(self) -> list[str]:
         """The fields that have no default."""
         return [name for name, field in self.model.model_fields.items() if field.is_required()]
@@ -100,10 +106,10 @@ class Kind:
         count: int = await getattr(store, self.adds_many.format(name=self.name))(entities)
         return count
 
-    async def update(self, store: Any, entity: Any) -> None:
-        """Replace the entity that is stored under the same id."""
+    async def update(self, store: Any, entity: Any) -> Any:
+        """Replace the entity that is stored under the same id; return what the store says."""
         assert self.updates is not None
-        await self._call(self.updates, store, entity, None, entity)
+        return await self._call(self.updates, store, entity, None, entity)
 
     async def get(self, store: Any, entity: Any, tenant_id: UUID | None = None) -> Any:
         """Read what is stored under the entity's key, or under the same one of another tenant."""

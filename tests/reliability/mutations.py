@@ -5,36 +5,31 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from itertools import chain
 from typing import Any
 from uuid import UUID, uuid4
 
-from soldier_data.audit import TurnRecord
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.subjects import DataSubject
 from soldier_data.profiles import Channel
 from soldier_data.sessions import PendingMigration
 from tests.cases import audit, config, memory, profiles, runs, sessions, vectors
 from tests.cases.case import Case, Domain, public_methods
+from tests.cases.kind import Kind
+from tests.cases.kinds import kinds_of
+from tests.cases.kinds.config import REVISIONED, RULE, TEMPLATE, VARIABLE
+from tests.cases.kinds.runs import RUN
+from tests.cases.kinds.sessions import SESSION
 from tests.conftest import DIMENSIONS
 from tests.factories.audit import AuditEventFactory, TurnRecordFactory
-from tests.factories.config import (
-    AgentFactory,
-    MigrationPlanFactory,
-    RuleFactory,
-    ScenarioFactory,
-    TemplateFactory,
-    ToolActivationFactory,
-    VariableFactory,
-)
-from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
+from tests.factories.memory import EpisodeFactory
 from tests.factories.profiles import (
     ChannelIdentityFactory,
     CustomerProfileFactory,
     ProfileAssetFactory,
     ProfileFieldFactory,
 )
-from tests.factories.runs import ArtifactFactory, LLMCallFactory, RunFactory, StepFactory
-from tests.factories.sessions import SessionFactory
 from tests.factories.vectors import EmbeddingFactory
 
 MODEL = "another model"
@@ -71,30 +66,51 @@ async def erased(store: Any, subject: DataSubject) -> int:
     return sum(len(ids) for ids in (await store.erase_subject(subject)).values())
 
 
-async def added(add: Callable[..., Awaitable[object]], entity: Any) -> object:
-    """Whether the id comes back."""
-    return await add(entity) == (entity.turn_id if isinstance(entity, TurnRecord) else entity.id)
+def stored(own: Any, kind: Kind) -> Any:
+    """What the seed stored of a kind."""
+    return next(each for each in (own, *vars(own).values()) if type(each) is kind.model)
 
 
-def _saves(method: str, attribute: str, factory: Any) -> list[Case[Any, Any]]:
+def another(own: Any, kind: Kind, tenant_id: UUID) -> Any:
+    """One that is not stored yet, and refers to what the seed stored."""
+    parents = {name: parent.id(stored(own, parent)) for name, parent in kind.parents.items()}
+    return kind.make(tenant_id=tenant_id, **parents)
+
+
+def _addition(kind: Kind) -> Case[Any, Any]:
+    """Store one that is new. The id comes back."""
+
+    async def adding(store: Any, own: Any, tenant_id: UUID) -> object:
+        entity = another(own, kind, tenant_id)
+        return await kind.save(store, entity) == kind.id(entity)
+
+    return Case(kind.save_method, adding, expected=True)
+
+
+def _saves(kind: Kind) -> list[Case[Any, Any]]:
     """Saves of an entity that is stored, with and without a condition, and of a new one."""
 
-    async def replacing(store: Any, own: config.Stored, _tenant_id: UUID) -> object:
-        return await revision(getattr(store, method), getattr(own, attribute))
+    async def replacing(store: Any, own: Any, _tenant_id: UUID) -> object:
+        return await revision(partial(kind.save, store), stored(own, kind))
 
-    async def conditional(store: Any, own: config.Stored, _tenant_id: UUID) -> object:
-        entity = getattr(own, attribute)
-        return await revision(getattr(store, method), entity, if_revision=entity.revision)
+    async def conditional(store: Any, own: Any, _tenant_id: UUID) -> object:
+        entity = stored(own, kind)
+        return await revision(partial(kind.save, store), entity, if_revision=entity.revision)
 
-    async def new(store: Any, own: config.Stored, tenant_id: UUID) -> object:
-        return await revision(getattr(store, method), _of_agent(factory, own, tenant_id), if_revision=0)
+    async def new(store: Any, own: Any, tenant_id: UUID) -> object:
+        return await revision(partial(kind.save, store), another(own, kind, tenant_id), if_revision=0)
 
-    return [Case(method, replacing, 2), Case(method, conditional, 2), Case(method, new, 1)]
+    return [
+        Case(kind.save_method, call, result) for call, result in ((replacing, 2), (conditional, 2), (new, 1))
+    ]
 
 
-def _of_agent(factory: Any, own: config.Stored, tenant_id: UUID) -> Any:
-    owner = {} if factory in {AgentFactory, MigrationPlanFactory} else {"agent_id": own.agent.id}
-    return factory(tenant_id=tenant_id, **owner)
+def _update(kind: Kind) -> Case[Any, Any]:
+    return Case(f"update_{kind}", lambda store, own, _: kind.update(store, stored(own, kind)), expected=True)
+
+
+def _deletion(kind: Kind) -> Case[Any, Any]:
+    return Case(f"delete_{kind}", lambda store, own, _: kind.delete(store, stored(own, kind)), expected=True)
 
 
 async def _archive(store: Any, own: config.Stored, tenant_id: UUID) -> object:
@@ -102,35 +118,17 @@ async def _archive(store: Any, own: config.Stored, tenant_id: UUID) -> object:
 
 
 async def _save_many(store: Any, own: config.Stored, tenant_id: UUID) -> object:
-    new = [_of_agent(factory, own, tenant_id) for factory in (RuleFactory, TemplateFactory, VariableFactory)]
+    new = [another(own, kind, tenant_id) for kind in (RULE, TEMPLATE, VARIABLE)]
     entities = [own.agent, own.rule, own.plan, *new]
     await store.save_many(entities)
     return [entity.revision for entity in entities]
 
 
 CONFIG: list[Case[Any, Any]] = [
-    *_saves("save_agent", "agent", AgentFactory),
-    *_saves("save_rule", "rule", RuleFactory),
-    *_saves("save_scenario", "scenario", ScenarioFactory),
-    *_saves("save_template", "template", TemplateFactory),
-    *_saves("save_variable", "variable", VariableFactory),
-    *_saves("save_tool_activation", "activation", ToolActivationFactory),
-    *_saves("save_migration_plan", "plan", MigrationPlanFactory),
+    *chain.from_iterable(_saves(kind) for kind in REVISIONED),
+    *(_deletion(kind) for kind in REVISIONED),
     Case("archive_scenario_version", _archive, None),
     Case("save_many", _save_many, [2, 2, 2, 1, 1, 1]),
-    Case("delete_agent", lambda store, own, id_: store.delete_agent(id_, own.agent.id), True),
-    Case("delete_rule", lambda store, own, id_: store.delete_rule(id_, own.rule.id), True),
-    Case("delete_scenario", lambda store, own, id_: store.delete_scenario(id_, own.scenario.id), True),
-    Case("delete_template", lambda store, own, id_: store.delete_template(id_, own.template.id), True),
-    Case("delete_variable", lambda store, own, id_: store.delete_variable(id_, own.variable.id), True),
-    Case(
-        "delete_tool_activation",
-        lambda store, own, id_: store.delete_tool_activation(id_, own.agent.id, own.activation.tool_id),
-        True,
-    ),
-    Case(
-        "delete_migration_plan", lambda store, own, id_: store.delete_migration_plan(id_, own.plan.id), True
-    ),
     Case(
         "set_embeddings",
         lambda store, own, id_: store.set_embeddings(
@@ -142,29 +140,14 @@ CONFIG: list[Case[Any, Any]] = [
 ]
 
 
-async def _add_relationship(store: Any, own: memory.Stored, tenant_id: UUID) -> object:
-    ends = {"from_entity_id": own.neighbour.id, "to_entity_id": own.entity.id}
-    relationship = RelationshipFactory(tenant_id=tenant_id, **ends)
-    return await store.add_relationship(relationship) == relationship.id
-
-
 MEMORY: list[Case[Any, Any]] = [
-    Case("add_episode", lambda store, _, id_: added(store.add_episode, EpisodeFactory(tenant_id=id_)), True),
+    *(_addition(kind) for kind in kinds_of("memory")),
+    *(_update(kind) for kind in kinds_of("memory") if kind.updates),
+    *(_deletion(kind) for kind in kinds_of("memory")),
     Case(
         "add_episodes",
         lambda store, _, id_: store.add_episodes([EpisodeFactory(tenant_id=id_) for _ in range(3)]),
         3,
-    ),
-    Case("add_entity", lambda store, _, id_: added(store.add_entity, EntityFactory(tenant_id=id_)), True),
-    Case("update_entity", lambda store, own, _: store.update_entity(own.entity), True),
-    Case("add_relationship", _add_relationship, True),
-    Case("update_relationship", lambda store, own, _: store.update_relationship(own.relationship), True),
-    Case("delete_episode", lambda store, own, id_: store.delete_episode(id_, own.episode.id), True),
-    Case("delete_entity", lambda store, own, id_: store.delete_entity(id_, own.entity.id), True),
-    Case(
-        "delete_relationship",
-        lambda store, own, id_: store.delete_relationship(id_, own.relationship.id),
-        True,
     ),
     # Two episodes, two entities and the relationship between them.
     Case("delete_by_group", lambda store, own, id_: store.delete_by_group(id_, own.episode.group_id), 5),
@@ -187,8 +170,7 @@ def _records(own: Any, factory: Any, tenant_id: UUID) -> list[Any]:
 
 
 AUDIT: list[Case[Any, Any]] = [
-    Case("save_turn", lambda store, _, id_: added(store.save_turn, TurnRecordFactory(tenant_id=id_)), True),
-    Case("save_event", lambda store, _, id_: added(store.save_event, AuditEventFactory(tenant_id=id_)), True),
+    *(_addition(kind) for kind in kinds_of("audit")),
     Case(
         "save_turns",
         lambda store, own, id_: store.save_turns(_records(own.turn, TurnRecordFactory, id_)),
@@ -242,34 +224,15 @@ PROFILES: list[Case[Any, Any]] = [
 ]
 
 
-def _of_run(factory: Any, own: runs.Stored, **values: Any) -> Any:
-    return factory(tenant_id=own.run.tenant_id, run_id=own.run.id, **values)
-
-
 RUNS: list[Case[Any, Any]] = [
-    Case("save_run", lambda store, own, _: revision(store.save_run, own.run), 2),
-    Case("save_run", lambda store, own, _: revision(store.save_run, own.run, if_revision=1), 2),
-    Case("save_run", lambda store, _, id_: revision(store.save_run, RunFactory(tenant_id=id_)), 1),
-    Case("save_step", lambda store, own, _: added(store.save_step, _of_run(StepFactory, own)), True),
-    Case(
-        "save_artifact", lambda store, own, _: added(store.save_artifact, _of_run(ArtifactFactory, own)), True
-    ),
-    Case(
-        "save_llm_call",
-        lambda store, own, _: added(store.save_llm_call, _of_run(LLMCallFactory, own, step_id=own.step.id)),
-        True,
-    ),
-    Case("delete_step", lambda store, own, id_: store.delete_step(id_, own.step.id), True),
-    Case("delete_run", lambda store, own, id_: store.delete_run(id_, own.run.id), True),
+    *_saves(RUN),
+    *(_addition(kind) for kind in kinds_of("runs")),
+    *(_deletion(kind) for kind in kinds_of("runs") if kind.deletes),
     Case("erase_subject", lambda store, own, id_: erased(store, runs.subject(own, id_)), 5),
 ]
 
 VECTORS: list[Case[Any, Any]] = [
-    Case(
-        "add_embedding",
-        lambda store, _, id_: added(store.add_embedding, EmbeddingFactory(tenant_id=id_)),
-        True,
-    ),
+    *(_addition(kind) for kind in kinds_of("vectors")),
     Case(
         "add_embeddings",
         lambda store, _, id_: store.add_embeddings([EmbeddingFactory(tenant_id=id_) for _ in range(3)]),
@@ -282,13 +245,7 @@ VECTORS: list[Case[Any, Any]] = [
 PENDING = PendingMigration(target_version=2, anchor_content_hash="abc", migration_plan_id=uuid4())
 
 SESSIONS: list[Case[Any, Any]] = [
-    Case("save", lambda store, own, _: revision(store.save, own), 2),
-    Case("save", lambda store, own, _: revision(store.save, own, if_revision=1), 2),
-    Case(
-        "save",
-        lambda store, _, id_: revision(store.save, SessionFactory(tenant_id=id_), if_revision=0),
-        1,
-    ),
+    *_saves(SESSION),
     Case("delete", lambda store, own, _: store.delete(own.session_id), True),
     Case("delete", lambda store, own, id_: store.delete(own.session_id, tenant_id=id_), True),
     Case(

@@ -103,7 +103,7 @@ def test_the_full_example_leaves_no_field_of_it_or_of_a_part_at_its_default(kind
 def test_what_is_saved_on_a_condition_counts_its_saves(kind: Kind) -> None:
     contract = next(domain.contract for domain in DOMAINS if domain.store == kind.store)
     conditional = isinstance(kind.adds, str) and (
-        "if_revision" in signature(getattr(contract, kind.adds.format(name=kind.name))).parameters
+        "if_revision" in signature(getattr(contract, kind.save_method)).parameters
     )
     assert conditional == (kind.counter is not None), f"{kind} has to have a counter if it has a revision"
 
