@@ -15,6 +15,8 @@ from soldier_data.base.database import Database
 from soldier_data.base.engine import driver_url
 from soldier_data.config import PostgresConfigStore
 from soldier_data.errors import StoreError
+from soldier_data.migrations import run_grants
+from soldier_data.settings import Settings
 from tests.conftest import settings_for
 
 CANARY = "canary-8QX!"
@@ -46,6 +48,26 @@ async def bound_role(url: str) -> AsyncIterator[str]:
         yield by_role.render_as_string(hide_password=False)
         await connection.execute(f"DROP OWNED BY {role}")
         await connection.execute(f"DROP ROLE {role}")
+
+
+@asynccontextmanager
+async def granted_role(settings: Settings) -> AsyncIterator[str]:
+    """The database by way of a role that has what `soldier-data db grants` gives, and an empty search_path."""
+    role = f"services_{uuid4().hex}"
+    async with administrator(settings.database_url) as connection:
+        await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+        await connection.execute(f"ALTER ROLE {role} SET search_path = ''")
+        await run_grants(settings, role, erasure=True)
+        by_role = make_url(settings.database_url).set(username=role, password="x")  # noqa: S106 - of a test role.
+        yield by_role.render_as_string(hide_password=False)
+        await connection.execute(f"DROP OWNED BY {role}")
+        await connection.execute(f"DROP ROLE {role}")
+
+
+async def forget_search_path(url: str) -> None:
+    """Make the search_path of the database empty for everybody."""
+    async with administrator(url) as connection:
+        await connection.execute(f"ALTER DATABASE {make_url(url).database} SET search_path = ''")
 
 
 @asynccontextmanager

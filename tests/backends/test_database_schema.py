@@ -7,15 +7,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import make_url
 
 from soldier_data.base.database import Database
-from soldier_data.cli.doctor import examine
 from soldier_data.config import Rule
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConfigurationError
-from soldier_data.migrations import check, downgrade, run_grants, upgrade
-from tests.backends.connections import administrator
+from soldier_data.migrations import check, downgrade, upgrade
+from tests.backends.connections import administrator, forget_search_path, granted_role
 from tests.cases.case import Case, Domain
 from tests.cases.rows import dump_database
 from tests.cases.stores import DOMAINS, outcome
@@ -32,15 +30,10 @@ _CASES = [
 _SCHEMA = {"database_schema": "soldier"}
 
 
-async def _forget_search_path(url: str) -> None:
-    async with administrator(url) as connection:
-        await connection.execute(f"ALTER DATABASE {make_url(url).database} SET search_path = ''")
-
-
 @pytest.fixture(scope="module")
 async def owner(module_empty_database_url: str) -> AsyncIterator[Database]:
     """A database whose tables are in the schema soldier, and where search_path is empty for everybody."""
-    await _forget_search_path(module_empty_database_url)
+    await forget_search_path(module_empty_database_url)
     settings = settings_for(module_empty_database_url, **_SCHEMA)
     await upgrade(settings)
     database = Database(settings)
@@ -51,18 +44,10 @@ async def owner(module_empty_database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture(scope="module")
 async def bound(owner: Database) -> AsyncIterator[Database]:
     """The same by way of a role that the policies bind and whose own search_path is empty, too."""
-    role = f"services_{uuid4().hex}"
-    async with administrator(owner.settings.database_url) as connection:
-        await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
-        await connection.execute(f"ALTER ROLE {role} SET search_path = ''")
-        await run_grants(owner.settings, role, erasure=True)
-        by_role = make_url(owner.settings.database_url).set(username=role, password="x")  # noqa: S106 - of a test role.
-        url = by_role.render_as_string(hide_password=False)
+    async with granted_role(owner.settings) as url:
         database = Database(settings_for(url, row_level_security=True, **_SCHEMA))
         yield database
         await database.close()
-        await connection.execute(f"DROP OWNED BY {role}")
-        await connection.execute(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize(("case", "domain"), _CASES)
@@ -98,10 +83,6 @@ async def test_a_data_layer_says_that_all_is_well_in_the_schema(bound: Database,
     settings = bound.settings.model_copy(update={"redis_url": redis_url})
     async with DataLayer.open(settings) as data:
         assert (await data.health()).ok
-    findings = {finding.name: finding for finding in await examine(settings)}
-    assert {name for name, finding in findings.items() if not finding.ok} <= {"Redis persistence"}
-    assert findings["dimensions"].detail == str(DIMENSIONS)
-    assert findings["role"].detail == "is bound by the policies"
 
 
 async def test_two_schemas_of_one_database_are_two_deployments(database_url: str, tenant_id: UUID) -> None:
@@ -127,7 +108,7 @@ async def test_two_schemas_of_one_database_are_two_deployments(database_url: str
 async def test_the_extensions_may_be_in_a_schema_of_their_own(
     empty_database_url: str, redis_url: str, tenant_id: UUID
 ) -> None:
-    await _forget_search_path(empty_database_url)
+    await forget_search_path(empty_database_url)
     settings = settings_for(
         empty_database_url, redis_url=redis_url, database_schema="soldier", extensions_schema="order"
     )
@@ -149,8 +130,6 @@ async def test_the_extensions_may_be_in_a_schema_of_their_own(
         ConfigurationError, match="is in the schema order, and SOLDIER_EXTENSIONS_SCHEMA is public"
     ):
         await upgrade(elsewhere)
-    [pgvector] = [finding for finding in await examine(elsewhere) if finding.name == "pgvector"]
-    assert "SOLDIER_EXTENSIONS_SCHEMA" in pgvector.detail
     async with DataLayer.open(elsewhere) as data:
         with pytest.raises(ConfigurationError, match="SOLDIER_EXTENSIONS_SCHEMA"):
             await data.config.vector_search_rules([1.0] * DIMENSIONS, tenant_id, agent.id)

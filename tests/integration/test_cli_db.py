@@ -1,19 +1,17 @@
-"""`soldier-data db` and `soldier-data doctor`, as an operator runs them."""
+"""`soldier-data db`, as an operator runs it."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from sqlalchemy import make_url
 from typer.testing import CliRunner, Result
 
 from soldier_data import migrations
 from soldier_data.cli.app import app
-from soldier_data.cli.doctor import examine
 from soldier_data.migrations.document import schema_page
-from tests.backends.connections import CANARY, administrator, bound_role
-from tests.conftest import DIMENSIONS, settings_for
+from tests.backends.connections import CANARY, administrator
+from tests.conftest import DIMENSIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,49 +80,3 @@ async def test_history_sql_and_grants_need_no_database() -> None:
 def test_the_page_of_the_schema_is_current() -> None:
     page = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
     assert page == schema_page(), "run `soldier-data db document > docs/schema.md`"
-
-
-async def test_a_good_deployment_has_nothing_to_do(database_url: str, redis_url: str) -> None:
-    findings = {item.name: item for item in await examine(settings_for(database_url, redis_url=redis_url))}
-    assert {name for name, item in findings.items() if not item.ok} <= {"Redis persistence"}
-    assert len(findings) == 10
-
-
-async def test_the_doctor_says_what_to_do(empty_database_url: str, redis_url: str) -> None:
-    settings = settings_for(empty_database_url, redis_url=redis_url, row_level_security=True)
-    findings = {item.name: item for item in await examine(settings)}
-    assert "soldier-data db upgrade" in findings["pgvector"].detail
-    assert "soldier-data db upgrade" in findings["schema"].detail
-    assert "soldier-data db grants" in findings["role"].detail
-    await migrations.upgrade(settings)
-    async with administrator(empty_database_url) as connection:
-        await connection.execute("ALTER TABLE agents NO FORCE ROW LEVEL SECURITY")
-    findings = {
-        item.name: item for item in await examine(settings.model_copy(update={"embedding_dimensions": 5}))
-    }
-    assert findings["policies"].detail.startswith("missing on agents: ")
-    assert findings["dimensions"].detail.startswith(f"{DIMENSIONS}: SOLDIER_EMBEDDING_DIMENSIONS is 5")
-    assert findings["schema"].ok
-
-
-async def test_the_doctor_sees_that_the_role_lacks_privileges(database_url: str) -> None:
-    async with bound_role(database_url) as url, administrator(database_url) as owner:
-        role = make_url(url).username
-        settings = settings_for(url, row_level_security=True, session_backend="inmemory")
-        assert {item.name: item.ok for item in await examine(settings)}["role"] is True
-        await owner.execute(f"REVOKE INSERT ON steps FROM {role}")
-        findings = {item.name: item for item in await examine(settings)}
-        assert findings["role"].ok is False
-        assert findings["role"].detail.startswith("may not use steps: ")
-
-
-async def test_servers_that_do_not_answer_are_lines_of_the_report() -> None:
-    result = await run(
-        f"postgresql://u:{CANARY}@127.0.0.1:1/x",
-        "doctor",
-        SOLDIER_REDIS_URL=f"redis://:{CANARY}@127.0.0.1:1/0",
-    )
-    assert result.exit_code == 1
-    assert "FAIL  PostgreSQL" in result.stdout
-    assert "FAIL  Redis" in result.stdout
-    assert CANARY not in result.output
