@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 from soldier_data.audit import AuditEvent, AuditStore, InMemoryAuditStore, PostgresAuditStore, TurnRecord
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject
-from tests.cases.case import Case, Domain, as_of
+from tests.cases.case import Case, Domain, as_of, reads
+from tests.cases.kinds.audit import KINDS
 from tests.factories.audit import AuditEventFactory, TurnRecordFactory
 
 
@@ -61,8 +62,7 @@ DOMAIN: Domain[AuditStore, Stored] = Domain(
     backends={"inmemory": InMemoryAuditStore, "postgres": PostgresAuditStore},
     seed=seed,
     cases=[
-        Case("get_turn", lambda store, own, other: store.get_turn(other, own.turn.turn_id), None),
-        Case("get_event", lambda store, own, other: store.get_event(other, own.event.id), None),
+        *reads(KINDS),
         Case("save_turn", save_turn, expected=True, reaches=False),
         Case("save_event", save_event, expected=True, reaches=False),
         Case(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
+
+from soldier_data.errors import NotFoundError
+from tests.cases.kind import Kind
 
 S = TypeVar("S")
 """The store."""
@@ -56,6 +59,38 @@ class Domain(Generic[S, W]):
 def public_methods(class_: type[Any]) -> set[str]:
     """The names of the methods that services call."""
     return {name for name, _ in inspect.getmembers(class_, inspect.isfunction) if not name.startswith("_")}
+
+
+def stored(own: Any, kind: Kind) -> Any:
+    """What the owner has stored of a kind."""
+    return next(each for each in (own, *vars(own).values()) if type(each) is kind.model)
+
+
+def reads(kinds: Iterable[Kind]) -> list[Case[Any, Any]]:
+    """Reads of what the owner has stored, one of each kind: there is nothing."""
+
+    def call(kind: Kind) -> Callable[[Any, Any, UUID], Awaitable[object]]:
+        return lambda store, own, other: kind.get(store, stored(own, kind), other)
+
+    return [Case(kind.method(kind.gets), call(kind), None) for kind in kinds]
+
+
+def deletions(kinds: Iterable[Kind]) -> list[Case[Any, Any]]:
+    """Deletions of what the owner has stored, one of each kind: there is nothing to delete."""
+
+    def call(kind: Kind) -> Callable[[Any, Any, UUID], Awaitable[object]]:
+        return lambda store, own, other: kind.delete(store, stored(own, kind), other)
+
+    return [Case(kind.method(kind.deletes), call(kind), expected=False) for kind in kinds if kind.deletes]
+
+
+def saves_below_owners(kinds: Iterable[Kind]) -> list[Case[Any, Any]]:
+    """Saves of entities below one that is not the intruder's."""
+
+    def call(kind: Kind) -> Callable[[Any, Any, UUID], Awaitable[object]]:
+        return lambda store, own, other: kind.save(store, as_of(stored(own, kind), other))
+
+    return [Case(kind.method(kind.adds), call(kind), NotFoundError, reaches=False) for kind in kinds]
 
 
 def as_of(entity: Any, tenant_id: UUID, **values: object) -> Any:

@@ -21,7 +21,8 @@ from soldier_data.config import (
     Variable,
 )
 from soldier_data.errors import ConflictError, NotFoundError, ValidationError
-from tests.cases.case import Case, Domain, as_of
+from tests.cases.case import Case, Domain, as_of, deletions, reads, saves_below_owners
+from tests.cases.kinds.config import KINDS, PARTS
 from tests.conftest import DIMENSIONS
 from tests.factories.config import (
     AgentFactory,
@@ -89,41 +90,11 @@ async def archive_same_version(store: ConfigStore, own: Stored, other: UUID) -> 
 
 
 SAVES: list[Case[ConfigStore, Stored]] = [
-    # The agent is not the intruder's.
-    Case(
-        "save_rule",
-        lambda store, own, other: store.save_rule(as_of(own.rule, other)),
-        NotFoundError,
-        reaches=False,
-    ),
+    *saves_below_owners(PARTS),
     Case(
         "save_rule",
         lambda store, own, other: store.save_rule(as_of(own.rule, other), if_revision=1),
         NotFoundError,
-    ),
-    Case(
-        "save_scenario",
-        lambda store, own, other: store.save_scenario(as_of(own.scenario, other)),
-        NotFoundError,
-        reaches=False,
-    ),
-    Case(
-        "save_template",
-        lambda store, own, other: store.save_template(as_of(own.template, other)),
-        NotFoundError,
-        reaches=False,
-    ),
-    Case(
-        "save_variable",
-        lambda store, own, other: store.save_variable(as_of(own.variable, other)),
-        NotFoundError,
-        reaches=False,
-    ),
-    Case(
-        "save_tool_activation",
-        lambda store, own, other: store.save_tool_activation(as_of(own.activation, other)),
-        NotFoundError,
-        reaches=False,
     ),
     Case(
         "save_many",
@@ -160,9 +131,8 @@ SAVES: list[Case[ConfigStore, Stored]] = [
 ]
 
 READS: list[Case[ConfigStore, Stored]] = [
-    Case("get_agent", lambda store, own, other: store.get_agent(other, own.agent.id), None),
+    *reads(KINDS),
     Case("get_agents", lambda store, _own, other: store.get_agents(other), ([], 0)),
-    Case("get_rule", lambda store, own, other: store.get_rule(other, own.rule.id), None),
     Case("get_rules", lambda store, own, other: store.get_rules(other, own.agent.id), []),
     Case(
         "get_rules",
@@ -176,7 +146,6 @@ READS: list[Case[ConfigStore, Stored]] = [
         lambda store, own, other: store.vector_search_rules(VECTOR, other, own.agent.id),
         [],
     ),
-    Case("get_scenario", lambda store, own, other: store.get_scenario(other, own.scenario.id), None),
     Case("get_scenarios", lambda store, own, other: store.get_scenarios(other, own.agent.id), []),
     Case(
         "vector_search_scenarios",
@@ -184,19 +153,12 @@ READS: list[Case[ConfigStore, Stored]] = [
         [],
     ),
     Case(
-        "get_archived_scenario",
-        lambda store, own, other: store.get_archived_scenario(other, own.scenario.id, own.scenario.version),
-        None,
-    ),
-    Case("get_template", lambda store, own, other: store.get_template(other, own.template.id), None),
-    Case(
         "get_templates",
         lambda store, own, other: store.get_templates(
             other, own.agent.id, scope=own.template.scope, scope_id=own.template.scope_id
         ),
         [],
     ),
-    Case("get_variable", lambda store, own, other: store.get_variable(other, own.variable.id), None),
     Case("get_variables", lambda store, own, other: store.get_variables(other, own.agent.id), []),
     Case(
         "get_variable_by_name",
@@ -204,14 +166,8 @@ READS: list[Case[ConfigStore, Stored]] = [
         None,
     ),
     Case(
-        "get_tool_activation",
-        lambda store, own, other: store.get_tool_activation(other, own.agent.id, own.activation.tool_id),
-        None,
-    ),
-    Case(
         "get_tool_activations", lambda store, own, other: store.get_tool_activations(other, own.agent.id), []
     ),
-    Case("get_migration_plan", lambda store, own, other: store.get_migration_plan(other, own.plan.id), None),
     Case(
         "get_migration_plan_for_versions",
         lambda store, own, other: store.get_migration_plan_for_versions(other, own.plan.scenario_id, 1, 2),
@@ -226,21 +182,7 @@ READS: list[Case[ConfigStore, Stored]] = [
 ]
 
 DELETIONS: list[Case[ConfigStore, Stored]] = [
-    Case("delete_agent", lambda store, own, other: store.delete_agent(other, own.agent.id), False),
-    Case("delete_rule", lambda store, own, other: store.delete_rule(other, own.rule.id), False),
-    Case("delete_scenario", lambda store, own, other: store.delete_scenario(other, own.scenario.id), False),
-    Case("delete_template", lambda store, own, other: store.delete_template(other, own.template.id), False),
-    Case("delete_variable", lambda store, own, other: store.delete_variable(other, own.variable.id), False),
-    Case(
-        "delete_tool_activation",
-        lambda store, own, other: store.delete_tool_activation(other, own.agent.id, own.activation.tool_id),
-        False,
-    ),
-    Case(
-        "delete_migration_plan",
-        lambda store, own, other: store.delete_migration_plan(other, own.plan.id),
-        False,
-    ),
+    *deletions(KINDS),
     Case("count_to_embed", lambda store, _own, other: store.count_to_embed(MODEL, tenant_id=other), 0),
     Case("list_to_embed", lambda store, _own, other: store.list_to_embed(MODEL, tenant_id=other), []),
     Case(

@@ -17,15 +17,16 @@ ByEntity: TypeAlias = Callable[[Any, Any, UUID], Awaitable[Any]]
 class Kind:
     """One kind of entity.
 
-    The names of the store's methods follow from the kind's name; those that do not are given. A method that is
-    given by its name takes the entity, or, to read and to delete, the tenant_id and what stands in `key`.
+    The names of the store's methods and of the table follow from the kind's name; those that do not are given. A
+    method that is given by its name takes the entity, or, to read and to delete, the tenant_id and what stands in
+    `key`.
 
     Attributes:
         name: What the store's methods call it.
-        store: The attribute of a data layer that keeps it.
         model: The class of the entities.
         make: The factory: makes an entity from keyword arguments.
         full: The fields of an example in which no field has its default. Those of `parents` may be left out.
+        store: The attribute of a data layer that keeps it.
         tables: The tables that hold it and its parts.
         changed: A field, and another value for it; None if what is stored is never changed.
         counter: A field in which tests count the saves, and what it starts with: an integer, a text, or a document
@@ -41,11 +42,11 @@ class Kind:
     """
 
     name: str
-    store: str
     model: type[Model]
     make: Callable[..., Any]
     full: Callable[[], dict[str, Any]]
-    tables: tuple[str, ...] = ()
+    store: str
+    tables: tuple[str, ...] = ("{name}s",)
     changed: tuple[str, Any] | None = None
     counter: tuple[str, Any] | None = None
     parents: Mapping[str, Kind] = field(default_factory=dict)
@@ -65,11 +66,15 @@ class Kind:
         of_agent = {"agent_id": agent_id} if "agent_id" in self.model.model_fields else {}
         return self.make(tenant_id=tenant_id, **of_agent, **fields)
 
+    def method(self, given: str | ByEntity | None) -> str:
+        """The name of one of the methods, such as `adds`."""
+        assert isinstance(given, str), f"{self} is not stored, read or deleted by one method"
+        return given.format(name=self.name)
+
     @property
-    def save_method(self) -> str:
-        """The name of the method that stores one."""
-        assert isinstance(self.adds, str)
-        return self.adds.format(name=self.name)
+    def table_names(self) -> set[str]:
+        """The names of the tables."""
+        return {table.format(name=self.name) for table in self.tables}
 
     def required(self) -> list[str]:
         """The fields that have no default."""
@@ -103,7 +108,7 @@ class Kind:
     async def save_all(self, store: Any, entities: Iterable[Any]) -> int:
         """Store entities at once."""
         assert self.adds_many is not None
-        count: int = await getattr(store, self.adds_many.format(name=self.name))(entities)
+        count: int = await getattr(store, self.method(self.adds_many))(entities)
         return count
 
     async def update(self, store: Any, entity: Any) -> Any:
@@ -135,7 +140,7 @@ class Kind:
         **options: Any,
     ) -> Any:
         if isinstance(method, str):
-            return await getattr(store, method.format(name=self.name))(*arguments, **options)
+            return await getattr(store, self.method(method))(*arguments, **options)
         return await method(store, entity, tenant_id or entity.tenant_id)
 
 

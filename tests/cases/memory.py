@@ -19,7 +19,8 @@ from soldier_data.memory import (
     PostgresMemoryStore,
     Relationship,
 )
-from tests.cases.case import Case, Domain, as_of
+from tests.cases.case import Case, Domain, as_of, deletions, reads, saves_below_owners
+from tests.cases.kinds.memory import KINDS, RELATIONSHIP
 from tests.conftest import DIMENSIONS
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
 
@@ -135,6 +136,9 @@ DOMAIN: Domain[MemoryStore, Stored] = Domain(
     backends={"inmemory": InMemoryMemoryStore, "postgres": PostgresMemoryStore},
     seed=seed,
     cases=[
+        *reads(KINDS),
+        *saves_below_owners([RELATIONSHIP]),
+        *deletions(KINDS),
         Case("add_episode", add_episode, expected=True, reaches=False),
         Case(
             "add_episodes",
@@ -142,7 +146,6 @@ DOMAIN: Domain[MemoryStore, Stored] = Domain(
             1,
             reaches=False,
         ),
-        Case("get_episode", lambda store, own, other: store.get_episode(other, own.episode.id), None),
         Case("get_episodes", lambda store, own, other: store.get_episodes(other, own.episode.group_id), []),
         Case(
             "get_episodes",
@@ -151,7 +154,6 @@ DOMAIN: Domain[MemoryStore, Stored] = Domain(
             ),
             [],
         ),
-        Case("delete_episode", lambda store, own, other: store.delete_episode(other, own.episode.id), False),
         Case(
             "vector_search_episodes",
             lambda store, _own, other: store.vector_search_episodes(VECTOR, other),
@@ -184,10 +186,8 @@ DOMAIN: Domain[MemoryStore, Stored] = Domain(
             [],
         ),
         Case("add_entity", add_entity, expected=True, reaches=False),
-        Case("get_entity", lambda store, own, other: store.get_entity(other, own.entity.id), None),
         Case("get_entities", lambda store, own, other: store.get_entities(other, own.entity.group_id), []),
         Case("update_entity", lambda store, own, other: store.update_entity(as_of(own.entity, other)), False),
-        Case("delete_entity", lambda store, own, other: store.delete_entity(other, own.entity.id), False),
         Case(
             "vector_search_entities",
             lambda store, _own, other: store.vector_search_entities(VECTOR, other),
@@ -200,18 +200,7 @@ DOMAIN: Domain[MemoryStore, Stored] = Domain(
             ),
             [],
         ),
-        Case(
-            "add_relationship",
-            lambda store, own, other: store.add_relationship(as_of(own.relationship, other)),
-            NotFoundError,
-            reaches=False,
-        ),
         Case("add_relationship", relate_to_owner, NotFoundError, reaches=False),
-        Case(
-            "get_relationship",
-            lambda store, own, other: store.get_relationship(other, own.relationship.id),
-            None,
-        ),
         Case(
             "get_relationships",
             lambda store, own, other: store.get_relationships(other, own.relationship.group_id),
@@ -230,11 +219,6 @@ DOMAIN: Domain[MemoryStore, Stored] = Domain(
             False,
         ),
         Case("update_relationship", move_to_owner, NotFoundError, reaches=False),
-        Case(
-            "delete_relationship",
-            lambda store, own, other: store.delete_relationship(other, own.relationship.id),
-            False,
-        ),
         Case(
             "traverse_from_entities",
             lambda store, own, other: store.traverse_from_entities(

@@ -14,7 +14,8 @@ from soldier_data.profiles import (
     PostgresProfileStore,
     ProfileStore,
 )
-from tests.cases.case import Case, Domain, as_of
+from tests.cases.case import Case, Domain, as_of, deletions, reads
+from tests.cases.kinds.profiles import KINDS
 from tests.factories.profiles import (
     ChannelIdentityFactory,
     CustomerProfileFactory,
@@ -108,7 +109,8 @@ DOMAIN: Domain[ProfileStore, Stored] = Domain(
     backends={"inmemory": InMemoryProfileStore, "postgres": PostgresProfileStore},
     seed=seed,
     cases=[
-        Case("get_by_id", lambda store, own, other: store.get_by_id(other, own.profile.id), None),
+        *reads(KINDS),
+        *deletions(KINDS),
         Case(
             "get_by_customer_id",
             lambda store, own, other: store.get_by_customer_id(other, own.profile.customer_id),
@@ -129,7 +131,6 @@ DOMAIN: Domain[ProfileStore, Stored] = Domain(
             lambda store, own, other: store.erase_subject(subject(own, other)),
             {"customer_profiles": []},
         ),
-        Case("delete", lambda store, own, other: store.delete(other, own.profile.id), False),
         Case(
             "update_field",
             lambda store, own, other: store.update_field(

@@ -18,7 +18,8 @@ from soldier_data.runs import (
     RunStore,
     Step,
 )
-from tests.cases.case import Case, Domain, as_of
+from tests.cases.case import Case, Domain, as_of, deletions, reads, saves_below_owners
+from tests.cases.kinds.runs import KINDS, PARTS, RUN
 from tests.factories.runs import ArtifactFactory, LLMCallFactory, RunFactory, StepFactory
 
 
@@ -91,13 +92,15 @@ DOMAIN: Domain[RunStore, Stored] = Domain(
     backends={"inmemory": InMemoryRunStore, "postgres": PostgresRunStore},
     seed=seed,
     cases=[
+        *reads([RUN]),
+        *saves_below_owners(PARTS),
+        *deletions(KINDS),
         Case("save_run", save_run, expected=True, reaches=False),
         Case(
             "save_run",
             lambda store, own, other: store.save_run(as_of(own.run, other), if_revision=1),
             ConflictError,
         ),
-        Case("get_run", lambda store, own, other: store.get_run(other, own.run.id), None),
         Case(
             "get_run_by_trace_id",
             lambda store, own, other: store.get_run_by_trace_id(other, own.run.trace_id),
@@ -124,31 +127,10 @@ DOMAIN: Domain[RunStore, Stored] = Domain(
         ),
         Case("export_subject", lambda store, own, other: store.export_subject(subject(own, other)), NOTHING),
         Case("erase_subject", lambda store, own, other: store.erase_subject(subject(own, other)), NOTHING),
-        Case("delete_run", lambda store, own, other: store.delete_run(other, own.run.id), False),
         Case("get_run_stats", lambda store, own, other: store.get_run_stats(other, own.run.id), None),
-        # The run is not the intruder's.
-        Case(
-            "save_step",
-            lambda store, own, other: store.save_step(as_of(own.step, other)),
-            NotFoundError,
-            reaches=False,
-        ),
         Case("save_step", save_step_under_owners_id, expected=True, reaches=False),
-        Case(
-            "save_artifact",
-            lambda store, own, other: store.save_artifact(as_of(own.artifact, other, id=uuid4())),
-            NotFoundError,
-            reaches=False,
-        ),
-        Case(
-            "save_llm_call",
-            lambda store, own, other: store.save_llm_call(as_of(own.call, other)),
-            NotFoundError,
-            reaches=False,
-        ),
         Case("save_llm_call", save_call_of_owners_step, NotFoundError, reaches=False),
         Case("get_steps", lambda store, own, other: store.get_steps(other, own.run.id), []),
-        Case("delete_step", lambda store, own, other: store.delete_step(other, own.step.id), False),
         Case("get_artifacts", lambda store, own, other: store.get_artifacts(other, own.run.id), []),
         Case("get_llm_calls", lambda store, own, other: store.get_llm_calls(other, own.run.id), []),
     ],

@@ -104,4 +104,4 @@ async def test_the_tables_of_a_kind_are_those_that_hold_it(
     before = await dump(store, tenant_id)
     await kind.save(store, kind.make(**kind.full(), **parents))
     after = await dump(store, tenant_id)
-    assert {name for name in after if after[name] != before.get(name)} == set(kind.tables)
+    assert {name for name in after if after[name] != before.get(name)} == kind.table_names

@@ -15,7 +15,7 @@ from soldier_data.base.subjects import DataSubject
 from soldier_data.profiles import Channel
 from soldier_data.sessions import PendingMigration
 from tests.cases import audit, config, memory, profiles, runs, sessions, vectors
-from tests.cases.case import Case, Domain, public_methods
+from tests.cases.case import Case, Domain, public_methods, stored
 from tests.cases.kind import Kind
 from tests.cases.kinds import kinds_of
 from tests.cases.kinds.config import REVISIONED, RULE, TEMPLATE, VARIABLE
@@ -66,11 +66,6 @@ async def erased(store: Any, subject: DataSubject) -> int:
     return sum(len(ids) for ids in (await store.erase_subject(subject)).values())
 
 
-def stored(own: Any, kind: Kind) -> Any:
-    """What the seed stored of a kind."""
-    return next(each for each in (own, *vars(own).values()) if type(each) is kind.model)
-
-
 def another(own: Any, kind: Kind, tenant_id: UUID) -> Any:
     """One that is not stored yet, and refers to what the seed stored."""
     parents = {name: parent.id(stored(own, parent)) for name, parent in kind.parents.items()}
@@ -84,7 +79,7 @@ def _addition(kind: Kind) -> Case[Any, Any]:
         entity = another(own, kind, tenant_id)
         return await kind.save(store, entity) == kind.id(entity)
 
-    return Case(kind.save_method, adding, expected=True)
+    return Case(kind.method(kind.adds), adding, expected=True)
 
 
 def _saves(kind: Kind) -> list[Case[Any, Any]]:
@@ -101,7 +96,8 @@ def _saves(kind: Kind) -> list[Case[Any, Any]]:
         return await revision(partial(kind.save, store), another(own, kind, tenant_id), if_revision=0)
 
     return [
-        Case(kind.save_method, call, result) for call, result in ((replacing, 2), (conditional, 2), (new, 1))
+        Case(kind.method(kind.adds), call, result)
+        for call, result in ((replacing, 2), (conditional, 2), (new, 1))
     ]
 
 

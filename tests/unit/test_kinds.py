@@ -72,7 +72,7 @@ def test_every_store_has_kinds(domain: Domain[Any, Any]) -> None:
 
 def test_every_table_holds_a_kind() -> None:
     # That the tables of a kind are those that it is kept in, its round trip shows.
-    held = [table for kind in KINDS for table in kind.tables]
+    held = [table for kind in KINDS for table in kind.table_names]
     assert sorted(held) == sorted(metadata.tables)
 
 
@@ -103,7 +103,7 @@ def test_the_full_example_leaves_no_field_of_it_or_of_a_part_at_its_default(kind
 def test_what_is_saved_on_a_condition_counts_its_saves(kind: Kind) -> None:
     contract = next(domain.contract for domain in DOMAINS if domain.store == kind.store)
     conditional = isinstance(kind.adds, str) and (
-        "if_revision" in signature(getattr(contract, kind.save_method)).parameters
+        "if_revision" in signature(getattr(contract, kind.method(kind.adds))).parameters
     )
     assert conditional == (kind.counter is not None), f"{kind} has to have a counter if it has a revision"
 

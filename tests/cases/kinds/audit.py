@@ -55,16 +55,7 @@ def _full_event() -> dict[str, Any]:
 
 _audit = partial(Kind, store="audit", adds_many="save_{name}s", updates=None, deletes=None)
 
-TURN = _audit(
-    name="turn",
-    model=TurnRecord,
-    make=TurnRecordFactory,
-    full=_full_turn,
-    tables=("turn_records",),
-    id_field="turn_id",
-)
-EVENT = _audit(
-    name="event", model=AuditEvent, make=AuditEventFactory, full=_full_event, tables=("audit_events",)
-)
+TURN = _audit("turn", TurnRecord, TurnRecordFactory, _full_turn, tables=("turn_records",), id_field="turn_id")
+EVENT = _audit("event", AuditEvent, AuditEventFactory, _full_event, tables=("audit_events",))
 
 KINDS = (TURN, EVENT)

@@ -271,11 +271,10 @@ async def _archive(store: Any, scenario: Scenario, tenant_id: UUID) -> UUID:
 _config = partial(Kind, store="config", adds_many="save_many")
 
 AGENT = _config(
-    name="agent",
-    model=Agent,
-    make=AgentFactory,
-    full=_full_agent,
-    tables=("agents",),
+    "agent",
+    Agent,
+    AgentFactory,
+    _full_agent,
     changed=("description", "changed"),
     counter=("current_version", 1),
 )
@@ -283,28 +282,21 @@ AGENT = _config(
 _part = partial(_config, parents={"agent_id": AGENT})
 
 RULE = _part(
-    name="rule",
-    model=Rule,
-    make=RuleFactory,
-    full=_full_rule,
-    tables=("rules",),
-    changed=("description", "changed"),
-    counter=("cooldown_turns", 0),
+    "rule", Rule, RuleFactory, _full_rule, changed=("description", "changed"), counter=("cooldown_turns", 0)
 )
 SCENARIO = _part(
-    name="scenario",
-    model=Scenario,
-    make=ScenarioFactory,
-    full=_full_scenario,
-    tables=("scenarios",),
+    "scenario",
+    Scenario,
+    ScenarioFactory,
+    _full_scenario,
     changed=("description", "changed"),
     counter=("version", 1),
 )
 ARCHIVED_SCENARIO = _config(
-    name="archived_scenario",
-    model=Scenario,
-    make=partial(ScenarioFactory, version=7),
-    full=_full_scenario,
+    "archived_scenario",
+    Scenario,
+    partial(ScenarioFactory, version=7),
+    _full_scenario,
     tables=("scenario_archives",),
     changed=("description", "changed"),
     key=("id", "version"),
@@ -314,39 +306,35 @@ ARCHIVED_SCENARIO = _config(
     deletes=None,
 )
 TEMPLATE = _part(
-    name="template",
-    model=Template,
-    make=TemplateFactory,
-    full=_full_template,
-    tables=("templates",),
+    "template",
+    Template,
+    TemplateFactory,
+    _full_template,
     changed=("conditions", "changed"),
     counter=("text", "0"),
 )
 VARIABLE = _part(
-    name="variable",
-    model=Variable,
-    make=VariableFactory,
-    full=_full_variable,
-    tables=("variables",),
+    "variable",
+    Variable,
+    VariableFactory,
+    _full_variable,
     changed=("description", "changed"),
     counter=("cache_ttl_seconds", 0),
 )
 ACTIVATION = _part(
-    name="tool_activation",
-    model=ToolActivation,
-    make=ToolActivationFactory,
-    full=_full_activation,
-    tables=("tool_activations",),
+    "tool_activation",
+    ToolActivation,
+    ToolActivationFactory,
+    _full_activation,
     changed=("policy_override", {"a": 1}),
     counter=("policy_override", {"count": 0}),
     key=("agent_id", "tool_id"),
 )
 PLAN = _config(
-    name="migration_plan",
-    model=MigrationPlan,
-    make=MigrationPlanFactory,
-    full=_full_plan,
-    tables=("migration_plans",),
+    "migration_plan",
+    MigrationPlan,
+    MigrationPlanFactory,
+    _full_plan,
     changed=("created_by", "changed"),
     counter=("to_version", 2),
 )

@@ -59,30 +59,21 @@ def _full_relationship() -> dict[str, Any]:
 
 _memory = partial(Kind, store="memory", adds="add_{name}")
 
-EPISODE = _memory(
-    name="episode",
-    model=Episode,
-    make=EpisodeFactory,
-    full=_full_episode,
-    tables=("episodes",),
-    adds_many="add_episodes",
-    updates=None,
-)
+EPISODE = _memory("episode", Episode, EpisodeFactory, _full_episode, adds_many="add_episodes", updates=None)
 ENTITY = _memory(
-    name="entity",
-    model=Entity,
-    make=EntityFactory,
-    full=_full_entity,
+    "entity",
+    Entity,
+    EntityFactory,
+    _full_entity,
     tables=("entities",),
     changed=("attributes", {"changed": True}),
     updates="update_{name}",
 )
 RELATIONSHIP = _memory(
-    name="relationship",
-    model=Relationship,
-    make=RelationshipFactory,
-    full=_full_relationship,
-    tables=("relationships",),
+    "relationship",
+    Relationship,
+    RelationshipFactory,
+    _full_relationship,
     changed=("confidence", 0.25),
     parents={"from_entity_id": ENTITY, "to_entity_id": ENTITY},
     updates="update_{name}",

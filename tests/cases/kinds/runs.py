@@ -64,7 +64,6 @@ RUN = Kind(
     model=Run,
     make=RunFactory,
     full=_full_run,
-    tables=("runs",),
     changed=("error_message", "changed"),
     counter=("error_message", "0"),
 )
@@ -83,30 +82,27 @@ def _among(method: str) -> ByEntity:
 _part = partial(Kind, store="runs", parents={"run_id": RUN}, deletes=None)
 
 STEP = _part(
-    name="step",
-    model=Step,
-    make=StepFactory,
-    full=_full_step,
-    tables=("steps",),
+    "step",
+    Step,
+    StepFactory,
+    _full_step,
     gets=_among("get_steps"),
     changed=("error_message", "changed"),
     deletes="delete_{name}",
 )
 ARTIFACT = _part(
-    name="artifact",
-    model=Artifact,
-    make=ArtifactFactory,
-    full=_full_artifact,
-    tables=("artifacts",),
+    "artifact",
+    Artifact,
+    ArtifactFactory,
+    _full_artifact,
     gets=_among("get_artifacts"),
     changed=("url", "changed"),
 )
 LLM_CALL = _part(
-    name="llm_call",
-    model=LLMCall,
-    make=LLMCallFactory,
-    full=_full_llm_call,
-    tables=("llm_calls",),
+    "llm_call",
+    LLMCall,
+    LLMCallFactory,
+    _full_llm_call,
     gets=_among("get_llm_calls"),
     changed=("latency_ms", 0.5),
     parents={"run_id": RUN, "step_id": STEP},

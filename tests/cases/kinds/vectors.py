@@ -37,7 +37,6 @@ EMBEDDING = Kind(
     model=Embedding,
     make=EmbeddingFactory,
     full=_full_embedding,
-    tables=("embeddings",),
     adds="add_{name}",
     adds_many="add_embeddings",
     updates=None,
