@@ -1,4 +1,4 @@
-"""The Redis session store that the tests of this folder look into."""
+"""The database and the Redis session store that the tests of this folder look into."""
 
 from __future__ import annotations
 
@@ -8,8 +8,28 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
+from soldier_data.base.database import Database
 from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
 from soldier_data.settings import Settings
+from tests.backends.round_trips import Proxy, proxy
+from tests.conftest import settings_for
+
+
+@pytest.fixture(scope="module")
+async def database(shared_database_url: str) -> AsyncIterator[Database]:
+    """Connections of a module's own."""
+    opened = Database(settings_for(shared_database_url))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, Database]]:
+    """A database behind a proxy that counts and loses replies."""
+    async with proxy(shared_database_url) as passing:
+        opened = Database(settings_for(passing.url))
+        yield passing, opened
+        await opened.close()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from soldier_data.base.subjects import DataSubject
 from soldier_data.base.transaction import Transaction
 from soldier_data.errors import ConflictError
 from soldier_data.schema import metadata
-from tests.backends.round_trips import Proxy, proxy
+from tests.backends.round_trips import Proxy
 from tests.cases.values import NOON
 from tests.conftest import settings_for
 from tests.contract.audit_kinds import Kind, every_kind
@@ -32,25 +32,16 @@ from tests.factories.audit import AuditEventFactory, TurnRecordFactory
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture(scope="module")
-async def database(shared_database_url: str) -> AsyncIterator[Database]:
-    opened = Database(settings_for(shared_database_url))
-    yield opened
-    await opened.close()
-
-
 @pytest.fixture
 def store(database: Database) -> PostgresAuditStore:
     return PostgresAuditStore(database)
 
 
 @pytest.fixture
-async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, PostgresAuditStore]]:
+def behind(behind: tuple[Proxy, Database]) -> tuple[Proxy, PostgresAuditStore]:
     """A store that reaches the server by way of a proxy."""
-    async with proxy(shared_database_url) as passing:
-        opened = Database(settings_for(passing.url))
-        yield passing, PostgresAuditStore(opened)
-        await opened.close()
+    passing, database = behind
+    return passing, PostgresAuditStore(database)
 
 
 def _calls(store: AuditStore, tenant_id: UUID) -> dict[str, Callable[[], Awaitable[Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -16,8 +16,8 @@ from soldier_data.base.engine import driver_url
 from soldier_data.config import Agent, PostgresConfigStore, Rule
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConflictError, NotFoundError, StoreError
-from tests.backends.round_trips import Proxy, proxy
-from tests.conftest import DIMENSIONS, settings_for
+from tests.backends.round_trips import Proxy
+from tests.conftest import DIMENSIONS
 from tests.factories.config import (
     AgentFactory,
     MigrationPlanFactory,
@@ -32,12 +32,10 @@ QUERY = [1.0] * DIMENSIONS
 
 
 @pytest.fixture
-async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, PostgresConfigStore]]:
+def behind(behind: tuple[Proxy, Database]) -> tuple[Proxy, PostgresConfigStore]:
     """A store that reaches the server by way of a proxy."""
-    async with proxy(shared_database_url) as passing:
-        database = Database(settings_for(passing.url))
-        yield passing, PostgresConfigStore(database)
-        await database.close()
+    passing, database = behind
+    return passing, PostgresConfigStore(database)
 
 
 def _parts(agent: Agent) -> list[Any]:

@@ -21,7 +21,7 @@ from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.memory import Entity, Episode, MemoryStore, PostgresMemoryStore, Relationship, graph
 from soldier_data.memory import statements as sql
 from tests.backends.connections import bound_role
-from tests.backends.round_trips import Proxy, proxy
+from tests.backends.round_trips import Proxy
 from tests.cases.values import NOON
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
@@ -31,20 +31,10 @@ GROUP = "conversation"
 
 
 @pytest.fixture
-async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, PostgresMemoryStore]]:
+def behind(behind: tuple[Proxy, Database]) -> tuple[Proxy, PostgresMemoryStore]:
     """A store that reaches the server by way of a proxy."""
-    async with proxy(shared_database_url) as passing:
-        database = Database(settings_for(passing.url))
-        yield passing, PostgresMemoryStore(database)
-        await database.close()
-
-
-@pytest.fixture
-async def database(shared_database_url: str) -> AsyncIterator[Database]:
-    """Connections of one test."""
-    opened = Database(settings_for(shared_database_url))
-    yield opened
-    await opened.close()
+    passing, database = behind
+    return passing, PostgresMemoryStore(database)
 
 
 def _everything(tenant_id: UUID) -> tuple[Episode, Entity, Entity, Relationship]:

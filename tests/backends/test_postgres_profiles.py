@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,7 +25,7 @@ from soldier_data.profiles import (
     subject_statements,
     write_statements,
 )
-from tests.backends.round_trips import Proxy, proxy
+from tests.backends.round_trips import Proxy
 from tests.conftest import settings_for
 from tests.factories.profiles import (
     ChannelIdentityFactory,
@@ -36,14 +36,6 @@ from tests.factories.profiles import (
 )
 
 
-@pytest.fixture(scope="module")
-async def database(shared_database_url: str) -> AsyncIterator[Database]:
-    """Connections of this module's own."""
-    opened = Database(settings_for(shared_database_url))
-    yield opened
-    await opened.close()
-
-
 @pytest.fixture
 def store(database: Database) -> PostgresProfileStore:
     """A store whose calls stand alone."""
@@ -51,12 +43,10 @@ def store(database: Database) -> PostgresProfileStore:
 
 
 @pytest.fixture
-async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, PostgresProfileStore]]:
+def behind(behind: tuple[Proxy, Database]) -> tuple[Proxy, PostgresProfileStore]:
     """A store that reaches the server by way of a proxy."""
-    async with proxy(shared_database_url) as passing:
-        opened = Database(settings_for(passing.url))
-        yield passing, PostgresProfileStore(opened)
-        await opened.close()
+    passing, database = behind
+    return passing, PostgresProfileStore(database)
 
 
 async def _saved(store: PostgresProfileStore, tenant_id: UUID, **values: Any) -> CustomerProfile:

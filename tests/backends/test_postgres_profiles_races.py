@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,7 +20,6 @@ from soldier_data.profiles import (
     PostgresProfileStore,
     statements,
 )
-from tests.conftest import settings_for
 from tests.factories.profiles import (
     ChannelIdentityFactory,
     CustomerProfileFactory,
@@ -28,14 +27,6 @@ from tests.factories.profiles import (
     ProfileAssetFactory,
     ProfileFieldFactory,
 )
-
-
-@pytest.fixture(scope="module")
-async def database(shared_database_url: str) -> AsyncIterator[Database]:
-    """Connections of this module's own."""
-    opened = Database(settings_for(shared_database_url))
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -20,16 +20,9 @@ from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.runs import Cursor, PostgresRunStore, Run, RunStatus, RunStore
 from soldier_data.runs import statements as sql
 from tests.backends.connections import administrator, bound_role
-from tests.backends.round_trips import Proxy, proxy
+from tests.backends.round_trips import Proxy
 from tests.conftest import settings_for
 from tests.factories.runs import ArtifactFactory, LLMCallFactory, RunFactory, StepFactory
-
-
-@pytest.fixture(scope="module")
-async def database(shared_database_url: str) -> AsyncIterator[Database]:
-    opened = Database(settings_for(shared_database_url))
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
@@ -38,12 +31,10 @@ def store(database: Database) -> PostgresRunStore:
 
 
 @pytest.fixture
-async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, PostgresRunStore]]:
+def behind(behind: tuple[Proxy, Database]) -> tuple[Proxy, PostgresRunStore]:
     """A store that reaches the server by way of a proxy."""
-    async with proxy(shared_database_url) as passing:
-        opened = Database(settings_for(passing.url))
-        yield passing, PostgresRunStore(opened)
-        await opened.close()
+    passing, database = behind
+    return passing, PostgresRunStore(database)
 
 
 @pytest.fixture

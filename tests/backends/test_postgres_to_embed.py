@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -15,22 +14,13 @@ from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ValidationError
 from soldier_data.memory import PostgresMemoryStore
 from tests.backends.connections import administrator, bound_role, opened
-from tests.backends.round_trips import Proxy, proxy
+from tests.backends.round_trips import Proxy
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory, RuleFactory
 from tests.factories.memory import EpisodeFactory
 
 MODEL = "model-1"
 VECTOR = [1.0] * DIMENSIONS
-
-
-@pytest.fixture
-async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, Database]]:
-    """A database behind a proxy that counts and loses replies."""
-    async with proxy(shared_database_url) as passing:
-        database = Database(settings_for(passing.url))
-        yield passing, database
-        await database.close()
 
 
 async def _add_rules(store: ConfigStore, tenant_id: UUID, number: int = 1) -> list[Rule]:

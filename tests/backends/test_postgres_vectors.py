@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,18 +18,11 @@ from soldier_data.errors import ConflictError
 from soldier_data.vectors import Embedding, PostgresVectorStore, VectorStore
 from soldier_data.vectors import statements as sql
 from tests.backends.connections import administrator, bound_role
-from tests.backends.round_trips import Proxy, proxy
+from tests.backends.round_trips import Proxy
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.vectors import EmbeddingFactory
 
 QUERY = [1.0] + [0.0] * (DIMENSIONS - 1)
-
-
-@pytest.fixture(scope="module")
-async def database(shared_database_url: str) -> AsyncIterator[Database]:
-    opened = Database(settings_for(shared_database_url))
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
@@ -38,12 +31,10 @@ def store(database: Database) -> PostgresVectorStore:
 
 
 @pytest.fixture
-async def behind(shared_database_url: str) -> AsyncIterator[tuple[Proxy, PostgresVectorStore]]:
+def behind(behind: tuple[Proxy, Database]) -> tuple[Proxy, PostgresVectorStore]:
     """A store that reaches the server by way of a proxy."""
-    async with proxy(shared_database_url) as passing:
-        opened = Database(settings_for(passing.url))
-        yield passing, PostgresVectorStore(opened)
-        await opened.close()
+    passing, database = behind
+    return passing, PostgresVectorStore(database)
 
 
 def _calls(store: VectorStore, tenant_id: UUID) -> dict[str, Callable[[], Awaitable[Any]]]:

@@ -6,7 +6,7 @@ That keeps a query to one shard where tables are distributed by tenant, and to o
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -18,16 +18,8 @@ from soldier_data.base.statements import Statement
 from soldier_data.schema import metadata
 from tests.cases.case import Domain
 from tests.cases.stores import DOMAINS, outcome
-from tests.conftest import settings_for
 
 _DOMAINS = [domain for domain in DOMAINS if "postgres" in domain.backends]
-
-
-@pytest.fixture
-async def database(shared_database_url: str) -> AsyncIterator[Database]:
-    opened = Database(settings_for(shared_database_url))
-    yield opened
-    await opened.close()
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from soldier_data.base.database import Database
 from soldier_data.config import Agent, ConfigStore
+from soldier_data.profiles import CustomerProfile, ProfileStore
 from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
 from soldier_data.settings import Settings
 from tests.cases import audit, config, memory, profiles, runs, sessions, vectors
@@ -19,6 +20,7 @@ from tests.cases.case import Domain
 from tests.cases.stores import in_memory
 from tests.conftest import settings_for
 from tests.factories.config import AgentFactory
+from tests.factories.profiles import FullProfileFactory
 
 SESSION_BACKENDS = ("inmemory", "redis", "redis-cluster", "redis-on-path")
 
@@ -70,6 +72,14 @@ def audit_store(request: pytest.FixtureRequest) -> Any:
 def profile_store(request: pytest.FixtureRequest) -> Any:
     """Each profile store in turn."""
     return store_on(request, profiles.DOMAIN, request.param)
+
+
+@pytest.fixture
+async def profile(profile_store: ProfileStore, tenant_id: UUID) -> CustomerProfile:
+    """A stored profile with two of everything."""
+    saved: CustomerProfile = FullProfileFactory(tenant_id=tenant_id)
+    await profile_store.save(saved)
+    return saved
 
 
 @pytest.fixture(params=memory.DOMAIN.backends)

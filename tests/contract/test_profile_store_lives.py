@@ -16,6 +16,7 @@ from soldier_data.profiles import (
     CustomerProfile,
     ProfileStore,
 )
+from tests.cases.values import TEXT
 from tests.factories.profiles import (
     ChannelIdentityFactory,
     CustomerProfileFactory,
@@ -23,9 +24,6 @@ from tests.factories.profiles import (
     ProfileAssetFactory,
     ProfileFieldFactory,
 )
-
-TEXT = 'Größe "5\'" 100% _\\ \n\t; DROP TABLE customer_profiles; -- $1 {0} 漢字 👩‍👩‍👧 \u202e\u0001\ufffe'
-"""Text with everything that a badly written store trips over."""
 
 
 async def _saved(store: ProfileStore, profile: CustomerProfile) -> CustomerProfile:

@@ -27,14 +27,6 @@ from tests.factories.profiles import (
 )
 
 
-@pytest.fixture
-async def profile(profile_store: ProfileStore, tenant_id: UUID) -> CustomerProfile:
-    """A stored profile."""
-    saved: CustomerProfile = FullProfileFactory(tenant_id=tenant_id)
-    await profile_store.save(saved)
-    return saved
-
-
 async def _read(store: ProfileStore, profile: CustomerProfile) -> CustomerProfile:
     found = await store.get_by_id(profile.tenant_id, profile.id)
     assert found is not None

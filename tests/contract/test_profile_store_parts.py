@@ -19,18 +19,9 @@ from soldier_data.profiles import (
 from tests.factories.profiles import (
     ChannelIdentityFactory,
     CustomerProfileFactory,
-    FullProfileFactory,
     ProfileAssetFactory,
     ProfileFieldFactory,
 )
-
-
-@pytest.fixture
-async def profile(profile_store: ProfileStore, tenant_id: UUID) -> CustomerProfile:
-    """A stored profile."""
-    saved: CustomerProfile = FullProfileFactory(tenant_id=tenant_id)
-    await profile_store.save(saved)
-    return saved
 
 
 async def _read(store: ProfileStore, profile: CustomerProfile) -> CustomerProfile:

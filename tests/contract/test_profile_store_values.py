@@ -26,7 +26,6 @@ from soldier_data.profiles import (
 from tests.factories.profiles import (
     ChannelIdentityFactory,
     CustomerProfileFactory,
-    FullProfileFactory,
     ProfileAssetFactory,
     ProfileFieldFactory,
 )
@@ -176,14 +175,6 @@ async def _refused(call: Awaitable[Any]) -> ValidationError:
     with pytest.raises(ValidationError) as caught:
         await call
     return caught.value
-
-
-@pytest.fixture
-async def profile(profile_store: ProfileStore, tenant_id: UUID) -> CustomerProfile:
-    """A stored profile, which no refused call may change."""
-    saved: CustomerProfile = FullProfileFactory(tenant_id=tenant_id)
-    await profile_store.save(saved)
-    return saved
 
 
 @pytest.mark.parametrize("text", BAD_TEXTS, ids=ascii)

@@ -16,8 +16,14 @@ from soldier_data.profiles import (
     VerificationLevel,
 )
 from tests.cases.kind import Kind
-from tests.cases.values import BEFORE_1970, DOCUMENT, LATER, LATEST, LEAP_DAY, NOON, TEXT
-from tests.factories.profiles import CustomerProfileFactory
+from tests.cases.values import BEFORE_1970, DOCUMENT, EARLIEST, LATER, LATEST, LEAP_DAY, NOON, TEXT
+from tests.factories.profiles import (
+    ChannelIdentityFactory,
+    ConsentFactory,
+    CustomerProfileFactory,
+    ProfileAssetFactory,
+    ProfileFieldFactory,
+)
 
 
 def _full_profile() -> dict[str, Any]:
@@ -34,12 +40,12 @@ def _full_profile() -> dict[str, Any]:
         source_step_id=uuid4(),
         verified=True,
         verification_method=TEXT,
-        verified_at=LEAP_DAY,
+        verified_at=EARLIEST,
         verified_by=TEXT,
         confidence=0.1 + 0.2,
         requires_confirmation=True,
         collected_at=BEFORE_1970,
-        updated_at=NOON,
+        updated_at=EARLIEST,
         expires_at=LATEST,
     )
     asset = ProfileAsset(
@@ -70,11 +76,12 @@ def _full_profile() -> dict[str, Any]:
     return {
         "customer_id": uuid4(),
         "external_id": TEXT,
-        "channel_identities": [identity],
-        "fields": {TEXT: known},
-        "assets": [asset],
+        "channel_identities": [identity, ChannelIdentityFactory()],
+        # Sorted by name, as stores return them.
+        "fields": {"": ProfileFieldFactory(name="", value=None), TEXT: known},
+        "assets": [asset, ProfileAssetFactory(verification_result={})],
         "verification_level": VerificationLevel.KYC_COMPLETE,
-        "consents": [consent],
+        "consents": [ConsentFactory(), consent, ConsentFactory()],
         "last_interaction_at": LATER,
         "created_at": LEAP_DAY,
     }
