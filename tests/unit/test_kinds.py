@@ -73,7 +73,9 @@ def test_every_store_has_kinds(domain: Domain[Any, Any]) -> None:
 def test_every_table_holds_a_kind() -> None:
     # That the tables of a kind are those that it is kept in, its round trip shows.
     held = [table for kind in KINDS for table in kind.table_names]
-    assert sorted(held) == sorted(metadata.tables)
+    assert sorted(held) == sorted(metadata.tables), (
+        "a table that is missing belongs to a Kind in tests/cases/kinds"
+    )
 
 
 @every_kind

@@ -1,9 +1,10 @@
 """The registry of all kinds of entities that the stores keep.
 
-A new entity is named here once: write its factory in tests/factories, add a `Kind` to the module of its store,
-and put it on the module's list `KINDS`. From then on it is in the round trips, in the lost replies, among the
-hostile values and, if it has a revision, in the races for it. tests/unit/test_kinds.py fails for an entity, a part
-of one or a table that is missing, and for a field that the full example leaves at its default.
+A new entity is named here once: write its factory in tests/factories, add a `Kind` to the module of its store, put
+it on the module's list `KINDS`, and let the store's `seed` (in tests/cases, too) store one. From then on it is in the
+round trips, in the lost replies, among the hostile values and, if it has a revision, in the races for it.
+tests/unit/test_kinds.py fails for an entity, a part of one, a table or a seed that is missing, and for a field that
+the full example leaves at its default.
 
 What every store can be called with, which differs from store to store, is in the other modules of tests/cases.
 """
