@@ -73,20 +73,20 @@ class CustomerExport(Model):
     tenant_id: UUID
     profile_ids: list[UUID]
     exported_at: datetime = Field(default_factory=utcnow)
-    customer_profiles: list[CustomerProfile] = []
-    profile_fields: list[ProfileField] = []
-    former_identifiers: list[FormerIdentifier] = []
-    sessions: list[Session] = []
-    episodes: list[Episode] = []
-    entities: list[Entity] = []
-    relationships: list[Relationship] = []
-    turn_records: list[TurnRecord] = []
-    audit_events: list[AuditEvent] = []
-    runs: list[Run] = []
-    steps: list[Step] = []
-    artifacts: list[Artifact] = []
-    llm_calls: list[LLMCall] = []
-    embeddings: list[Embedding] = []
+    customer_profiles: list[CustomerProfile] = Field(default_factory=list)
+    profile_fields: list[ProfileField] = Field(default_factory=list)
+    former_identifiers: list[FormerIdentifier] = Field(default_factory=list)
+    sessions: list[Session] = Field(default_factory=list)
+    episodes: list[Episode] = Field(default_factory=list)
+    entities: list[Entity] = Field(default_factory=list)
+    relationships: list[Relationship] = Field(default_factory=list)
+    turn_records: list[TurnRecord] = Field(default_factory=list)
+    audit_events: list[AuditEvent] = Field(default_factory=list)
+    runs: list[Run] = Field(default_factory=list)
+    steps: list[Step] = Field(default_factory=list)
+    artifacts: list[Artifact] = Field(default_factory=list)
+    llm_calls: list[LLMCall] = Field(default_factory=list)
+    embeddings: list[Embedding] = Field(default_factory=list)
 
 
 class ErasureReport(BaseModel):

@@ -5,15 +5,20 @@ The cases are in tests/cases, one module a store. A store joins by a line in `te
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from soldier_data.base.database import PostgresStore
 from soldier_data.base.memory import InMemoryStore
+from soldier_data.base.subjects import DataSubject, SubjectRecords
 from tests.cases.case import Case, Domain, public_methods
 from tests.cases.rows import dump
 from tests.cases.stores import DOMAINS, outcome
+
+_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 EVERY_CASE = [
     pytest.param(case, domain, backend, id=f"{backend}-{domain.contract.__name__}.{case.method}-{number}")
@@ -26,6 +31,7 @@ OPERATORS_METHODS = {
     # These take no tenant and are not of the contract: they serve whoever runs Redis for all tenants.
     "RedisSessionStore": {
         "cleanup_expired",
+        "close",
         "demote_to_persistent",
         "peek",
         "ping",
@@ -45,6 +51,33 @@ async def test_another_tenants_ids_show_nothing_and_change_nothing(
     before = await dump(store, tenant_id)
     assert before
     assert await outcome(case, store, own, uuid4()) == case.expected
+    assert await dump(store, tenant_id) == before
+
+
+WITH_RECORDS = [
+    pytest.param(domain, backend, id=f"{backend}-{domain.contract.__name__}")
+    for domain in DOMAINS
+    for backend, class_ in domain.backends.items()
+    if issubclass(class_, SubjectRecords)
+]
+
+
+@pytest.mark.parametrize(("domain", "backend"), WITH_RECORDS)
+async def test_another_tenants_records_are_neither_read_nor_erased_by_their_ids(
+    store: Any, domain: Domain[Any, Any], tenant_id: UUID
+) -> None:
+    await domain.seed(store, tenant_id)
+    before = await dump(store, tenant_id)
+    other = uuid4()
+    every_id = {UUID(id_) for rows in before.values() for row in rows for id_ in _UUID.findall(row)}
+    tables = await store.find_subject(DataSubject(tenant_id=other, profile_ids=frozenset(every_id)))
+    assert tables
+    assert not any(tables.values())
+    owned = [await store.read_found(tenant_id, table, sorted(every_id)) for table in tables]
+    assert any(owned)
+    for table in tables:
+        assert await store.read_found(other, table, sorted(every_id)) == []
+    await store.erase_found(other, dict.fromkeys(tables, sorted(every_id)))
     assert await dump(store, tenant_id) == before
 
 
@@ -68,7 +101,8 @@ def test_no_case_calls_another_method_than_it_says(domain: Domain[Any, Any]) -> 
 )
 def test_no_backend_has_a_method_for_tenants_that_its_contract_lacks(class_: type[Any]) -> None:
     contract = next(domain.contract for domain in DOMAINS if class_ in domain.backends.values())
-    known = public_methods(contract) | public_methods(InMemoryStore)
+    known = public_methods(contract) | public_methods(InMemoryStore) | public_methods(PostgresStore)
+    known |= public_methods(SubjectRecords)
     extra = public_methods(class_) - known - OPERATORS_METHODS.get(class_.__name__, set())
     assert not extra, (
         f"{class_.__name__} has methods that its contract lacks, so that no tenant's case covers them: add "

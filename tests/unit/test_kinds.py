@@ -73,6 +73,8 @@ def test_every_store_has_kinds(domain: Domain[Any, Any]) -> None:
 def test_every_table_holds_a_kind() -> None:
     # That the tables of a kind are those that it is kept in, its round trip shows.
     held = [table for kind in KINDS for table in kind.table_names]
+    # What profiles had once: a profile that loses something writes it, and no entity is saved as such a row.
+    held.append("former_identifiers")
     assert sorted(held) == sorted(metadata.tables), (
         "a table that is missing belongs to a Kind in tests/cases/kinds"
     )
