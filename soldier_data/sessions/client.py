@@ -162,7 +162,7 @@ class RedisRunner:
         # An event loop that has ended closes nothing any more.
         if self._loop is None or not self._loop.is_closed():
             self._belong_here("closing the session store")
-            await self.client.aclose()
+            await (self._cluster.close() if self.is_cluster else self.client.aclose())
 
     def _belong_here(self, action: str) -> None:
         if self._loop not in (None, asyncio.get_running_loop()):

@@ -33,6 +33,9 @@ class ClusterCommands:
         self._client = client
         self._stale = False
         self._refreshed_at = 0.0
+        # Every node that had the keys at some time, by identity: redis-py compares nodes by their names.
+        self._nodes: dict[int, ClusterNode] = {}
+        self._epoch = -1
 
     async def get_ready(self) -> None:
         """Know the nodes: without that, commands go anywhere."""
@@ -45,6 +48,15 @@ class ClusterCommands:
             raise
         if self._stale and monotonic() - self._refreshed_at > _BETWEEN_REFRESHES:
             await self.refresh()
+        elif self._client.nodes_manager._epoch != self._epoch:  # noqa: SLF001 - nothing else tells of new nodes.
+            await self._close_removed_nodes()
+
+    async def close(self) -> None:
+        """Close the client, and what it has forgotten to close."""
+        await self._close_removed_nodes()
+        await self._client.aclose()
+        for node in self._nodes.values():
+            await drop_idle_connections_of(node)
 
     async def execute(self, *command: str | bytes | int | float) -> Any:
         """The reply to one command."""
@@ -76,6 +88,23 @@ class ClusterCommands:
         self._refreshed_at = monotonic()
         await self._client.nodes_manager.initialize()
         self._stale = False
+        await self._close_removed_nodes()
+
+    async def _close_removed_nodes(self) -> None:
+        """Close the connections of nodes that have left the cluster, once nobody uses them.
+
+        redis-py closes those that are idle at that moment, and forgets the others.
+        """
+        manager = self._client.nodes_manager
+        self._epoch = manager._epoch  # noqa: SLF001 - as above.
+        present = {id(node) for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values())}
+        for identity, node in list(self._nodes.items()):
+            if identity not in present:
+                await drop_idle_connections_of(node)
+                if not any(connection.is_connected for connection in node._connections):  # noqa: SLF001 - as above.
+                    self._nodes.pop(identity, None)
+        for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values()):
+            self._nodes[id(node)] = node
 
     def suspect(self) -> None:
         """Have `get_ready` ask for the slots again."""

@@ -48,7 +48,7 @@ DATA, WATCH = "for-data", "for-sentinels"
 async def opened(url: str, **settings: Any) -> AsyncIterator[RedisSessionStore]:
     store = open_redis_store(Settings(**{"redis_url": url, "retry_budget": timedelta(seconds=1), **settings}))
     yield store
-    await store.client.aclose()
+    await store.close()
 
 
 async def check_in_use(store: RedisSessionStore) -> None:
@@ -222,12 +222,12 @@ class Door:
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
-            try:
-                while True:
-                    visitor, _ = await loop.sock_accept(self._listener)
-                    group.create_task(self._pass(visitor))
-            finally:
-                self._listener.close()
+            while True:
+                visitor, _ = await loop.sock_accept(self._listener)
+                group.create_task(self._pass(visitor))
+
+    def close(self) -> None:
+        self._listener.close()
 
     async def _pass(self, visitor: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -280,9 +280,13 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def door(context: ssl.SSLContext) -> AsyncIterator[Door]:
     opened_door = Door(context)
     serving = asyncio.create_task(opened_door.serve())
-    yield opened_door
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    try:
+        yield opened_door
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        # Not by the task, which may have ended before it began.
+        opened_door.close()
 
 
 class TestPasswords:

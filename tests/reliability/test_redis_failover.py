@@ -101,7 +101,7 @@ async def writing(url: str, *, wait_replicas: int = 1) -> AsyncIterator[Writers]
     finally:
         writers._ending = True
         await asyncio.gather(writers._working, return_exceptions=True)
-        await store.client.aclose()
+        await store.close()
 
 
 def role(server: RedisServer) -> str:
