@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -148,6 +149,11 @@ async def test_many_rows_go_and_are_counted_once(case: Many, data: DataLayer, te
     assert await case.call(data, tenant_id) == 0
 
 
+_WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
 @every_case
 async def test_what_went_before_an_interruption_stays_gone(
     case: Many, database_url: str, tenant_id: UUID
@@ -158,6 +164,10 @@ async def test_what_went_before_an_interruption_stays_gone(
             await other.execute(f"SELECT FROM {case.last} FOR UPDATE")
             with pytest.raises(StoreConnectionError):
                 await case.call(data, tenant_id)
+            # The server hears a moment later that the statement is given up: it must not get its lock before.
+            async with asyncio.timeout(10):
+                while await other.fetchval(_WAITING):  # noqa: ASYNC110 - no event tells.
+                    await asyncio.sleep(0.02)
         rest = await case.call(data, tenant_id)
         assert 0 < rest <= case.rows - ROWS_AT_A_TIME
         assert await case.call(data, tenant_id) == 0
