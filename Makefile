@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Compiled modules are kept: tests start many processes of their own, each of which would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Two test processes at a time: each starts a PostgreSQL and a Redis of its own.
 WORKERS ?= 2
 # Building an index on a filled table may rightly take long; and storage is set again without harm, which is all that
