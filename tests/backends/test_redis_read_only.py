@@ -32,7 +32,7 @@ async def test_idle_sessions_are_read(state: str, binary: Callable[[], Path], tm
     tenant_id, agent_id = session.tenant_id, session.agent_id
     with redis_server(binary(), tmp_path) as server:
         client: Any = create_redis_client(Settings(redis_url=server.url, redis_timeout=timedelta(seconds=5)))
-        store = RedisSessionStore(client, SessionTierConfig())
+        store = RedisSessionStore(client, SessionTierConfig(), retry_budget=timedelta(seconds=1))
         await store.save(session)
         await store.demote_to_persistent(session.session_id)
         for index in store._keys.indexes(session):

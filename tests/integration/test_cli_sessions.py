@@ -113,6 +113,7 @@ def test_sweep_removes_what_is_too_old(prefix: str, monkeypatch: pytest.MonkeyPa
 def test_an_unreachable_redis_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOLDIER_REDIS_URL", "redis://user:hunter2@127.0.0.1:1/0")
     monkeypatch.setenv("SOLDIER_REDIS_TIMEOUT", "1")
+    monkeypatch.setenv("SOLDIER_RETRY_BUDGET", "1")
 
     done = run("stats")
 
