@@ -61,6 +61,8 @@ def account_can_run(account: Account, command: Sequence[str | Path]) -> bool:
             capture_output=True,
             check=False,
             cwd="/",
+            # An interrupt from the keyboard ends all that the terminal runs in the foreground, and would be an answer.
+            start_new_session=True,
         )
     except OSError:
         return False
@@ -79,7 +81,7 @@ def make_folder(folder: Path, account: Account | None) -> None:
     os.chown(folder, account.uid, account.gid)
     if not _account_can_enter(account, folder):
         outermost_first = [*reversed(folder.parents), folder]
-        blocked = next(each for each in outermost_first if not _account_can_enter(account, each))
+        blocked = next((each for each in outermost_first if not _account_can_enter(account, each)), folder)
         raise ConfigurationError(
             f"The embedded servers do not run as root but as user id {account.uid}, which may not enter "
             f"{blocked}. Choose a folder outside of it, say under /var/tmp (for temporary data, set TMPDIR), "

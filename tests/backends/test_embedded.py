@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import redis.asyncio
 from sqlalchemy.engine import make_url
 
 from soldier_data.embedded import EmbeddedServers
+from soldier_data.embedded.process import Account, account_can_run
 from soldier_data.errors import ConfigurationError
 
 pytestmark = pytest.mark.skipif(
@@ -246,3 +248,11 @@ async def test_programs_that_the_servers_account_cannot_read_are_copied(
     with EmbeddedServers.start() as started:
         assert await ask(started, "SELECT 1") == 1
         assert (started.path / "programs").exists()
+
+
+@as_root
+def test_an_interrupt_from_the_keyboard_does_not_reach_what_asks_for_another_account() -> None:
+    # A terminal's interrupt goes to its foreground processes; one that leads a session of its own is not among them.
+    leads_its_session = 'read -r _ _ _ _ _ session _ < /proc/self/stat && test "$session" = "$$"'
+    nobody = pwd.getpwnam("nobody")
+    assert account_can_run(Account(nobody.pw_uid, nobody.pw_gid), ["/bin/sh", "-c", leads_its_session])

@@ -16,12 +16,14 @@ import pytest
 
 from soldier_data.base.database import Database
 from soldier_data.base.statements import Schemas, Statement
+from soldier_data.profiles import PostgresProfileStore
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator, bound_role
 from tests.cases.case import Case, Domain
 from tests.cases.rows import dump_database
 from tests.cases.stores import DOMAINS, outcome
 from tests.conftest import settings_for
+from tests.factories.profiles import FullProfileFactory
 
 _DOMAINS = [domain for domain in DOMAINS if "postgres" in domain.backends]
 
@@ -117,6 +119,12 @@ async def filled(owner: Database) -> UUID:
     tenant_id = uuid4()
     for domain in _DOMAINS:
         await domain.seed(domain.backends["postgres"](owner), tenant_id)
+    # Other tests purge what is deleted of every tenant: a living profile, too, has lost something.
+    store = PostgresProfileStore(owner)
+    profile = FullProfileFactory(tenant_id=tenant_id)
+    await store.save(profile)
+    profile.external_id = None
+    await store.save(profile)
     return tenant_id
 
 
