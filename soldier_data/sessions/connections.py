@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
-from copy import copy
 from inspect import isawaitable
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -17,10 +17,12 @@ from redis.asyncio.connection import (
     parse_url,
 )
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, RedisClusterException, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from soldier_data.base.keepalive import Keepalive
@@ -115,15 +117,39 @@ async def _close(connections: Iterable[AbstractConnection]) -> None:
 
 
 class _Sentinels(Sentinel):
-    """Sentinels that several callers may ask at once."""
+    """Sentinels of which most are asked.
+
+    redis-py believes the first that answers. One that has not heard of a fail-over yet names the former primary, and
+    if that is back already, what is read there is old.
+    """
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
-        # It puts the one that answered first, and loses another one if two callers do so. So each has its own list.
-        asking = copy(self)
-        asking.sentinels = list(self.sentinels)
-        address: tuple[str, int] = await Sentinel.discover_master(asking, service_name)
-        self.sentinels = asking.sentinels
-        return address
+        asked = [asyncio.ensure_future(sentinel.sentinel_masters()) for sentinel in self.sentinels]
+        known: list[tuple[int, str, int]] = []
+        answers = 0
+        failure: Exception | None = None
+        try:
+            for answer in asyncio.as_completed(asked):
+                try:
+                    masters: Any = await answer
+                except (RedisConnectionError, RedisTimeoutError) as error:
+                    failure = error
+                    continue
+                answers += 1
+                state = masters.get(service_name)
+                if state and self.check_master_state(state, service_name):
+                    known.append((state["config-epoch"], state["ip"], state["port"]))
+                if known and answers * 2 > len(asked):
+                    break
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        if not known:
+            raise MasterNotFoundError(f"No master found for {service_name!r} : {failure!r}")
+        # Each fail-over has a higher epoch than the one before.
+        _, host, port = max(known)
+        return host, port
 
 
 class _SentinelPool(SentinelConnectionPool):
