@@ -16,7 +16,7 @@ import pytest
 
 from soldier_data.base.database import Database
 from soldier_data.base.statements import Schemas, Statement
-from soldier_data.profiles import PostgresProfileStore
+from soldier_data.profiles import CustomerProfile, PostgresProfileStore
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator, bound_role
 from tests.cases.case import Case, Domain
@@ -121,7 +121,7 @@ async def filled(owner: Database) -> UUID:
         await domain.seed(domain.backends["postgres"](owner), tenant_id)
     # Other tests purge what is deleted of every tenant: a living profile, too, has lost something.
     store = PostgresProfileStore(owner)
-    profile = FullProfileFactory(tenant_id=tenant_id)
+    profile: CustomerProfile = FullProfileFactory(tenant_id=tenant_id)
     await store.save(profile)
     profile.external_id = None
     await store.save(profile)
