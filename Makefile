@@ -5,8 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Compiled modules are kept: tests start many processes of their own, each of which would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-# Two test processes at a time: each starts a PostgreSQL and a Redis of its own.
-WORKERS ?= 2
+# Test processes: each starts a PostgreSQL and a Redis of its own.
+# More than CI has cores, because many tests wait for servers.
+WORKERS ?= 3
 # Building an index on a filled table may rightly take long; and storage is set again without harm, which is all that
 # has no IF NOT EXISTS (a test runs every migration over what it has made).
 SQUAWK_IGNORES := require-statement-timeout,prefer-robust-stmts
@@ -21,10 +22,10 @@ demo: $(VENV)/ready ## Replay a support desk's conversations and show what came 
 	@$(BIN)/soldier-data demo $(if $(KEEP),--keep $(KEEP))
 
 test: lint ## Run everything that CI checks
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 coverage: $(VENV)/ready ## Run all tests and report the lines that none of them runs
-	$(BIN)/python -m pytest -n $(WORKERS) --cov=soldier_data --cov-branch --cov-report=term-missing:skip-covered --cov-report=xml
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov=soldier_data --cov-branch --cov-report=term-missing:skip-covered --cov-report=xml
 
 lint: $(VENV)/ready ## Check style, types, the direction of imports and the SQL of the migrations
 	$(BIN)/ruff check .

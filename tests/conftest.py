@@ -161,7 +161,7 @@ def with_database(url: str, name: str) -> str:
 
 async def _clone(server_url: str, template: str) -> AsyncIterator[str]:
     name = f"soldier_test_{uuid4().hex}"
-    await _administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    await _administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     yield with_database(server_url, name)
     await _administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -19,7 +19,7 @@ from soldier_data.sessions.semantics import past_max_age
 LOADED_AT_ONCE = 1000
 
 # Behind stale entries pages grow, up to this or what is asked for.
-_GROWTH = 10
+_GROWTH = 30
 _LONGEST_PAGE = 10_000
 
 _READING = "reading an index of sessions"

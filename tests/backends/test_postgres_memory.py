@@ -200,11 +200,11 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
-@pytest.fixture
-async def large_tenant(database_url: str) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+async def large_tenant(module_database_url: str) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
     """A connection to a database of 60,000 rows, and values for the statements."""
     tenant_id = uuid4()
-    opened = Database(settings_for(database_url))
+    opened = Database(settings_for(module_database_url))
     store = PostgresMemoryStore(opened)
     episode, first, second, relationship = _everything(tenant_id)
     episode.occurred_at = NOON
@@ -213,7 +213,7 @@ async def large_tenant(database_url: str) -> AsyncIterator[tuple[Any, dict[str, 
     await store.add_entity(second)
     await store.add_relationship(relationship)
     await opened.close()
-    connection = await open_connection(settings_for(database_url))
+    connection = await open_connection(settings_for(module_database_url))
     await _fill(connection)
     some = await connection.fetchrow(
         "SELECT session_id, customer_profile_id FROM episodes WHERE tenant_id = $1 AND deleted_at IS NULL "

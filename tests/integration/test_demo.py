@@ -175,11 +175,11 @@ def test_real_conversations_are_replayed(folder: Path) -> None:
         folder,
         *("--conversations", str(SHARED_DATA / "conversations.jsonl.gz")),
         *("--guidelines", str(SHARED_DATA / "guidelines.json.gz")),
-        *("--limit", "100"),
+        *("--limit", "40"),
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Replayed 100 conversations" in done.stdout
+    assert "Replayed 40 conversations" in done.stdout
     assert rows(done.stdout, "scenarios") == 79
     assert rows(done.stdout, "rules") > 1000
-    assert rows(done.stdout, "sessions in Redis, hot") == 100
+    assert rows(done.stdout, "sessions in Redis, hot") == 40
