@@ -8,7 +8,6 @@ from logging.config import fileConfig
 from alembic import context
 from sqlalchemy.schema import CreateSchema
 
-from soldier_data.base.ddl import DDLOptions, use_ddl_options
 from soldier_data.migrations.connection import (
     LIMIT_LOCK_WAITS,
     look_nowhere_but_in,
@@ -17,6 +16,7 @@ from soldier_data.migrations.connection import (
 )
 from soldier_data.migrations.offline import expect_begin, expect_result
 from soldier_data.migrations.writing import configure_comparison, render_item
+from soldier_data.postgres.ddl import DDLOptions, use_ddl_options
 from soldier_data.schema import metadata_with_vector_indexes
 from soldier_data.settings import Settings
 

@@ -20,10 +20,10 @@ from benchmarks.harness import AHEAD, OURS, Bar, Bench, Case, Row, Spread, show
 from benchmarks.vectors_by_hand import Point
 from benchmarks.vectors_sample import BASE, K, Outcome, Search, Tenant, Vectors, check_scores, try_searches
 from soldier_data import DataLayer
-from soldier_data.base.engine import driver_url
 from soldier_data.embedded import EmbeddedServers
 from soldier_data.migrations import upgrade
 from soldier_data.migrations.vector_indexes import reindex
+from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
 
 AT_LEAST_099 = Bar(0.99, of="ours", at_least=True)

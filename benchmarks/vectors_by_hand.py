@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import by_hand
 from benchmarks.harness import Spread
 from benchmarks.vectors_sample import K, Tenant, Vectors, found_share
-from soldier_data.base.engine import driver_url, open_connection
+from soldier_data.postgres.engine import driver_url, open_connection
 from soldier_data.settings import Settings
 
 _EF_SEARCH = (10, 20, 40, 80, 160, 320)

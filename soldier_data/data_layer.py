@@ -15,7 +15,6 @@ from pydantic import BaseModel
 from soldier_data.audit.inmemory import InMemoryAuditStore
 from soldier_data.audit.postgres import PostgresAuditStore
 from soldier_data.audit.store import AuditStore
-from soldier_data.base.database import NO_TENANT, Database
 from soldier_data.config.inmemory import InMemoryConfigStore
 from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
@@ -25,6 +24,7 @@ from soldier_data.memory.inmemory import InMemoryMemoryStore
 from soldier_data.memory.postgres import PostgresMemoryStore
 from soldier_data.memory.store import MemoryStore
 from soldier_data.migrations import SCHEMA_VERSION, head_revision, upgrade
+from soldier_data.postgres.database import NO_TENANT, Database
 from soldier_data.privacy import CustomerExport, CustomerRights, ErasureReport
 from soldier_data.profiles.inmemory import InMemoryProfileStore
 from soldier_data.profiles.postgres import PostgresProfileStore

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import MetaData
 
 from soldier_data.audit import orm as _audit
-from soldier_data.base.orm import Base
-from soldier_data.base.vector_index import add_vector_indexes, embedding_columns
 from soldier_data.config import orm as _config
 from soldier_data.memory import orm as _memory
+from soldier_data.postgres.orm import Base
+from soldier_data.postgres.vector_index import add_vector_indexes, embedding_columns
 from soldier_data.profiles import orm as _profiles
 from soldier_data.runs import orm as _runs
 from soldier_data.vectors import orm as _vectors

@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 
 from soldier_data.audit.store import AuditStore
-from soldier_data.base.database import Database
-from soldier_data.base.memory import InMemoryStore
-from soldier_data.base.transaction import Transaction
+from soldier_data.base.inmemory import InMemoryStore
 from soldier_data.config.store import ConfigStore
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.memory.store import MemoryStore
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.profiles.store import ProfileStore
 from soldier_data.runs.store import RunStore
 from soldier_data.vectors.store import VectorStore

@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from soldier_data.base.engine import driver_url
 from soldier_data.data_layer import DataLayer
 from soldier_data.embedded import EmbeddedServers
 from soldier_data.errors import ConfigurationError
 from soldier_data.migrations import upgrade
+from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
 from tests.redis_servers import program, program_on_path, redis_cluster, redis_server
 

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from soldier_data.base.orm import EmbeddingVector
 from soldier_data.migrations import isolate_tenants, set_storage
+from soldier_data.postgres.orm import EmbeddingVector
 
 revision: str = "0002"
 down_revision: str | None = "0001"

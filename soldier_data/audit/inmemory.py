@@ -12,7 +12,7 @@ from soldier_data.audit.checks import R, check_list, check_period, record_id, re
 from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
-from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
 from soldier_data.base.values import check_storable, check_text

@@ -10,7 +10,7 @@ from sqlalchemy import Double, Index
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.base.orm import Base, TenantKey
+from soldier_data.postgres.orm import Base, TenantKey
 
 
 def _append_only(*erasable: str) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from soldier_data.audit.checks import R, check_list, check_period, record_id, re
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
 from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
-from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
-from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_storable, check_text
+from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.transaction import Row, Transaction, Values
 
 _TOOL_CALLS = TypeAdapter(list[ToolCall])
 # Made once: `json.dumps` makes an encoder for each call that does not escape.

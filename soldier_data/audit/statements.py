@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, DateTime, Select, Table, Uuid, any_, select, 
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from soldier_data.audit.orm import AuditEventRow, TurnRecordRow
-from soldier_data.base.statements import Statement, column_param, param, table_of
+from soldier_data.postgres.statements import Statement, column_param, param, table_of
 
 TURNS = table_of(TurnRecordRow)
 EVENTS = table_of(AuditEventRow)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from sqlalchemy import and_, exists, literal_column, not_, or_, select, update
 
 from soldier_data.audit.statements import EVENTS, TURNS
-from soldier_data.base.statements import Statement, column_param, has_key, is_one_of
-from soldier_data.base.subject_statements import Scan, mentions
+from soldier_data.postgres.statements import Statement, column_param, has_key, is_one_of
+from soldier_data.postgres.subject_scan import Scan, mentions
 
 _TENANT = TURNS.c.tenant_id == column_param(TURNS.c.tenant_id)
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from soldier_data import migrations
-from soldier_data.base.statements import Schemas
 from soldier_data.cli.running import read_settings, run
+from soldier_data.postgres.statements import Schemas
 
 app = typer.Typer(
     help="Migrate the database of SOLDIER_DATABASE_URL, and look at its schema.", no_args_is_help=True

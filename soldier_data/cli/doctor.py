@@ -9,13 +9,13 @@ from redis.asyncio import RedisCluster
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from soldier_data.base.engine import create_engine
-from soldier_data.base.failures import as_store_error
-from soldier_data.base.orm import EmbeddingVector
-from soldier_data.base.statements import quoted
 from soldier_data.cli.running import read_settings, run
 from soldier_data.migrations import head_revision
 from soldier_data.migrations.connection import driver_error
+from soldier_data.postgres.engine import create_engine
+from soldier_data.postgres.errors import as_store_error
+from soldier_data.postgres.orm import EmbeddingVector
+from soldier_data.postgres.statements import quoted
 from soldier_data.schema import metadata
 from soldier_data.sessions.connections import create_redis_client
 from soldier_data.settings import Settings

@@ -1,25 +1,7 @@
 """Agents and what they are made of: rules, scenarios, templates, variables, tools, scenario migrations."""
 
-from soldier_data.base.shared import ScopeFilter
+from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.config.inmemory import InMemoryConfigStore
-from soldier_data.config.migration_models import (
-    AnchorMigrationPolicy,
-    AnchorTransformation,
-    DeletedNode,
-    DownstreamChanges,
-    FieldCollectionInfo,
-    ForkBranch,
-    InsertedNode,
-    MigrationPlan,
-    MigrationPlanStatus,
-    MigrationScenario,
-    MigrationSummary,
-    MigrationWarning,
-    NewFork,
-    TransformationMap,
-    TransitionChange,
-    UpstreamChanges,
-)
 from soldier_data.config.models import (
     Agent,
     AgentPart,
@@ -38,6 +20,24 @@ from soldier_data.config.models import (
     VariableUpdatePolicy,
 )
 from soldier_data.config.postgres import PostgresConfigStore
+from soldier_data.config.scenario_migrations import (
+    AnchorMigrationPolicy,
+    AnchorTransformation,
+    DeletedNode,
+    DownstreamChanges,
+    FieldCollectionInfo,
+    ForkBranch,
+    InsertedNode,
+    MigrationPlan,
+    MigrationPlanStatus,
+    MigrationScenario,
+    MigrationSummary,
+    MigrationWarning,
+    NewFork,
+    TransformationMap,
+    TransitionChange,
+    UpstreamChanges,
+)
 from soldier_data.config.store import ConfigStore
 
 __all__ = [

@@ -8,8 +8,8 @@ from uuid import UUID
 from soldier_data.base.embeddings import check_embedding
 from soldier_data.base.items import check_items
 from soldier_data.base.values import check_key, check_storable
-from soldier_data.config.migration_models import MigrationPlan
 from soldier_data.config.models import Agent, AgentPart, Rule, Scenario, Template, ToolActivation, Variable
+from soldier_data.config.scenario_migrations import MigrationPlan
 from soldier_data.errors import ValidationError
 
 KINDS: tuple[type[Agent | AgentPart | MigrationPlan], ...] = (

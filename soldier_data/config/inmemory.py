@@ -15,12 +15,11 @@ from soldier_data.base.embeddings import (
     page_of_texts,
     to_float32,
 )
-from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_integer, check_revision, check_text, moment_before
 from soldier_data.config.checks import KINDS, check_entity, check_list, check_scenario_tenant, kind_of
-from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.models import (
     Agent,
     AgentPart,
@@ -33,6 +32,7 @@ from soldier_data.config.models import (
     ToolActivation,
     Variable,
 )
+from soldier_data.config.scenario_migrations import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.store import ConfigStore
 from soldier_data.config.tables import Tables, nearest
 from soldier_data.errors import ConflictError, NotFoundError

@@ -10,7 +10,15 @@ from sqlalchemy import ForeignKeyConstraint, Index, text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.base.orm import BESIDE_VECTOR, LIVING, Base, Revisioned, SoftDeleted, TenantKey, purge_index
+from soldier_data.postgres.orm import (
+    BESIDE_VECTOR,
+    LIVING,
+    Base,
+    Revisioned,
+    SoftDeleted,
+    TenantKey,
+    purge_index,
+)
 
 
 class AgentRow(TenantKey, Revisioned, SoftDeleted, Base):

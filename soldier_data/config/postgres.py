@@ -11,18 +11,12 @@ from uuid import UUID
 from pydantic import TypeAdapter
 from sqlalchemy import Column
 
-from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
-from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.paging import check_page
-from soldier_data.base.revisioned import RevisionedTable, delete_row
-from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_integer, check_text, moment_before
-from soldier_data.base.vector_search import IndexedSearch, search_values
 from soldier_data.config import statements as sql
 from soldier_data.config.checks import KINDS, check_entity, check_list, check_scenario_tenant, kind_of
-from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.models import (
     Agent,
     AgentPart,
@@ -38,7 +32,13 @@ from soldier_data.config.models import (
     Variable,
 )
 from soldier_data.config.purging import purge
+from soldier_data.config.scenario_migrations import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.store import ConfigStore
+from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.missing_embeddings import count_texts, list_texts, set_embeddings
+from soldier_data.postgres.revisioned import RevisionedTable, delete_row
+from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.vector_search import IndexedSearch, search_values
 
 _STEPS = TypeAdapter(list[ScenarioStep])
 

@@ -22,10 +22,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from soldier_data.base.backfill import EmbeddedText
-from soldier_data.base.revisioned import RevisionedTable, mark_deleted
-from soldier_data.base.statements import Statement, column_param, has_key, param, table_of
-from soldier_data.base.vector_search import IndexedSearch, nearest
 from soldier_data.config.orm import (
     AgentRow,
     MigrationPlanRow,
@@ -36,6 +32,10 @@ from soldier_data.config.orm import (
     ToolActivationRow,
     VariableRow,
 )
+from soldier_data.postgres.missing_embeddings import EmbeddedText
+from soldier_data.postgres.revisioned import RevisionedTable, mark_deleted
+from soldier_data.postgres.statements import Statement, column_param, has_key, param, table_of
+from soldier_data.postgres.vector_search import IndexedSearch, nearest
 
 AGENTS = table_of(AgentRow)
 RULES = table_of(RuleRow)

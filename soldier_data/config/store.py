@@ -9,7 +9,6 @@ from uuid import UUID
 
 from soldier_data.base.arguments import ChecksArguments
 from soldier_data.base.embeddings import TextToEmbed
-from soldier_data.config.migration_models import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.models import (
     Agent,
     AgentPart,
@@ -22,6 +21,7 @@ from soldier_data.config.models import (
     ToolActivation,
     Variable,
 )
+from soldier_data.config.scenario_migrations import MigrationPlan, MigrationPlanStatus
 
 
 class ConfigStore(ChecksArguments, ABC):

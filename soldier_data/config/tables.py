@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from soldier_data.base.embeddings import TextToEmbed, cosine_similarity, to_float32
-from soldier_data.base.memory import MemoryTable
-from soldier_data.config.migration_models import MigrationPlan
+from soldier_data.base.inmemory import MemoryTable
 from soldier_data.config.models import (
     Agent,
     AgentPart,
@@ -18,6 +17,7 @@ from soldier_data.config.models import (
     ToolActivation,
     Variable,
 )
+from soldier_data.config.scenario_migrations import MigrationPlan
 from soldier_data.errors import ConflictError
 
 Searched = TypeVar("Searched", Rule, Scenario)

@@ -11,7 +11,7 @@ from time import perf_counter
 from uuid import UUID, uuid5
 
 from soldier_data.base.models import new_id, utcnow
-from soldier_data.base.shared import Channel
+from soldier_data.base.channels import Channel
 from soldier_data.config.models import Template
 from soldier_data.data_layer import DataLayer
 from soldier_data.demo.agent import SupportDesk, build_support_desk, step_content_hash

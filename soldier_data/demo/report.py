@@ -10,11 +10,11 @@ from time import perf_counter
 from rich.console import Console
 from rich.table import Table
 
-from soldier_data.base.engine import open_connection
 from soldier_data.data_layer import DataLayer
 from soldier_data.demo.recall import longest_runs, neighbourhood, profile, what_was_said
 from soldier_data.demo.replay import Replay, Stopwatch
 from soldier_data.demo.tables import Column, make_table, one_line
+from soldier_data.postgres.engine import open_connection
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.schema import metadata
 from soldier_data.sessions.models import Session

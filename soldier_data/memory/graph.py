@@ -30,8 +30,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.sql.expression import any_
 
-from soldier_data.base.purging import AT_A_TIME, oldest
-from soldier_data.base.statements import Statement, column_param, has_key, param
 from soldier_data.memory.statements import (
     ENTITIES,
     EPISODES,
@@ -49,6 +47,8 @@ from soldier_data.memory.statements import (
     of_tenant,
     or_own_write,
 )
+from soldier_data.postgres.purging import AT_A_TIME, oldest
+from soldier_data.postgres.statements import Statement, column_param, has_key, param
 
 
 def _living_ends() -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from soldier_data.base.embeddings import TextToEmbed, check_asked, check_embeddings, page_of_texts
-from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, SubjectRecords

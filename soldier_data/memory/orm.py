@@ -9,14 +9,14 @@ from uuid import UUID
 from sqlalchemy import Double, ForeignKeyConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.base.orm import BESIDE_VECTOR, LIVING, Base, SoftDeleted, TenantKey, purge_index
+from soldier_data.postgres.orm import BESIDE_VECTOR, LIVING, Base, SoftDeleted, TenantKey, purge_index
 
 
 class MemoryRow(TenantKey, SoftDeleted):
     """Columns of everything remembered.
 
     Attributes:
-        write_id: As in `base.orm.Revisioned`: how a repeated call knows its own row.
+        write_id: As in `postgres.orm.Revisioned`: how a repeated call knows its own row.
     """
 
     group_id: Mapped[str] = mapped_column(sort_order=1, info=BESIDE_VECTOR)

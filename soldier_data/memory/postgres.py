@@ -11,17 +11,11 @@ from uuid import UUID
 
 from sqlalchemy import Table
 
-from soldier_data.base.backfill import count_texts, list_texts, set_embeddings
-from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.revisioned import delete_row
-from soldier_data.base.statements import Statement, in_order
 from soldier_data.base.subjects import DataSubject, SubjectRecords
-from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_moment, check_text, moment_before
-from soldier_data.base.vector_search import IndexedSearch, search_values
 from soldier_data.errors import ConflictError
 from soldier_data.memory import graph, subject_statements
 from soldier_data.memory import statements as sql
@@ -36,6 +30,12 @@ from soldier_data.memory.checks import (
 from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
 from soldier_data.memory.search import EpisodeFilter, candidates, fold, patterns_of, words_of
 from soldier_data.memory.store import MemoryStore
+from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.missing_embeddings import count_texts, list_texts, set_embeddings
+from soldier_data.postgres.revisioned import delete_row
+from soldier_data.postgres.statements import Statement, in_order
+from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.vector_search import IndexedSearch, search_values
 
 _COLUMNS = [column.name for column in sql.EPISODES.columns]
 

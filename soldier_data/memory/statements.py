@@ -29,12 +29,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.sql.expression import all_
 
-from soldier_data.base.backfill import EmbeddedText
-from soldier_data.base.orm import EmbeddingVector
-from soldier_data.base.statements import Statement, column_param, has_key, param, planned_anew, table_of
-from soldier_data.base.vector_search import IndexedSearch, nearest
 from soldier_data.memory.orm import EntityRow, EpisodeRow, RelationshipRow
 from soldier_data.memory.search import FUSION_CONSTANT
+from soldier_data.postgres.missing_embeddings import EmbeddedText
+from soldier_data.postgres.orm import EmbeddingVector
+from soldier_data.postgres.statements import Statement, column_param, has_key, param, planned_anew, table_of
+from soldier_data.postgres.vector_search import IndexedSearch, nearest
 
 EPISODES = table_of(EpisodeRow)
 ENTITIES = table_of(EntityRow)

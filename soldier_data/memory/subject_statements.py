@@ -13,12 +13,12 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Table, Uuid, and_, delete, exists, func, literal_column, or_, select
 
-from soldier_data.base.database import Executor
-from soldier_data.base.statements import Statement, is_one_of
-from soldier_data.base.subject_statements import Scan, mentions
 from soldier_data.base.subjects import DataSubject, ErasedIds, batches
-from soldier_data.base.transaction import Row, Transaction
 from soldier_data.memory.statements import ENTITIES, EPISODES, RELATIONSHIPS, columns_of, of_tenant
+from soldier_data.postgres.database import Executor
+from soldier_data.postgres.statements import Statement, is_one_of
+from soldier_data.postgres.subject_scan import Scan, mentions
+from soldier_data.postgres.transaction import Row, Transaction
 
 _FINDING = "looking for what is remembered of the customer"
 _ERASING = "erasing what is remembered of the customer"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from soldier_data.base.embeddings import TextToEmbed, to_float32
-from soldier_data.base.memory import MemoryTable
+from soldier_data.base.inmemory import MemoryTable
 from soldier_data.memory.checks import id_taken
 from soldier_data.memory.models import Entity, Episode, Relationship
 

@@ -25,13 +25,13 @@ from sqlalchemy.dialects.postgresql.named_types import CreateEnumType
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
-from soldier_data.base.orm import EmbeddingVector, column_storage
-from soldier_data.base.vector_index import VECTOR_INDEX_KINDS
 from soldier_data.migrations import enums
 from soldier_data.migrations.extensions import name_operator_classes_with_schema
 from soldier_data.migrations.operations import STORAGES
 from soldier_data.migrations.policies import POLICY, has_policy, is_tenants
 from soldier_data.migrations.source import changed_constraint, policies_of, storage_of, without_policy
+from soldier_data.postgres.orm import EmbeddingVector, column_storage
+from soldier_data.postgres.vector_index import VECTOR_INDEX_KINDS
 
 _SCRATCH = {"schema_translate_map": {None: "pg_temp"}}
 

@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateSchema
 from sqlalchemy.util import await_only
 
-from soldier_data.base.ddl import DDLOptions, use_ddl_options
-from soldier_data.base.engine import create_engine
-from soldier_data.base.statements import quoted
 from soldier_data.errors import ConfigurationError, StoreConnectionError
+from soldier_data.postgres.ddl import DDLOptions, use_ddl_options
+from soldier_data.postgres.engine import create_engine
+from soldier_data.postgres.statements import quoted
 from soldier_data.settings import Settings
 
 # Any number will do that nobody else takes: the first eight bytes of "soldier_data" as a bigint.

@@ -10,7 +10,7 @@ from sqlalchemy import Column, ForeignKeyConstraint, Index, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex
 
-from soldier_data.base.orm import Base, EmbeddingVector
+from soldier_data.postgres.orm import Base, EmbeddingVector
 from soldier_data.schema import metadata_with_vector_indexes
 
 _LENGTH = re.compile(r"[\w.]*HALFVEC\(\d+\)")

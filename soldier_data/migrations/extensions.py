@@ -7,9 +7,9 @@ import re
 from alembic.operations import ops
 from sqlalchemy import Connection, Index, text
 
-from soldier_data.base.ddl import ddl_options
-from soldier_data.base.statements import quoted
 from soldier_data.errors import ConfigurationError
+from soldier_data.postgres.ddl import ddl_options
+from soldier_data.postgres.statements import quoted
 from soldier_data.settings import Settings
 
 _OLDEST_PGVECTOR = (0, 8)

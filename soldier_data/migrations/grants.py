@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from soldier_data.base.failures import as_store_error
-from soldier_data.base.statements import Schemas, quoted
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.migrations.connection import driver_error, open_for_migration
+from soldier_data.postgres.errors import as_store_error
+from soldier_data.postgres.statements import Schemas, quoted
 from soldier_data.schema import metadata
 from soldier_data.settings import Settings
 

@@ -9,11 +9,11 @@ from alembic import op
 from sqlalchemy import Column, DateTime, MetaData, Table, TextClause, text
 from sqlalchemy.sql.elements import ColumnElement
 
-from soldier_data.base.ddl import ddl_options
-from soldier_data.base.orm import EmbeddingVector, vector_storage
-from soldier_data.base.vector_index import VECTOR_INDEX_KINDS, add_vector_indexes, vector_index_name
 from soldier_data.migrations.connection import LIMIT_LOCK_WAITS
 from soldier_data.migrations.policies import has_policy, policy_statements
+from soldier_data.postgres.ddl import ddl_options
+from soldier_data.postgres.orm import EmbeddingVector, vector_storage
+from soldier_data.postgres.vector_index import VECTOR_INDEX_KINDS, add_vector_indexes, vector_index_name
 
 _UNFINISHED = text(
     "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(quote_ident(:name)) AND NOT indisvalid)"

@@ -8,7 +8,7 @@ from pathlib import Path
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, Table, Text, select
 
-from soldier_data.base.statements import Statement
+from soldier_data.postgres.statements import Statement
 
 _PACKAGE = Path(__file__).parents[1]
 

@@ -9,8 +9,8 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 from sqlalchemy import Column
 
-from soldier_data.base.orm import EmbeddingVector
-from soldier_data.base.vector_index import VECTOR_INDEX_KINDS, vector_index_name
+from soldier_data.postgres.orm import EmbeddingVector
+from soldier_data.postgres.vector_index import VECTOR_INDEX_KINDS, vector_index_name
 
 
 class SourceOp(ops.MigrateOperation):

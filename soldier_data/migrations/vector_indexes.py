@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex
 from sqlalchemy.sql.elements import quoted_name
 
-from soldier_data.base.failures import as_store_error
-from soldier_data.base.statements import quoted
-from soldier_data.base.vector_index import VECTOR_INDEX_KINDS, embedding_columns
 from soldier_data.errors import ConfigurationError, ConflictError, StoreError
 from soldier_data.migrations.connection import driver_error, open_for_migration
 from soldier_data.migrations.extensions import name_operator_classes_with_schema
+from soldier_data.postgres.errors import as_store_error
+from soldier_data.postgres.statements import quoted
+from soldier_data.postgres.vector_index import VECTOR_INDEX_KINDS, embedding_columns
 from soldier_data.schema import metadata, metadata_with_vector_indexes
 from soldier_data.settings import Settings
 

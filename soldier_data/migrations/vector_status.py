@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import Column, func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from soldier_data.base.failures import as_store_error
 from soldier_data.errors import StoreError
 from soldier_data.migrations.connection import driver_error
 from soldier_data.migrations.vector_indexes import (
@@ -22,6 +21,7 @@ from soldier_data.migrations.vector_indexes import (
     vector_columns,
     wanted_indexes,
 )
+from soldier_data.postgres.errors import as_store_error
 from soldier_data.settings import Settings
 
 _DOING = "looking at the vector indexes"

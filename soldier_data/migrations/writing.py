@@ -13,7 +13,6 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, Enum, MetaData
 from sqlalchemy.schema import SchemaItem
 
-from soldier_data.base.orm import EmbeddingVector, column_storage
 from soldier_data.migrations.comparison import compare_type
 from soldier_data.migrations.enums import with_enums
 from soldier_data.migrations.policies import is_tenants
@@ -25,6 +24,7 @@ from soldier_data.migrations.source import (
     storage_of,
     vector_index_of,
 )
+from soldier_data.postgres.orm import EmbeddingVector, column_storage
 
 # What Alembic makes up unless `--rev-id` gives one.
 _RANDOM_REVISION = re.compile(r"[0-9a-f]{12}")
@@ -44,10 +44,10 @@ def configure_comparison(metadata: MetaData) -> dict[str, Any]:
 def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
     """How types are written that Alembic does not know; False leaves it to Alembic."""
     if kind == "type" and isinstance(item, EmbeddingVector):
-        autogen_context.imports.add("from soldier_data.base.orm import EmbeddingVector")
+        autogen_context.imports.add("from soldier_data.postgres.orm import EmbeddingVector")
         return "EmbeddingVector()"
     if kind == "type" and isinstance(item, pgvector.sqlalchemy.VECTOR):
-        autogen_context.imports.add("from soldier_data.base.orm import EmbeddingVector")
+        autogen_context.imports.add("from soldier_data.postgres.orm import EmbeddingVector")
         return f"EmbeddingVector({item.dim or ''})"
     if kind == "type" and isinstance(item, Enum) and item.native_enum:
         autogen_context.imports.add("from sqlalchemy.dialects import postgresql")

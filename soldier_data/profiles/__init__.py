@@ -1,6 +1,6 @@
 """Customer profiles: who customers are on which channel, what is known of them, and what they agreed to."""
 
-from soldier_data.base.shared import Channel
+from soldier_data.base.channels import Channel
 from soldier_data.profiles.inmemory import InMemoryProfileStore
 from soldier_data.profiles.models import (
     ChannelIdentity,

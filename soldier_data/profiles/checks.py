@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from soldier_data.base.shared import Channel
+from soldier_data.base.channels import Channel
 from soldier_data.base.values import check_key, check_storable
 from soldier_data.errors import ValidationError
 from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileField

@@ -11,9 +11,9 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, new_id, utcnow
-from soldier_data.base.shared import Channel
+from soldier_data.base.channels import Channel
 from soldier_data.base.subjects import EXTERNAL_ID, DataSubject, SubjectRecords
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, Uuid, and_, any_, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from soldier_data.base.purging import oldest
-from soldier_data.base.statements import Statement, column_param, is_one_of, param
 from soldier_data.base.subjects import EXTERNAL_ID
+from soldier_data.postgres.purging import oldest
+from soldier_data.postgres.statements import Statement, column_param, is_one_of, param
 from soldier_data.profiles.statements import (
     ASSETS,
     CONSENTS,

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from soldier_data.base.models import Model, Moment, TenantScoped, new_id, utcnow
-from soldier_data.base.shared import Channel
+from soldier_data.base.channels import Channel
 
 
 class ProfileFieldSource(StrEnum):

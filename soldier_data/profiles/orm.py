@@ -10,7 +10,7 @@ from sqlalchemy import ForeignKeyConstraint, Index, literal_column
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.base.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey, purge_index
+from soldier_data.postgres.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey, purge_index
 
 
 class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):

@@ -10,15 +10,15 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.models import Model, mark_saved, new_id, utcnow
-from soldier_data.base.purging import ROWS_AT_A_TIME
-from soldier_data.base.shared import Channel
-from soldier_data.base.statements import Statement
+from soldier_data.base.channels import Channel
 from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords
-from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError, StoreError
+from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.purging import ROWS_AT_A_TIME
+from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.transaction import Row, Transaction, Values
 from soldier_data.profiles import merge_statements, statements, subject_statements, write_statements
 from soldier_data.profiles.checks import (
     check_field,

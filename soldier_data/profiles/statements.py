@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 
-from soldier_data.base.statements import Statement, column_param, has_key, table_of
+from soldier_data.postgres.statements import Statement, column_param, has_key, table_of
 from soldier_data.profiles.orm import (
     ChannelIdentityRow,
     CustomerProfileRow,

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from datetime import timedelta
 from uuid import UUID
 
-from soldier_data.base.shared import Channel
+from soldier_data.base.channels import Channel
 from soldier_data.base.subjects import DataSubject, SubjectStore
 from soldier_data.profiles.models import ChannelIdentity, CustomerProfile, ProfileAsset, ProfileField
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Text, and_, func, literal_column, null, select, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from soldier_data.base.statements import Statement, is_one_of, param
 from soldier_data.base.subjects import EXTERNAL_ID
+from soldier_data.postgres.statements import Statement, is_one_of, param
 from soldier_data.profiles.merge_statements import remove
 from soldier_data.profiles.statements import (
     FIELD,

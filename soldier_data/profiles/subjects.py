@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from soldier_data.base.shared import Channel
+from soldier_data.base.channels import Channel
 from soldier_data.base.subjects import EXTERNAL_ID, DataSubject, Tenure
 from soldier_data.profiles.models import CustomerProfile, FormerIdentifier, ProfileField
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from soldier_data.base.memory import MemoryTable
+from soldier_data.base.inmemory import MemoryTable
 from soldier_data.profiles.models import CustomerProfile, FormerIdentifier, ProfileField
 
 

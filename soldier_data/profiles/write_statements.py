@@ -33,8 +33,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON, insert
 
-from soldier_data.base.statements import Statement, column_param, has_key, param
 from soldier_data.base.subjects import EXTERNAL_ID
+from soldier_data.postgres.statements import Statement, column_param, has_key, param
 from soldier_data.profiles.statements import (
     ASSETS,
     CONSENTS,

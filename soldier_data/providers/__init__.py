@@ -1,7 +1,7 @@
 """Language models and embeddings. The vendors' SDKs are loaded when a provider of theirs is made."""
 
 from soldier_data.providers.anthropic import AnthropicProvider
-from soldier_data.providers.backfill import EmbeddedStore, EmbedReport, embed_missing
+from soldier_data.providers.embed_missing import EmbeddedStore, EmbedReport, embed_missing
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.providers.errors import (
     AuthenticationError,

@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from soldier_data.providers.errors import AuthenticationError, ProviderError
-from soldier_data.providers.failures import as_provider_error
 from soldier_data.providers.retrying import Clock, Retrying
+from soldier_data.providers.sdk_errors import as_provider_error
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from decimal import Decimal, localcontext
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text

@@ -11,7 +11,7 @@ from sqlalchemy import Double, ForeignKeyConstraint, Index, Numeric
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.base.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey
+from soldier_data.postgres.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey
 
 
 class RunRow(TenantKey, Revisioned, SoftDeleted, Base):

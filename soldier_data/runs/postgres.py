@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.paging import Cursor
-from soldier_data.base.statements import Statement
 from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
-from soldier_data.base.transaction import Row, Transaction, Values
 from soldier_data.base.values import check_key, check_storable
 from soldier_data.errors import ConflictError
+from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.transaction import Row, Transaction, Values
 from soldier_data.runs import statements as sql
 from soldier_data.runs import subject_statements
 from soldier_data.runs.checks import (

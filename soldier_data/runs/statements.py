@@ -23,8 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from soldier_data.base.revisioned import RevisionedTable
-from soldier_data.base.statements import Statement, column_param, has_key, param, table_of
+from soldier_data.postgres.revisioned import RevisionedTable
+from soldier_data.postgres.statements import Statement, column_param, has_key, param, table_of
 from soldier_data.runs.orm import ArtifactRow, LLMCallRow, RunRow, StepRow
 
 RUNS = table_of(RunRow)

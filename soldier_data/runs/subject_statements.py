@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Table, and_, delete, or_, select
 
-from soldier_data.base.statements import Statement, column_param, is_one_of
-from soldier_data.base.subject_statements import Scan, is_actor, mentions
+from soldier_data.postgres.statements import Statement, column_param, is_one_of
+from soldier_data.postgres.subject_scan import Scan, is_actor, mentions
 from soldier_data.runs.statements import ARTIFACTS, LLM_CALLS, RUNS, STEPS
 
 _PARTS = (STEPS, ARTIFACTS, LLM_CALLS)

@@ -1,4 +1,5 @@
-from soldier_data.base.shared import Channel, ScopeFilter
+from soldier_data.base.channels import Channel
+from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.sessions.connections import create_redis_client
 from soldier_data.sessions.inmemory import InMemorySessionStore
 from soldier_data.sessions.models import (

@@ -26,7 +26,7 @@ from soldier_data.logging import get_logger
 from soldier_data.sessions.cluster import ClusterCommands, Command, key_of
 from soldier_data.sessions.connections import RedisClient, drop_idle_connections
 from soldier_data.sessions.deadline import Deadline
-from soldier_data.sessions.failures import (
+from soldier_data.sessions.redis_errors import (
     DRIVER_ERRORS,
     may_pass,
     tells_of_a_replica,

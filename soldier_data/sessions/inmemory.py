@@ -9,7 +9,8 @@ from uuid import UUID
 
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
-from soldier_data.base.shared import Channel, ScopeFilter
+from soldier_data.base.channels import Channel
+from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.base.values import check_revision, check_storable, check_text
 from soldier_data.logging import get_logger
 from soldier_data.sessions.codec import encode, join

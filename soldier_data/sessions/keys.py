@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from soldier_data.base.shared import Channel
+from soldier_data.base.channels import Channel
 from soldier_data.sessions.models import Session, SessionStatus
 from soldier_data.sessions.semantics import StepPlace, step_place
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from soldier_data.base.models import Model, new_id, utcnow
-from soldier_data.base.shared import Channel
+from soldier_data.base.channels import Channel
 
 
 def _in_utc(value: datetime) -> datetime:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.shared import ScopeFilter
+from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.base.values import check_integer, check_storable, check_text
 from soldier_data.errors import ConflictError, StoreError, ValidationError
 from soldier_data.sessions.codec import unreadable

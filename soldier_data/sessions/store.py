@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from soldier_data.base.arguments import ChecksArguments
-from soldier_data.base.shared import Channel, ScopeFilter
+from soldier_data.base.channels import Channel
+from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.sessions.models import PendingMigration, Session, SessionStatus
 
 

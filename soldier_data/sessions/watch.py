@@ -10,7 +10,7 @@ from redis.asyncio import RedisCluster
 
 from soldier_data.errors import StoreError
 from soldier_data.sessions.client import RedisRunner
-from soldier_data.sessions.failures import DRIVER_ERRORS
+from soldier_data.sessions.redis_errors import DRIVER_ERRORS
 
 _ACTION = "watching for demotions"
 _WAITING = 10_000

@@ -8,7 +8,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_asked, cosine_similarity, to_float32
-from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
 from soldier_data.settings import Settings
 from soldier_data.vectors.checks import (

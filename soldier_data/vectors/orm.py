@@ -10,7 +10,7 @@ from sqlalchemy import Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.base.orm import BESIDE_VECTOR, Base, TenantKey
+from soldier_data.postgres.orm import BESIDE_VECTOR, Base, TenantKey
 
 
 class EmbeddingRow(TenantKey, Base):
@@ -20,7 +20,7 @@ class EmbeddingRow(TenantKey, Base):
         metadata_: The metadata exactly as they were given.
         searched_metadata: The same as JSONB, which filters are compared with. JSONB rewrites numbers (1e308 becomes
             an integer of 309 digits), so it cannot be what is given back.
-        write_id: As in `base.orm.Revisioned`: how a repeated call knows its own row.
+        write_id: As in `postgres.orm.Revisioned`: how a repeated call knows its own row.
     """
 
     __tablename__ = "embeddings"

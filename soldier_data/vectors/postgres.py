@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.database import Executor, PostgresStore
 from soldier_data.base.models import new_id
-from soldier_data.base.statements import in_order
 from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
-from soldier_data.base.transaction import Row, Transaction, Values
-from soldier_data.base.vector_search import IndexedSearch, search_values
 from soldier_data.errors import ConflictError
+from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.statements import in_order
+from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.vector_search import IndexedSearch, search_values
 from soldier_data.vectors import statements as sql
 from soldier_data.vectors import subject_statements
 from soldier_data.vectors.checks import (

@@ -7,8 +7,8 @@ from functools import cache
 from sqlalchemy import BigInteger, Float, and_, delete, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from soldier_data.base.statements import Statement, column_param, has_key, param, table_of
-from soldier_data.base.vector_search import IndexedSearch, nearest
+from soldier_data.postgres.statements import Statement, column_param, has_key, param, table_of
+from soldier_data.postgres.vector_search import IndexedSearch, nearest
 from soldier_data.vectors.orm import EmbeddingRow
 
 EMBEDDINGS = table_of(EmbeddingRow)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import and_, delete, select
 
-from soldier_data.base.statements import Statement, is_one_of
-from soldier_data.base.subject_statements import Scan, mentions
+from soldier_data.postgres.statements import Statement, is_one_of
+from soldier_data.postgres.subject_scan import Scan, mentions
 from soldier_data.vectors.statements import COLUMNS, EMBEDDINGS, OF_TENANT
 
 _FINDING = "looking for the customer's embeddings"

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from soldier_data.base.database import Database
+from soldier_data.postgres.database import Database
 from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
 from soldier_data.settings import Settings
 from tests.backends.round_trips import Proxy, proxy

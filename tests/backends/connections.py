@@ -11,11 +11,11 @@ from uuid import uuid4
 import asyncpg
 from sqlalchemy import make_url
 
-from soldier_data.base.database import Database
-from soldier_data.base.engine import driver_url
 from soldier_data.config import PostgresConfigStore
 from soldier_data.errors import StoreError
 from soldier_data.migrations import run_grants
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
 from tests.conftest import settings_for
 

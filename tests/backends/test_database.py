@@ -14,12 +14,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import make_url
 
-from soldier_data.base.database import Database
 from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.config import Agent, ConfigStore, PostgresConfigStore, Rule, Scenario
 from soldier_data.data_layer import DataLayer
 from soldier_data.embedded import EmbeddedServers
 from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
+from soldier_data.postgres.database import Database
 from soldier_data.settings import Settings
 from tests.backends.connections import CANARY, administrator, assert_clean, opened
 from tests.conftest import DIMENSIONS, settings_for, with_database

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import make_url
 
 from soldier_data import migrations
-from soldier_data.base.database import Database
-from soldier_data.base.engine import open_connection
 from soldier_data.data_layer import DataLayer
 from soldier_data.embedded import EmbeddedServers
 from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import open_connection
 from tests.backends.connections import administrator, assert_clean, opened
 from tests.backends.redis_helpers import free_port, serving, wait_until
 from tests.backends.round_trips import _connect

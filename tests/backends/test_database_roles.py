@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from soldier_data.base.database import Database
 from soldier_data.config import Agent, PostgresConfigStore, Rule
 from soldier_data.errors import ConfigurationError, ValidationError
+from soldier_data.postgres.database import Database
 from tests.backends.connections import administrator, assert_clean, bound_role, opened
 from tests.backends.round_trips import transaction_pooler
 from tests.conftest import DIMENSIONS, settings_for

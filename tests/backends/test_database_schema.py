@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
 from soldier_data.config import Rule
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConfigurationError
 from soldier_data.migrations import check, downgrade, upgrade
+from soldier_data.postgres.database import Database
 from tests.backends.connections import administrator, forget_search_path, granted_role
 from tests.cases.case import Case, Domain
 from tests.cases.rows import dump_database

@@ -10,8 +10,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from soldier_data.base.engine import driver_url
 from soldier_data.data_layer import DataLayer
+from soldier_data.postgres.engine import driver_url
 from soldier_data.sessions import RedisSessionStore
 from soldier_data.settings import Settings
 from tests.backends.redis_helpers import keys

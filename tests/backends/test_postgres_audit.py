@@ -15,13 +15,13 @@ from sqlalchemy import make_url
 
 from soldier_data.audit import AuditStore, Cursor, PostgresAuditStore, TurnRecord
 from soldier_data.audit import statements as sql
-from soldier_data.base.database import Database
-from soldier_data.base.engine import driver_url, open_connection
-from soldier_data.base.failures import TransientError
-from soldier_data.base.statements import Statement
 from soldier_data.base.subjects import DataSubject
-from soldier_data.base.transaction import Transaction
 from soldier_data.errors import ConflictError
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import driver_url, open_connection
+from soldier_data.postgres.errors import TransientError
+from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.schema import metadata
 from tests.backends.round_trips import Proxy
 from tests.cases.values import NOON

@@ -11,11 +11,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.engine import driver_url
 from soldier_data.config import Agent, PostgresConfigStore, Rule
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConflictError, NotFoundError, StoreError
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import driver_url
 from tests.backends.round_trips import Proxy
 from tests.conftest import DIMENSIONS
 from tests.factories.config import (

@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.engine import driver_url, open_connection
-from soldier_data.base.statements import Statement
 from soldier_data.config import Agent, PostgresConfigStore
 from soldier_data.config import statements as sql
 from soldier_data.migrations import upgrade
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import driver_url, open_connection
+from soldier_data.postgres.statements import Statement
 from tests.conftest import DIMENSIONS, settings_for, with_database
 from tests.factories.config import (
     AgentFactory,

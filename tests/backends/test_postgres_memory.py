@@ -12,14 +12,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.engine import open_connection
 from soldier_data.base.paging import Cursor
-from soldier_data.base.statements import Statement
 from soldier_data.base.subjects import DataSubject
 from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.memory import Entity, Episode, MemoryStore, PostgresMemoryStore, Relationship, graph
 from soldier_data.memory import statements as sql
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import open_connection
+from soldier_data.postgres.statements import Statement
 from tests.backends.connections import bound_role
 from tests.backends.round_trips import Proxy
 from tests.cases.values import NOON

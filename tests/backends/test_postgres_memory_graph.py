@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from soldier_data.base.engine import open_connection
 from soldier_data.memory import graph
 from soldier_data.memory import statements as sql
+from soldier_data.postgres.engine import open_connection
 from tests.conftest import settings_for
 from tests.factories.memory import EntityFactory, RelationshipFactory
 

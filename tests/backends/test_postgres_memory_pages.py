@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.database import Database
-from soldier_data.base.engine import open_connection
 from soldier_data.memory import Episode, PostgresMemoryStore
 from soldier_data.memory import statements as sql
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import open_connection
 from tests.cases.values import NOON
 from tests.conftest import settings_for
 

@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.engine import driver_url, open_connection
 from soldier_data.base.models import new_id, utcnow
-from soldier_data.base.statements import Statement
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import driver_url, open_connection
+from soldier_data.postgres.statements import Statement
 from soldier_data.profiles import (
     Channel,
     ChannelIdentity,

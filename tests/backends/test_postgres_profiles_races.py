@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.statements import Statement
-from soldier_data.base.transaction import Transaction
 from soldier_data.errors import ConflictError
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.profiles import (
     Channel,
     CustomerProfile,

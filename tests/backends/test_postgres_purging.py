@@ -11,10 +11,10 @@ from uuid import UUID
 
 import pytest
 
-from soldier_data.base.engine import open_connection
-from soldier_data.base.purging import ROWS_AT_A_TIME
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreConnectionError
+from soldier_data.postgres.engine import open_connection
+from soldier_data.postgres.purging import ROWS_AT_A_TIME
 from tests.conftest import settings_for
 from tests.factories.config import AgentFactory, RuleFactory, ScenarioFactory
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory

@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.engine import open_connection
-from soldier_data.base.statements import Statement
 from soldier_data.base.subjects import DataSubject
 from soldier_data.errors import ConflictError, NotFoundError
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import open_connection
+from soldier_data.postgres.statements import Statement
 from soldier_data.runs import Cursor, PostgresRunStore, Run, RunStatus, RunStore
 from soldier_data.runs import statements as sql
 from tests.backends.connections import administrator, bound_role

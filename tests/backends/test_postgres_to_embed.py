@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
 from soldier_data.config import Agent, ConfigStore, PostgresConfigStore, Rule
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ValidationError
 from soldier_data.memory import PostgresMemoryStore
+from soldier_data.postgres.database import Database
 from tests.backends.connections import administrator, bound_role, opened
 from tests.backends.round_trips import Proxy
 from tests.conftest import DIMENSIONS, settings_for

@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.engine import open_connection
-from soldier_data.base.failures import TransientError
 from soldier_data.base.subjects import DataSubject
-from soldier_data.base.transaction import Transaction
 from soldier_data.errors import ConflictError
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import open_connection
+from soldier_data.postgres.errors import TransientError
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.vectors import Embedding, PostgresVectorStore, VectorStore
 from soldier_data.vectors import statements as sql
 from tests.backends.connections import administrator, bound_role

@@ -12,9 +12,9 @@ from uuid import uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.engine import open_connection
-from soldier_data.base.statements import Statement
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import open_connection
+from soldier_data.postgres.statements import Statement
 from soldier_data.schema import metadata
 from tests.cases.case import Domain
 from tests.cases.stores import DOMAINS, outcome

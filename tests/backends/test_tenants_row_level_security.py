@@ -14,8 +14,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.statements import Schemas, Statement
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.statements import Schemas, Statement
 from soldier_data.profiles import CustomerProfile, PostgresProfileStore
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator, bound_role

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from sqlalchemy import Text, func, select
 
-from soldier_data.base import vector_search
-from soldier_data.base.database import Database
-from soldier_data.base.engine import open_connection
 from soldier_data.base.models import utcnow
-from soldier_data.base.statements import Statement
 from soldier_data.config import Agent
 from soldier_data.migrations import upgrade
+from soldier_data.postgres import vector_search
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import open_connection
+from soldier_data.postgres.statements import Statement
 from soldier_data.vectors import PostgresVectorStore
 from tests.backends.connections import administrator, bound_role
 from tests.backends.round_trips import transaction_pooler

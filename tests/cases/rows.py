@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from soldier_data.base.database import Database
-from soldier_data.base.memory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable
+from soldier_data.postgres.database import Database
 from soldier_data.schema import metadata
 from soldier_data.sessions import InMemorySessionStore, RedisSessionStore
 from tests.backends.connections import administrator

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from soldier_data.audit import AuditStore, InMemoryAuditStore, PostgresAuditStore
-from soldier_data.base.database import Database
+from soldier_data.postgres.database import Database
 from tests.cases import kind
 from tests.cases.kinds import audit
 from tests.cases.values import NOON

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 from redis.asyncio import Redis, RedisCluster
 
-from soldier_data.base.database import Database
 from soldier_data.config import Agent, ConfigStore
+from soldier_data.postgres.database import Database
 from soldier_data.profiles import CustomerProfile, ProfileStore
 from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
 from soldier_data.settings import Settings

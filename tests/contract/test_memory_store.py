@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor
 from soldier_data.errors import ConflictError, NotFoundError, StoreError, ValidationError
@@ -22,6 +21,7 @@ from soldier_data.memory import (
     PostgresMemoryStore,
     Relationship,
 )
+from soldier_data.postgres.database import Database
 from tests.cases.values import NOON
 from tests.conftest import DIMENSIONS
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from soldier_data.base.database import Database
 from soldier_data.errors import ValidationError
+from soldier_data.postgres.database import Database
 from tests.conftest import DIMENSIONS, settings_for
 from tests.searches import SEARCHED, Searched, agent_of, direction
 

@@ -16,12 +16,12 @@ import asyncpg
 import pytest
 
 import soldier_data
-from soldier_data.base.engine import driver_url
-from soldier_data.base.memory import InMemoryStore
+from soldier_data.base.inmemory import InMemoryStore
 from soldier_data.config import Agent, InMemoryConfigStore, PostgresConfigStore
 from soldier_data.data_layer import DataLayer, HealthReport
 from soldier_data.errors import StoreConnectionError, StoreError
 from soldier_data.migrations import head_revision
+from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory, RuleFactory
@@ -274,6 +274,6 @@ def test_models_and_contracts_load_no_driver() -> None:
         "package = types.ModuleType('soldier_data.config')\n"
         "package.__path__ = [soldier_data.__path__[0] + '/config']\n"
         "sys.modules['soldier_data.config'] = package\n"
-        "import soldier_data.config.models, soldier_data.config.store, soldier_data.config.migration_models"
+        "import soldier_data.config.models, soldier_data.config.store, soldier_data.config.scenario_migrations"
     )
     assert not loaded & {"sqlalchemy", "asyncpg", "redis"}

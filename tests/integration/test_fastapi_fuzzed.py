@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from soldier_data.base.database import Database
 from soldier_data.fastapi import Caller, add_exception_handlers, get_caller, lifespan, router
+from soldier_data.postgres.database import Database
 from soldier_data.runs import PostgresRunStore, Run
 from tests.conftest import settings_for
 from tests.factories.runs import ArtifactFactory, LLMCallFactory, RunFactory, StepFactory

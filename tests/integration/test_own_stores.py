@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from soldier_data.base.database import Database
-from soldier_data.base.transaction import Transaction
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConfigurationError
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.runs import InMemoryRunStore, PostgresRunStore, Run
 from tests.conftest import DIMENSIONS, settings_for
 from tests.factories.config import AgentFactory

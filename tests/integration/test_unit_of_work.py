@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from soldier_data.base.engine import driver_url
 from soldier_data.config import Agent, ConfigStore, Rule
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import (
@@ -21,6 +20,7 @@ from soldier_data.errors import (
     StoreError,
     ValidationError,
 )
+from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
 from soldier_data.unit_of_work import UnitOfWork
 from tests.conftest import DIMENSIONS

@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import make_url
 
 from soldier_data import migrations
-from soldier_data.base.statements import Schemas
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConfigurationError, StoreConnectionError
 from soldier_data.migrations import connection as migrating
 from soldier_data.migrations import head_revision
+from soldier_data.postgres.statements import Schemas
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator
 from tests.conftest import DIMENSIONS, settings_for

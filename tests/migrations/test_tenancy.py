@@ -25,7 +25,7 @@ from soldier_data.schema import metadata
 def problems(table: Table) -> Iterator[str]:
     """What keeps `table` from holding rows of several tenants, each with what to do."""
     if [column.name for column in table.primary_key][:1] != ["tenant_id"]:
-        yield f"{table.name}: the primary key must begin with tenant_id: derive the row from base.orm.TenantKey"
+        yield f"{table.name}: the primary key must begin with tenant_id: derive the row from postgres.orm.TenantKey"
     elif table.columns["tenant_id"].nullable:
         yield f"{table.name}: tenant_id must not be nullable"
     for index in table.indexes:
@@ -74,8 +74,8 @@ _KEY = ("tenant_id", "id")
 @pytest.mark.parametrize(
     ("items", "expected"),
     [
-        ([PrimaryKeyConstraint("id")], "derive the row from base.orm.TenantKey"),
-        ([PrimaryKeyConstraint("id", "tenant_id")], "derive the row from base.orm.TenantKey"),
+        ([PrimaryKeyConstraint("id")], "derive the row from postgres.orm.TenantKey"),
+        ([PrimaryKeyConstraint("id", "tenant_id")], "derive the row from postgres.orm.TenantKey"),
         (
             [PrimaryKeyConstraint(*_KEY), Index("uq", "n", unique=True)],
             "the unique index uq must begin with tenant_id",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from soldier_data.base.statements import in_order
 from soldier_data.errors import ConfigurationError
+from soldier_data.postgres.statements import in_order
 from tests.conftest import DIMENSIONS
 from tests.migrations.tools import edit, python
 

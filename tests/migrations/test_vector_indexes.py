@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from soldier_data import migrations
-from soldier_data.base.vector_index import embedding_columns, vector_index_name
+from soldier_data.postgres.vector_index import embedding_columns, vector_index_name
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator
 from tests.conftest import settings_for

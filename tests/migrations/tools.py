@@ -18,7 +18,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from soldier_data.base.engine import driver_url
+from soldier_data.postgres.engine import driver_url
 from tests.conftest import DIMENSIONS
 
 CHECKOUT = Path(__file__).parents[2]

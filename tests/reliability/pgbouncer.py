@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from soldier_data.base.engine import driver_url
+from soldier_data.postgres.engine import driver_url
 
 _PORT = 6432
 

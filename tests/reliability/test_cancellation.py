@@ -14,9 +14,9 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from soldier_data.base.database import Database
 from soldier_data.config import Agent, Rule
 from soldier_data.data_layer import DataLayer
+from soldier_data.postgres.database import Database
 from soldier_data.profiles import CustomerProfile
 from soldier_data.sessions import RedisSessionStore, Session
 from soldier_data.sessions.codec import decode

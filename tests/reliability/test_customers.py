@@ -13,10 +13,10 @@ import pytest
 from pydantic import BaseModel
 
 from soldier_data.audit import AuditEvent
-from soldier_data.base.database import Database
 from soldier_data.base.models import utcnow
 from soldier_data.base.subjects import BATCH
 from soldier_data.data_layer import DataLayer
+from soldier_data.postgres.database import Database
 from soldier_data.profiles import CustomerProfile
 from soldier_data.sessions import Session
 from tests.conftest import DIMENSIONS

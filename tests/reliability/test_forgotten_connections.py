@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
 from soldier_data.config import PostgresConfigStore
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreConnectionError
+from soldier_data.postgres.database import Database
 from tests.backends.connections import administrator
 from tests.backends.redis_helpers import wait_until
 from tests.conftest import settings_for

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 pytest.importorskip("anthropic")
 pytest.importorskip("openai")
 
-from soldier_data.base.failures import TransientError
 from soldier_data.cli.app import app
 from soldier_data.data_layer import DataLayer
 from soldier_data.embedded import EmbeddedServers
@@ -31,6 +30,7 @@ from soldier_data.errors import (
     StoreError,
     ValidationError,
 )
+from soldier_data.postgres.errors import TransientError
 from soldier_data.providers import AnthropicProvider, OpenAIEmbeddingProvider, OpenAIProvider, ProviderError
 from soldier_data.providers.errors import (
     AuthenticationError,

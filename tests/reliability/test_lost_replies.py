@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
+from soldier_data.postgres.database import Database
 from soldier_data.schema import metadata
 from soldier_data.sessions import Session
 from tests.backends.connections import administrator

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import make_url, select
 
-from soldier_data.base.database import Database
-from soldier_data.base.statements import Statement, table_of
 from soldier_data.config import Agent, PostgresConfigStore
 from soldier_data.config.orm import AgentRow
 from soldier_data.data_layer import DataLayer
+from soldier_data.postgres.database import Database
+from soldier_data.postgres.statements import Statement, table_of
 from soldier_data.settings import Settings
 from tests.backends.connections import administrator, bound_role
 from tests.conftest import settings_for

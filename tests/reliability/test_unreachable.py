@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from soldier_data.base.database import Database
 from soldier_data.errors import StoreConnectionError, StoreError, ValidationError
+from soldier_data.postgres.database import Database
 from soldier_data.sessions import RedisSessionStore
 from tests.backends.connections import CANARY, assert_clean
 from tests.backends.redis_helpers import FaultyRedisProxy, free_port, serving, store_at

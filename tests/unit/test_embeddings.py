@@ -13,8 +13,8 @@ import pgvector
 import pytest
 
 from soldier_data.base.embeddings import check_embedding, check_query, cosine_similarity, to_float32
-from soldier_data.base.engine import _decode_vector, _encode_vector
 from soldier_data.errors import ValidationError
+from soldier_data.postgres.engine import _decode_vector, _encode_vector
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from soldier_data.base.hosts import Host, Target, read_target
 from soldier_data.errors import ConfigurationError
+from soldier_data.postgres.hosts import Host, Target, read_target
 from soldier_data.settings import Settings
 
 CANARY = "canary-8QX!"

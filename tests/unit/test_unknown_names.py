@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 import soldier_data.audit.models
-import soldier_data.config.migration_models
 import soldier_data.config.models
+import soldier_data.config.scenario_migrations
 import soldier_data.memory.models
 import soldier_data.profiles.models
 import soldier_data.runs.models

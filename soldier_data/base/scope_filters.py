@@ -1,24 +1,13 @@
-"""Enums and values that the contract shares between domains."""
+"""Which sessions a scenario migration concerns."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 from pydantic import Field
 
+from soldier_data.base.channels import Channel
 from soldier_data.base.models import Model
-
-
-class Channel(StrEnum):
-    """Where a customer talks to an agent."""
-
-    WHATSAPP = "whatsapp"
-    SLACK = "slack"
-    WEBCHAT = "webchat"
-    EMAIL = "email"
-    VOICE = "voice"
-    API = "api"
 
 
 class ScopeFilter(Model):

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnClause, DateTime, Integer, Select, Table, literal_column, select
 
-from soldier_data.base.statements import column_param, param
+from soldier_data.postgres.statements import column_param, param
 
 ROWS_AT_A_TIME = 1_000
 """So many rows of a table go at once: in some 10 ms each, or a second on a slow disk."""

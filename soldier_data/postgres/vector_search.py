@@ -29,9 +29,9 @@ from sqlalchemy import (
 )
 
 from soldier_data.base.embeddings import check_asked
-from soldier_data.base.orm import EmbeddingVector
-from soldier_data.base.statements import param, planned_anew
-from soldier_data.base.vector_index import IVFFLAT_LISTS, MOST_DIMENSIONS, half_precision
+from soldier_data.postgres.orm import EmbeddingVector
+from soldier_data.postgres.statements import param, planned_anew
+from soldier_data.postgres.vector_index import IVFFLAT_LISTS, MOST_DIMENSIONS, half_precision
 from soldier_data.settings import Settings
 
 EXACT_ROWS = 4_000

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from soldier_data.base.models import Model, Moment, new_id, utcnow
-from soldier_data.base.shared import ScopeFilter
+from soldier_data.base.scope_filters import ScopeFilter
 
 
 class MigrationPlanStatus(StrEnum):

@@ -35,8 +35,8 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeEngine
 
-from soldier_data.base.ddl import DDLOptions, use_ddl_options
 from soldier_data.errors import ConfigurationError
+from soldier_data.postgres.ddl import DDLOptions, use_ddl_options
 from soldier_data.settings import Settings
 
 _DIALECT: Dialect = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]

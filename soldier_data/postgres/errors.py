@@ -8,7 +8,6 @@ from typing import Any
 import asyncpg
 from sqlalchemy import Index, UniqueConstraint
 
-from soldier_data.base.orm import Base
 from soldier_data.errors import (
     ConfigurationError,
     ConflictError,
@@ -17,6 +16,7 @@ from soldier_data.errors import (
     StoreError,
     ValidationError,
 )
+from soldier_data.postgres.orm import Base
 
 READ_ONLY = "25006"
 """SQLSTATE of a write to a server that takes none: a standby, or a primary that became one."""

@@ -10,9 +10,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from soldier_data.base.ddl import ddl_options
-from soldier_data.base.orm import LIVING, EmbeddingVector
-from soldier_data.base.statements import quoted
+from soldier_data.postgres.ddl import ddl_options
+from soldier_data.postgres.orm import LIVING, EmbeddingVector
+from soldier_data.postgres.statements import quoted
 
 VECTOR_INDEX_KINDS = ("hnsw", "ivfflat")
 """What pgvector offers."""

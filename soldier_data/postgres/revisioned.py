@@ -1,4 +1,4 @@
-"""Saving and deleting rows that have a revision (`base.orm.Revisioned`), each in one statement."""
+"""Saving and deleting rows that have a revision (`postgres.orm.Revisioned`), each in one statement."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from uuid import UUID
 from sqlalchemy import ColumnClause, ColumnElement, Integer, Table, case, literal_column, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 
-from soldier_data.base.database import Executor
 from soldier_data.base.models import mark_saved, new_id, utcnow
-from soldier_data.base.statements import Statement, column_param, has_key, param
-from soldier_data.base.transaction import Transaction, Values
 from soldier_data.base.values import check_revision
 from soldier_data.errors import ConflictError, NotFoundError, StoreError
+from soldier_data.postgres.database import Executor
+from soldier_data.postgres.statements import Statement, column_param, has_key, param
+from soldier_data.postgres.transaction import Transaction, Values
 
 _ZERO: ColumnClause[int] = literal_column("0", Integer)
 _ONE: ColumnClause[int] = literal_column("1", Integer)

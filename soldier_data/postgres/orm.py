@@ -23,8 +23,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
-from soldier_data.base.ddl import ddl_options
-from soldier_data.base.statements import EXTENSIONS, quoted
+from soldier_data.postgres.ddl import ddl_options
+from soldier_data.postgres.statements import EXTENSIONS, quoted
 
 
 class EmbeddingVector(UserDefinedType[list[float]]):

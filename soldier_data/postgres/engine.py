@@ -18,9 +18,9 @@ from uuid import uuid4
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from soldier_data.base.failures import TransientError, as_store_error
-from soldier_data.base.hosts import Host, Target, read_target
 from soldier_data.errors import ConfigurationError
+from soldier_data.postgres.errors import TransientError, as_store_error
+from soldier_data.postgres.hosts import Host, Target, read_target
 from soldier_data.settings import Settings
 
 # More than the package has statements, so that none is ever prepared twice on a connection.

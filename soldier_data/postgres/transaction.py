@@ -9,10 +9,10 @@ from itertools import groupby
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
-from soldier_data.base import bulk
-from soldier_data.base.failures import as_store_error
-from soldier_data.base.statements import Schemas, Statement
 from soldier_data.errors import StoreError
+from soldier_data.postgres import bulk
+from soldier_data.postgres.errors import as_store_error
+from soldier_data.postgres.statements import Schemas, Statement
 from soldier_data.settings import Settings
 
 T = TypeVar("T")

@@ -13,13 +13,13 @@ import asyncpg
 import stamina
 from sqlalchemy import func, select
 
-from soldier_data.base import bulk
-from soldier_data.base.failures import READ_ONLY, TransientError, as_store_error
-from soldier_data.base.hosts import STANDBY_KINDS, read_target
-from soldier_data.base.pool import ConnectionPool, Lease
-from soldier_data.base.statements import Schemas, Statement
-from soldier_data.base.transaction import Row, Transaction, Values, subject
 from soldier_data.errors import ConfigurationError, StoreError
+from soldier_data.postgres import bulk
+from soldier_data.postgres.errors import READ_ONLY, TransientError, as_store_error
+from soldier_data.postgres.hosts import STANDBY_KINDS, read_target
+from soldier_data.postgres.pool import ConnectionPool, Lease
+from soldier_data.postgres.statements import Schemas, Statement
+from soldier_data.postgres.transaction import Row, Transaction, Values, subject
 from soldier_data.settings import Settings
 
 T = TypeVar("T")

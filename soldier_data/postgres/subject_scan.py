@@ -25,11 +25,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from soldier_data.base.database import Executor
-from soldier_data.base.statements import Statement, column_param, param, planned_anew
 from soldier_data.base.subjects import SPELLED_LENGTHS
-from soldier_data.base.transaction import Row
 from soldier_data.logging import get_logger
+from soldier_data.postgres.database import Executor
+from soldier_data.postgres.statements import Statement, column_param, param, planned_anew
+from soldier_data.postgres.transaction import Row
 
 # A page takes about a second: long enough that round trips do not count, and far from the command time-out.
 _FIRST_PAGE, _LARGEST_PAGE = 250, 10_000

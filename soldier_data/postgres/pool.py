@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
-from soldier_data.base.engine import create_engine
-from soldier_data.base.failures import as_store_error
 from soldier_data.errors import StoreConnectionError, StoreError
 from soldier_data.logging import get_logger
+from soldier_data.postgres.engine import create_engine
+from soldier_data.postgres.errors import as_store_error
 from soldier_data.settings import Settings
 
 _PING_SECONDS = 1.0

@@ -1,0 +1,16 @@
+"""The channels by which customers talk to agents."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Channel(StrEnum):
+    """Where a customer talks to an agent."""
+
+    WHATSAPP = "whatsapp"
+    SLACK = "slack"
+    WEBCHAT = "webchat"
+    EMAIL = "email"
+    VOICE = "voice"
+    API = "api"
