@@ -32,7 +32,7 @@ class ToolCall(Model):
 class TurnRecord(Model):
     """One turn of a conversation: what the user said, what the agent answered, and how it got there.
 
-    The ids need not lead to anything (any more): a record outlives what it tells of.
+    The ids need not lead to anything: a record outlives what it tells of.
 
     Attributes:
         matched_rule_ids: The rules that fired, in the order that the service gives them.

@@ -124,7 +124,7 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
             gone.add({table: ()})
             for ids in batches(found[table]):
                 await self._db.atomically(
-                    partial(_erase, tenant_id=tenant_id, table=table, ids=ids, gone=gone), statement.doing
+                    partial(_erase, tenant_id=tenant_id, table=table, ids=ids, gone=gone), statement.operation
                 )
         return gone.by_table()
 
@@ -159,7 +159,7 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
             for id_ in existing:
                 require_same(stored.get(id_), records[id_])
 
-        await self._db.atomically(work, statements.insert.doing)
+        await self._db.atomically(work, statements.insert.operation)
         return len(listed)
 
 

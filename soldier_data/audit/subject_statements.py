@@ -8,28 +8,32 @@ from __future__ import annotations
 from sqlalchemy import and_, exists, literal_column, not_, or_, select, update
 
 from soldier_data.audit.statements import EVENTS, TURNS
-from soldier_data.postgres.statements import Statement, column_param, has_key, is_one_of
-from soldier_data.postgres.subject_scan import Scan, mentions
+from soldier_data.postgres.statements import Statement, column_param, equals_any, has_key
+from soldier_data.postgres.subject_scan import Scan, mentions_subject
 
 _TENANT = TURNS.c.tenant_id == column_param(TURNS.c.tenant_id)
 
 find_turns = Statement(
     "looking for the customer's turn records",
-    select(TURNS.c.id).where(_TENANT, is_one_of(TURNS.c.session_id, "session_ids")),
+    select(TURNS.c.id).where(_TENANT, equals_any(TURNS.c.session_id, "session_ids")),
 )
 
 _of_their_turn = exists(
     select(literal_column("1"))
     .select_from(TURNS)
-    .where(_TENANT, TURNS.c.id == EVENTS.c.turn_id, is_one_of(TURNS.c.session_id, "session_ids"))
+    .where(_TENANT, TURNS.c.id == EVENTS.c.turn_id, equals_any(TURNS.c.session_id, "session_ids"))
 )
 
 find_events = Scan(
     "looking for the customer's audit events",
     EVENTS,
     and_(
-        not_(is_one_of(EVENTS.c.event_type, "erasure_events")),
-        or_(is_one_of(EVENTS.c.session_id, "session_ids"), _of_their_turn, mentions(EVENTS.c.event_data)),
+        not_(equals_any(EVENTS.c.event_type, "erasure_events")),
+        or_(
+            equals_any(EVENTS.c.session_id, "session_ids"),
+            _of_their_turn,
+            mentions_subject(EVENTS.c.event_data),
+        ),
     ),
     EVENTS.c.id,
 )

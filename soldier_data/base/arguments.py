@@ -62,14 +62,14 @@ class _Parameter:
         is_enum: Whether it takes the values of an enum.
         items: What each item of a list has to be an instance of; None if it is no list. Numbers in a list have a check
             of their own, the one of embeddings, and nothing to compare with.
-        at_once: The types of which every value is taken. Most values are of these, and are found so quickest.
+        exact_types: The types of which every value is taken. Most values are of these, and are found so quickest.
     """
 
     name: str
     types: tuple[type, ...]
     is_enum: bool
     items: tuple[type, ...] | None
-    at_once: frozenset[type]
+    exact_types: frozenset[type]
 
     def checked(self, value: Any) -> Any:
         # A text or a dict can be gone through like a list, but is never meant for one.
@@ -101,10 +101,10 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     parameters = [_parameter(name, hints[name]) for name in names]
     by_name = dict(zip(names, parameters, strict=True))
 
-    at_once = [parameter.at_once for parameter in parameters]
-    at_once_by_name = dict(zip(names, at_once, strict=True))
+    exact_types = [parameter.exact_types for parameter in parameters]
+    exact_types_by_name = dict(zip(names, exact_types, strict=True))
 
-    async def looking_closer(store: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def check_and_call(store: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         checked = [parameter.checked(value) for parameter, value in zip(parameters, args, strict=False)]
         for name, value in kwargs.items():
             kwargs[name] = by_name[name].checked(value) if name in by_name else value
@@ -114,12 +114,12 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     @wraps(method)
     async def checking(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            for value, types in zip(args, at_once, strict=False):
+            for value, types in zip(args, exact_types, strict=False):
                 if type(value) not in types:
-                    return await looking_closer(self, args, kwargs)
+                    return await check_and_call(self, args, kwargs)
             for name, value in kwargs.items():
-                if type(value) not in at_once_by_name.get(name, _NONE):
-                    return await looking_closer(self, args, kwargs)
+                if type(value) not in exact_types_by_name.get(name, _NONE):
+                    return await check_and_call(self, args, kwargs)
             return await method(self, *args, **kwargs)
         except PydanticValidationError as error:
             failure = _unreadable(method.__name__, error)
@@ -158,8 +158,8 @@ def _parameter(name: str, annotation: Any) -> _Parameter:
         if origin in (Sequence, Iterable, frozenset):
             kinds = _members(get_args(member)[0])
             items = tuple(get_origin(kind) or kind for kind in kinds if kind is not float)
-    at_once = frozenset(types) - {frozenset} - ({str} if is_enum else set())
-    return _Parameter(name, tuple(types), is_enum, items, at_once)
+    exact_types = frozenset(types) - {frozenset} - ({str} if is_enum else set())
+    return _Parameter(name, tuple(types), is_enum, items, exact_types)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -129,7 +129,7 @@ def check_query(embedding: Sequence[float], dimensions: int, min_score: float) -
         raise ValidationError("min_score is not finite: pass a cosine similarity, -1 to 1", field="min_score")
 
 
-def check_asked(
+def check_search(
     query_embedding: Sequence[float],
     limit: int,
     min_score: float,

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from soldier_data.base.arguments import ChecksArguments, check_fields
-from soldier_data.base.models import Model
 from soldier_data.base.channels import Channel
+from soldier_data.base.models import Model
 from soldier_data.base.values import check_text
 
 T = TypeVar("T")

@@ -50,7 +50,7 @@ def show(session_id: Annotated[UUID, typer.Argument(help="The id of the session.
 
     tier, text = _run(find)
     if not text:
-        Console(stderr=True).print(f"There is no session {session_id} (any more).", highlight=False)
+        Console(stderr=True).print(f"There is no session {session_id}.", highlight=False)
         raise typer.Exit(1)
     Console(stderr=True).print(f"Tier: {tier}", highlight=False)
     Console().print_json(text)

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from soldier_data.base.embeddings import (
     TextToEmbed,
-    check_asked,
     check_embeddings,
+    check_search,
     page_of_texts,
     to_float32,
 )
@@ -34,7 +34,7 @@ from soldier_data.config.models import (
 )
 from soldier_data.config.scenario_migrations import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.store import ConfigStore
-from soldier_data.config.tables import Tables, nearest
+from soldier_data.config.tables import Tables, rank_by_similarity
 from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.settings import Settings
 
@@ -127,10 +127,13 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         min_score: float = 0.0,
         embedding_model: str | None = None,
     ) -> list[RuleHit]:
-        model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
+        model = check_search(
+            query_embedding, limit, min_score, embedding_model, self._dimensions, self._model
+        )
         rules = self._of_agent(self._tables.rules, tenant_id, agent_id)
         return [
-            RuleHit(*hit) for hit in nearest(rules, "embedding", query_embedding, model, limit, min_score)
+            RuleHit(*hit)
+            for hit in rank_by_similarity(rules, "embedding", query_embedding, model, limit, min_score)
         ]
 
     async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
@@ -159,9 +162,13 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
         min_score: float = 0.0,
         embedding_model: str | None = None,
     ) -> list[ScenarioHit]:
-        model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
+        model = check_search(
+            query_embedding, limit, min_score, embedding_model, self._dimensions, self._model
+        )
         scenarios = self._of_agent(self._tables.scenarios, tenant_id, agent_id)
-        found = nearest(scenarios, "entry_condition_embedding", query_embedding, model, limit, min_score)
+        found = rank_by_similarity(
+            scenarios, "entry_condition_embedding", query_embedding, model, limit, min_score
+        )
         return [ScenarioHit(*hit) for hit in found]
 
     async def archive_scenario_version(self, tenant_id: UUID, scenario: Scenario) -> None:
@@ -352,19 +359,19 @@ class InMemoryConfigStore(ConfigStore, InMemoryStore):
     def _save(self, entity: Agent | AgentPart | MigrationPlan, if_revision: int | None) -> UUID:
         check_entity(entity, self._dimensions)
         check_revision(if_revision)
-        doing = f"saving the {type(entity).__name__} {entity.id}"
+        operation = f"saving the {type(entity).__name__} {entity.id}"
         if not isinstance(entity, Agent | MigrationPlan):
             agent = self._tables.agents.peek((entity.tenant_id, entity.agent_id))
             if agent is None or agent.is_deleted:
                 raise NotFoundError(
-                    f"{doing}: its agent_id names no agent of the tenant (any more): save the agent first"
+                    f"{operation}: its agent_id names no agent of the tenant: save the agent first"
                 )
         table = self._tables.of(entity)
         key = (entity.tenant_id, entity.id)
         stored = table.peek(key)
         revision = 0 if stored is None else stored.revision
         if if_revision is not None and if_revision != revision:
-            raise ConflictError(f"{doing}: revision {if_revision} was expected, but {revision} is stored")
+            raise ConflictError(f"{operation}: revision {if_revision} was expected, but {revision} is stored")
         self.check_unique(entity)
         kind = kind_of(entity)
         # Of a derived class, what the contract's fields hold is kept, as in a table.

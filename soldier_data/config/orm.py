@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soldier_data.postgres.orm import (
-    BESIDE_VECTOR,
     LIVING,
+    STORED_INLINE,
     Base,
     Revisioned,
     SoftDeleted,
@@ -91,7 +91,7 @@ class RuleRow(AgentPartRow, Base):
     attached_tool_ids: Mapped[list[str]]
     attached_template_ids: Mapped[list[UUID]]
     embedding: Mapped[list[float] | None]
-    embedding_model: Mapped[str | None] = mapped_column(info=BESIDE_VECTOR)
+    embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
 
 
 class ScenarioRow(AgentPartRow, Base):
@@ -106,7 +106,7 @@ class ScenarioRow(AgentPartRow, Base):
     steps: Mapped[list[Any]] = mapped_column(JSON)
     entry_condition_text: Mapped[str | None]
     entry_condition_embedding: Mapped[list[float] | None]
-    entry_condition_embedding_model: Mapped[str | None] = mapped_column(info=BESIDE_VECTOR)
+    entry_condition_embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
     version: Mapped[int]
     content_hash: Mapped[str | None]
     tags: Mapped[list[str]]

@@ -14,7 +14,7 @@ from soldier_data.postgres.purging import BEFORE, ROWS_AT_A_TIME, oldest
 from soldier_data.postgres.statements import Statement, param
 from soldier_data.postgres.transaction import Transaction, Values
 
-_DOING = "purging deleted rows"
+_OPERATION = "purging deleted rows"
 
 _AGENTS_AT_A_TIME = 50
 """For each agent PostgreSQL looks through the tenant's parts, to see that none refers to it any more."""
@@ -25,7 +25,7 @@ _SCENARIOS_AT_A_TIME = 100
 _IDS = any_(param("ids", ARRAY(Uuid)))
 _OLD_AGENTS = any_(param("old_agents", ARRAY(Uuid)))
 
-_lock_agents = Statement(_DOING, oldest(AGENTS, _AGENTS_AT_A_TIME).with_for_update())
+_lock_agents = Statement(_OPERATION, oldest(AGENTS, _AGENTS_AT_A_TIME).with_for_update())
 """Nobody brings one of these back while their parts go."""
 
 
@@ -45,19 +45,19 @@ def _find(table: Table, *, old_agents: bool) -> Statement:
         of_agents = select(table.c.id).where(of_tenant(table), table.c.agent_id == _OLD_AGENTS)
         younger = (table.c.deleted_at.is_(None), table.c.deleted_at >= BEFORE)
         found += [of_agents.where(deleted_at).limit(_at_a_time(table)) for deleted_at in younger]
-    return Statement(_DOING, union_all(*(select(ids.subquery()) for ids in found)))
+    return Statement(_OPERATION, union_all(*(select(ids.subquery()) for ids in found)))
 
 
 def _remove(table: Table) -> Statement:
-    return Statement(_DOING, delete(table).where(_goes(table), table.c.id == _IDS).returning(table.c.id))
+    return Statement(_OPERATION, delete(table).where(_goes(table), table.c.id == _IDS).returning(table.c.id))
 
 
 _remove_parts = {table: _remove(table) for table in PARTS}
 _remove_of_scenarios = (
-    Statement(_DOING, delete(ARCHIVES).where(of_tenant(ARCHIVES), ARCHIVES.c.id == _IDS)),
-    Statement(_DOING, delete(PLANS).where(of_tenant(PLANS), PLANS.c.scenario_id == _IDS)),
+    Statement(_OPERATION, delete(ARCHIVES).where(of_tenant(ARCHIVES), ARCHIVES.c.id == _IDS)),
+    Statement(_OPERATION, delete(PLANS).where(of_tenant(PLANS), PLANS.c.scenario_id == _IDS)),
 )
-_remove_agents = Statement(_DOING, delete(AGENTS).where(of_tenant(AGENTS), AGENTS.c.id == _IDS))
+_remove_agents = Statement(_OPERATION, delete(AGENTS).where(of_tenant(AGENTS), AGENTS.c.id == _IDS))
 
 
 async def purge(db: Executor, values: Values) -> int:
@@ -71,7 +71,7 @@ async def purge(db: Executor, values: Values) -> int:
     while more:
         # What is removed again because the reply to the COMMIT was lost counts once.
         removed: set[tuple[str, UUID]] = set()
-        more = await db.atomically(partial(_remove_some, values=values, removed=removed), _DOING)
+        more = await db.atomically(partial(_remove_some, values=values, removed=removed), _OPERATION)
         how_many += len(removed)
     return how_many
 

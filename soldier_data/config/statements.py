@@ -62,7 +62,7 @@ def _parts_table(name: str, table: Table, *, unique: bool = False) -> Revisioned
             AGENTS.c.id == column_param(table.c.agent_id),
             AGENTS.c.deleted_at.is_(None),
         ),
-        missing_parent="its agent_id names no agent of the tenant (any more): save the agent first",
+        missing_parent="its agent_id names no agent of the tenant: save the agent first",
         unique=unique,
     )
 

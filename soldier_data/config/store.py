@@ -73,7 +73,7 @@ class ConfigStore(ChecksArguments, ABC):
     async def delete_agent(self, tenant_id: UUID, agent_id: UUID) -> bool:
         """Delete the agent with its rules, scenarios, templates, variables and tool activations.
 
-        Returns True the first time, and False if there is no such agent (any more).
+        Returns True the first time, and False if there is no such agent.
         """
 
     # -- rules -----------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class ConfigStore(ChecksArguments, ABC):
 
     @abstractmethod
     async def save_migration_plan(self, plan: MigrationPlan, *, if_revision: int | None = None) -> UUID:
-        """Insert or replace; returns the id. The scenario need not exist (any more)."""
+        """Insert or replace; returns the id. The scenario need not exist."""
 
     @abstractmethod
     async def delete_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> bool:

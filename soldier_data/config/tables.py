@@ -121,7 +121,7 @@ class Tables:
                 self.plans.remove((tenant_id, plan.id))
 
 
-def nearest(
+def rank_by_similarity(
     entities: Iterable[Searched],
     column: str,
     query: Sequence[float],

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from uuid import UUID, uuid5
 
-from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.channels import Channel
+from soldier_data.base.models import new_id, utcnow
 from soldier_data.config.models import Template
 from soldier_data.data_layer import DataLayer
 from soldier_data.demo.agent import SupportDesk, build_support_desk, step_content_hash

@@ -13,7 +13,7 @@ from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.memory.models import Entity, Episode, Relationship
 
 
-def check_remembered(entity: Episode | Entity | Relationship, dimensions: int) -> None:
+def check_memory_item(entity: Episode | Entity | Relationship, dimensions: int) -> None:
     """Check that `entity` can be stored, its embedding having `dimensions` numbers.
 
     Raises:
@@ -32,7 +32,7 @@ def check_episodes(episodes: Sequence[Episode], dimensions: int) -> None:
         ValidationError: Names the episode's place in the list and the field.
         ConflictError: An id is in the list twice.
     """
-    check_items(episodes, "episodes", lambda episode: check_remembered(episode, dimensions))
+    check_items(episodes, "episodes", lambda episode: check_memory_item(episode, dimensions))
     if len({episode.id for episode in episodes}) < len(episodes):
         raise ConflictError("adding episodes: an id is in the list twice: keep one of them")
 
@@ -69,15 +69,15 @@ def check_traversal(
     return types
 
 
-def id_taken(doing: str) -> ConflictError:
+def id_taken(operation: str) -> ConflictError:
     """What adding raises when an id exists."""
     return ConflictError(
-        f"{doing}: an id exists, perhaps of something deleted: nothing was added, use a new id"
+        f"{operation}: an id exists, perhaps of something deleted: nothing was added, use a new id"
     )
 
 
-def missing_end(doing: str) -> NotFoundError:
+def missing_end(operation: str) -> NotFoundError:
     """What writing a relationship raises when one of its entities is missing."""
     return NotFoundError(
-        f"{doing}: its from_entity_id or to_entity_id names no entity of the tenant (any more): add the entity first"
+        f"{operation}: its from_entity_id or to_entity_id is no entity of the tenant: add the entity first"
     )

@@ -239,7 +239,7 @@ def _with_related(
 
 
 def _part_by_part(
-    doing: str,
+    operation: str,
     found: Mapping[Table, Select[Any]],
     change: Callable[[Table, ColumnElement[bool]], Any],
     condition: Callable[[Any], ColumnElement[bool]],
@@ -250,7 +250,7 @@ def _part_by_part(
     Entities wait until no relationship of theirs is left behind, to which a foreign key binds them.
 
     Args:
-        doing: What the statement does.
+        operation: What the statement does.
         found: The ids of the rows to change, `ROWS_AT_A_TIME` of each table at most.
         change: The UPDATE or DELETE of the rows that meet a condition.
         condition: Which of the relationships of the entities found are changed with these.
@@ -269,7 +269,7 @@ def _part_by_part(
         changed.append(change(table, where).returning(table.c.id).cte(f"changed_{table.name}"))
     counts = [_count(rows) for rows in (*changed, *counted)]
     how_many = sum(counts[1:], counts[0])
-    return Statement(doing, select(how_many.label("how_many"), or_(*is_full.values()).label("more")))
+    return Statement(operation, select(how_many.label("how_many"), or_(*is_full.values()).label("more")))
 
 
 def _delete_by_group() -> Statement:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
-from soldier_data.base.embeddings import TextToEmbed, check_asked, check_embeddings, page_of_texts
+from soldier_data.base.embeddings import TextToEmbed, check_embeddings, check_search, page_of_texts
 from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
@@ -18,7 +18,7 @@ from soldier_data.memory import subjects
 from soldier_data.memory.checks import (
     check_episodes,
     check_filters,
-    check_remembered,
+    check_memory_item,
     check_traversal,
     missing_end,
 )
@@ -53,7 +53,7 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         return self._tables.all()
 
     async def add_episode(self, episode: Episode) -> UUID:
-        check_remembered(episode, self._dimensions)
+        check_memory_item(episode, self._dimensions)
         add(self._tables.episodes, [episode], f"adding the episode {episode.id}")
         return episode.id
 
@@ -110,7 +110,9 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         wanted = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         )
-        model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
+        model = check_search(
+            query_embedding, limit, min_score, embedding_model, self._dimensions, self._model
+        )
         found = by_similarity(self._filtered(tenant_id, wanted), query_embedding, model, min_score)
         return [EpisodeHit(copy(episode), score) for score, episode in found[:limit]]
 
@@ -154,7 +156,7 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         wanted = EpisodeFilter(
             group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
         )
-        model = check_asked(query_embedding, limit, 0.0, embedding_model, self._dimensions, self._model)
+        model = check_search(query_embedding, limit, 0.0, embedding_model, self._dimensions, self._model)
         filtered = self._filtered(tenant_id, wanted)
         by_vector = [episode for _, episode in by_similarity(filtered, query_embedding, model)]
         best = fuse((containing(filtered, query), by_vector), limit)
@@ -191,7 +193,7 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         return kept
 
     async def add_entity(self, entity: Entity) -> UUID:
-        check_remembered(entity, self._dimensions)
+        check_memory_item(entity, self._dimensions)
         add(self._tables.entities, [entity], f"adding the entity {entity.id}")
         return entity.id
 
@@ -207,7 +209,7 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         return [copy(entity) for entity in found[:limit]]
 
     async def update_entity(self, entity: Entity) -> bool:
-        check_remembered(entity, self._dimensions)
+        check_memory_item(entity, self._dimensions)
         if living(self._tables.entities, entity.tenant_id, entity.id) is None:
             return False
         put(self._tables.entities, entity)
@@ -238,13 +240,15 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         min_score: float = 0.0,
         embedding_model: str | None = None,
     ) -> list[EntityHit]:
-        model = check_asked(query_embedding, limit, min_score, embedding_model, self._dimensions, self._model)
+        model = check_search(
+            query_embedding, limit, min_score, embedding_model, self._dimensions, self._model
+        )
         entities = self._entities(tenant_id, group_id, entity_type)
         found = by_similarity(entities, query_embedding, model, min_score)
         return [EntityHit(copy(entity), score) for score, entity in found[:limit]]
 
     async def add_relationship(self, relationship: Relationship) -> UUID:
-        check_remembered(relationship, self._dimensions)
+        check_memory_item(relationship, self._dimensions)
         if not self._ends_live(relationship):
             raise missing_end(f"adding the relationship {relationship.id}")
         add(self._tables.relationships, [relationship], f"adding the relationship {relationship.id}")
@@ -274,7 +278,7 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         return [copy(relationship) for relationship in sorted(found, key=Relationship.position)]
 
     async def update_relationship(self, relationship: Relationship) -> bool:
-        check_remembered(relationship, self._dimensions)
+        check_memory_item(relationship, self._dimensions)
         if await self.get_relationship(relationship.tenant_id, relationship.id) is None:
             return False
         if not self._ends_live(relationship):

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Double, ForeignKeyConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.postgres.orm import BESIDE_VECTOR, LIVING, Base, SoftDeleted, TenantKey, purge_index
+from soldier_data.postgres.orm import LIVING, STORED_INLINE, Base, SoftDeleted, TenantKey, purge_index
 
 
 class MemoryRow(TenantKey, SoftDeleted):
@@ -19,7 +19,7 @@ class MemoryRow(TenantKey, SoftDeleted):
         write_id: As in `postgres.orm.Revisioned`: how a repeated call knows its own row.
     """
 
-    group_id: Mapped[str] = mapped_column(sort_order=1, info=BESIDE_VECTOR)
+    group_id: Mapped[str] = mapped_column(sort_order=1, info=STORED_INLINE)
     recorded_at: Mapped[datetime] = mapped_column(sort_order=100)
     write_id: Mapped[UUID] = mapped_column(sort_order=104)
 
@@ -75,7 +75,7 @@ class EpisodeRow(MemoryRow, Base):
     importance: Mapped[float] = mapped_column(Double)
     occurred_at: Mapped[datetime]
     embedding: Mapped[list[float] | None]
-    embedding_model: Mapped[str | None] = mapped_column(info=BESIDE_VECTOR)
+    embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
     entity_ids: Mapped[list[UUID]]
 
 
@@ -86,12 +86,12 @@ class EntityRow(MemoryRow, Base):
     __table_args__ = (_page_index("entities"), purge_index("entities"))
 
     name: Mapped[str]
-    entity_type: Mapped[str] = mapped_column(info=BESIDE_VECTOR)
+    entity_type: Mapped[str] = mapped_column(info=STORED_INLINE)
     attributes: Mapped[dict[str, Any]]
     valid_from: Mapped[datetime]
     valid_to: Mapped[datetime | None]
     embedding: Mapped[list[float] | None]
-    embedding_model: Mapped[str | None] = mapped_column(info=BESIDE_VECTOR)
+    embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
 
 
 class RelationshipRow(MemoryRow, Base):

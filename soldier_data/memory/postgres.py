@@ -22,7 +22,7 @@ from soldier_data.memory import statements as sql
 from soldier_data.memory.checks import (
     check_episodes,
     check_filters,
-    check_remembered,
+    check_memory_item,
     check_traversal,
     id_taken,
     missing_end,
@@ -55,7 +55,7 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         return self._db.settings.embedding_dimensions
 
     async def add_episode(self, episode: Episode) -> UUID:
-        check_remembered(episode, self._dimensions)
+        check_memory_item(episode, self._dimensions)
         return await self._add(sql.add_episode, episode)
 
     async def add_episodes(self, episodes: Iterable[Episode]) -> int:
@@ -203,7 +203,7 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         return await set_embeddings(self._db, sql.embedded_texts, embeddings, embedding_model)
 
     async def add_entity(self, entity: Entity) -> UUID:
-        check_remembered(entity, self._dimensions)
+        check_memory_item(entity, self._dimensions)
         return await self._add(sql.add_entity, entity)
 
     async def get_entity(self, tenant_id: UUID, entity_id: UUID) -> Entity | None:
@@ -220,7 +220,7 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         return [_entity(row) for row in rows]
 
     async def update_entity(self, entity: Entity) -> bool:
-        check_remembered(entity, self._dimensions)
+        check_memory_item(entity, self._dimensions)
         return await self._db.fetch_one(sql.update_entity, _values(entity, new_id())) is not None
 
     async def delete_entity(self, tenant_id: UUID, entity_id: UUID) -> bool:
@@ -243,7 +243,7 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         return [EntityHit(_entity(row), 1.0 - row["distance"]) for row in rows]
 
     async def add_relationship(self, relationship: Relationship) -> UUID:
-        check_remembered(relationship, self._dimensions)
+        check_memory_item(relationship, self._dimensions)
         row = await self._db.fetch_one(graph.add_relationship, _values(relationship, new_id()))
         assert row is not None
         if not row["ends_live"]:
@@ -276,7 +276,7 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         return [_relationship(row) for row in rows]
 
     async def update_relationship(self, relationship: Relationship) -> bool:
-        check_remembered(relationship, self._dimensions)
+        check_memory_item(relationship, self._dimensions)
         row = await self._db.fetch_one(graph.update_relationship, _values(relationship, new_id()))
         assert row is not None
         if row["stored"] and not row["ends_live"]:
@@ -343,7 +343,7 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
 
     async def _add(self, statement: Statement, entity: Episode | Entity) -> UUID:
         if await self._db.fetch_one(statement, _values(entity, new_id())) is None:
-            raise id_taken(f"{statement.doing} {entity.id}")
+            raise id_taken(f"{statement.operation} {entity.id}")
         return entity.id
 
     async def _vector_search(

@@ -150,7 +150,7 @@ def patterns_of(words: list[str]) -> dict[str, Any]:
     indexed = max((word for word in words if _INDEXED.search(word)), key=len, default=None)
     patterns: dict[str, Any] = {"patterns": [_pattern(word) for word in words if word != indexed]}
     if indexed is not None:
-        patterns |= {"pattern": _pattern(indexed), "planned_anew": True}
+        patterns |= {"pattern": _pattern(indexed), "force_custom_plan": True}
     return patterns
 
 

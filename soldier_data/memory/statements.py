@@ -33,7 +33,14 @@ from soldier_data.memory.orm import EntityRow, EpisodeRow, RelationshipRow
 from soldier_data.memory.search import FUSION_CONSTANT
 from soldier_data.postgres.missing_embeddings import EmbeddedText
 from soldier_data.postgres.orm import EmbeddingVector
-from soldier_data.postgres.statements import Statement, column_param, has_key, param, planned_anew, table_of
+from soldier_data.postgres.statements import (
+    Statement,
+    column_param,
+    force_custom_plan,
+    has_key,
+    param,
+    table_of,
+)
 from soldier_data.postgres.vector_search import IndexedSearch, nearest
 
 EPISODES = table_of(EpisodeRow)
@@ -266,7 +273,7 @@ def _contains_words(*, indexed: bool) -> ColumnElement[bool]:
     if not indexed:
         # The index would be read from end to end; PostgreSQL does not use it for LIKE ALL.
         return all_words
-    return and_(EPISODES.c.content_folded.like(param("pattern", Text())), all_words, planned_anew())
+    return and_(EPISODES.c.content_folded.like(param("pattern", Text())), all_words, force_custom_plan())
 
 
 @cache

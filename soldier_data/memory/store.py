@@ -229,7 +229,7 @@ class MemoryStore(SubjectStore):
 
     @abstractmethod
     async def update_entity(self, entity: Entity) -> bool:
-        """Replace all of the entity but its tenant and id; False if there is no such entity (any more)."""
+        """Replace all of the entity but its tenant and id; False if there is no such entity."""
 
     @abstractmethod
     async def delete_entity(self, tenant_id: UUID, entity_id: UUID) -> bool:
@@ -278,7 +278,7 @@ class MemoryStore(SubjectStore):
 
     @abstractmethod
     async def update_relationship(self, relationship: Relationship) -> bool:
-        """Replace all of the relationship but its tenant and id; False if there is no such one (any more).
+        """Replace all of the relationship but its tenant and id; False if there is no such one.
 
         Raises:
             NotFoundError: One of the entities that it leads to now does not exist in the tenant, or is deleted.

@@ -16,20 +16,20 @@ from sqlalchemy import ColumnElement, Table, Uuid, and_, delete, exists, func, l
 from soldier_data.base.subjects import DataSubject, ErasedIds, batches
 from soldier_data.memory.statements import ENTITIES, EPISODES, RELATIONSHIPS, columns_of, of_tenant
 from soldier_data.postgres.database import Executor
-from soldier_data.postgres.statements import Statement, is_one_of
-from soldier_data.postgres.subject_scan import Scan, mentions
+from soldier_data.postgres.statements import Statement, equals_any
+from soldier_data.postgres.subject_scan import Scan, mentions_subject
 from soldier_data.postgres.transaction import Row, Transaction
 
 _FINDING = "looking for what is remembered of the customer"
 _ERASING = "erasing what is remembered of the customer"
 
 _theirs = or_(
-    is_one_of(EPISODES.c.customer_profile_id, "profile_ids"),
+    equals_any(EPISODES.c.customer_profile_id, "profile_ids"),
     and_(
         EPISODES.c.customer_profile_id.is_(None),
         or_(
-            is_one_of(EPISODES.c.session_id, "session_ids"),
-            mentions(EPISODES.c.group_id, EPISODES.c.source_metadata),
+            equals_any(EPISODES.c.session_id, "session_ids"),
+            mentions_subject(EPISODES.c.group_id, EPISODES.c.source_metadata),
         ),
     ),
 )
@@ -43,8 +43,8 @@ _find_sharing = Scan(
     _FINDING,
     EPISODES,
     or_(
-        is_one_of(EPISODES.c.group_id, "groups"),
-        exists(select(literal_column("1")).where(is_one_of(_entity_of_episode, "entity_ids"))),
+        equals_any(EPISODES.c.group_id, "groups"),
+        exists(select(literal_column("1")).where(equals_any(_entity_of_episode, "entity_ids"))),
     ),
     EPISODES.c.id,
     EPISODES.c.group_id,
@@ -54,30 +54,30 @@ _find_entities = Scan(
     _FINDING,
     ENTITIES,
     or_(
-        is_one_of(ENTITIES.c.id, "entity_ids"),
-        is_one_of(ENTITIES.c.group_id, "groups"),
-        mentions(ENTITIES.c.group_id, ENTITIES.c.attributes),
+        equals_any(ENTITIES.c.id, "entity_ids"),
+        equals_any(ENTITIES.c.group_id, "groups"),
+        mentions_subject(ENTITIES.c.group_id, ENTITIES.c.attributes),
     ),
     ENTITIES.c.id,
 )
 _leads_to_them = or_(
-    is_one_of(RELATIONSHIPS.c.from_entity_id, "entity_ids"),
-    is_one_of(RELATIONSHIPS.c.to_entity_id, "entity_ids"),
+    equals_any(RELATIONSHIPS.c.from_entity_id, "entity_ids"),
+    equals_any(RELATIONSHIPS.c.to_entity_id, "entity_ids"),
 )
 _find_relationships = Scan(
     _FINDING,
     RELATIONSHIPS,
     or_(
         _leads_to_them,
-        is_one_of(RELATIONSHIPS.c.group_id, "groups"),
-        mentions(RELATIONSHIPS.c.group_id, RELATIONSHIPS.c.attributes),
+        equals_any(RELATIONSHIPS.c.group_id, "groups"),
+        mentions_subject(RELATIONSHIPS.c.group_id, RELATIONSHIPS.c.attributes),
     ),
     RELATIONSHIPS.c.id,
 )
 
 
 def _listed(table: Table) -> ColumnElement[bool]:
-    return and_(of_tenant(table), is_one_of(table.c.id, "ids"))
+    return and_(of_tenant(table), equals_any(table.c.id, "ids"))
 
 
 def _read(table: Table, *, with_embeddings: bool) -> Statement:

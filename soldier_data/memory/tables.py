@@ -49,7 +49,7 @@ def living(table: MemoryTable[Remembered], tenant_id: UUID, id_: UUID) -> Rememb
     return None if found is None or found.is_deleted else found
 
 
-def add(table: MemoryTable[Remembered], entities: Sequence[Remembered], doing: str) -> None:
+def add(table: MemoryTable[Remembered], entities: Sequence[Remembered], operation: str) -> None:
     """Put all of them under new ids.
 
     Raises:
@@ -57,7 +57,7 @@ def add(table: MemoryTable[Remembered], entities: Sequence[Remembered], doing: s
     """
     for entity in entities:
         if table.peek((entity.tenant_id, entity.id)) is not None:
-            raise id_taken(doing)
+            raise id_taken(operation)
     for entity in entities:
         put(table, entity)
 

@@ -177,13 +177,13 @@ async def sql(settings: Settings, revisions: str = "base:head", *, down: bool = 
 
 
 async def _run(
-    settings: Settings, doing: str, work: Callable[[Config, Connection], None], *, alone: bool = True
+    settings: Settings, operation: str, work: Callable[[Config, Connection], None], *, alone: bool = True
 ) -> None:
     config = _config(settings)
 
     def run(connection: Connection) -> None:
         config.attributes["connection"] = connection
-        _check_known(MigrationContext.configure(connection).get_current_heads(), doing)
+        _check_known(MigrationContext.configure(connection).get_current_heads(), operation)
         work(config, connection)
 
     failure: StoreError
@@ -191,17 +191,17 @@ async def _run(
         async with open_for_migration(settings, alone=alone) as connection, _alone_in_process():
             await connection.run_sync(run)
     except CommandError as error:
-        failure = _explained(error, doing)
+        failure = _explained(error, operation)
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
         cause = driver_error(error)
         if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
             failure = ConfigurationError(
-                f"{doing}: the database role may not do it: take the one that owns the tables, or is to own them "
+                f"{operation}: the database role may not do it: take the one that owns the tables, or is to own them "
                 "and has CREATE on the schema (docs/operations.md says how)",
                 cause=cause,
             )
         else:
-            failure = as_store_error(cause, doing)
+            failure = as_store_error(cause, operation)
     else:
         return
     raise failure
@@ -215,34 +215,34 @@ def _config(settings: Settings, **arguments: Any) -> Config:
     return config
 
 
-def _check_known(revisions: tuple[str, ...], doing: str) -> None:
+def _check_known(revisions: tuple[str, ...], operation: str) -> None:
     known = {revision.id for revision in history()}
     for revision in revisions:
         if revision not in known:
             raise ConfigurationError(
-                f"{doing}: the database is at revision {revision}, which this package does not have: a newer "
+                f"{operation}: the database is at revision {revision}, which this package does not have: a newer "
                 "soldier-data migrated it. Install that version, or a newer one"
             )
 
 
-def _explained(error: CommandError, doing: str) -> ConfigurationError:
+def _explained(error: CommandError, operation: str) -> ConfigurationError:
     if isinstance(error.__cause__, ResolutionError):
         return ConfigurationError(
-            f"{doing}: there is no such revision: `soldier-data db history` lists those that there are",
+            f"{operation}: there is no such revision: `soldier-data db history` lists those that there are",
             cause=error,
         )
     if "not up to date" in str(error):
         return ConfigurationError(
-            f"{doing}: the database is not at the newest revision: run `soldier-data db upgrade` first",
+            f"{operation}: the database is not at the newest revision: run `soldier-data db upgrade` first",
             cause=error,
         )
     if "Relative revision" in str(error):
         return ConfigurationError(
-            f"{doing}: there are not so many revisions in that direction: `soldier-data db history` lists them, and "
+            f"{operation}: there are fewer revisions in that direction: `soldier-data db history` lists them, and "
             "`soldier-data db current` says where the database is",
             cause=error,
         )
-    return ConfigurationError(f"{doing}: {error}", cause=error)
+    return ConfigurationError(f"{operation}: {error}", cause=error)
 
 
 @asynccontextmanager

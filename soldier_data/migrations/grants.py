@@ -59,30 +59,30 @@ async def run_grants(settings: Settings, role: str, *, erasure: bool = False) ->
         ConfigurationError: The role does not exist, or row-level security would not bind it; the database is not
             migrated; or the present role may not grant.
     """
-    doing = "granting privileges"
+    operation = "granting privileges"
     failure: StoreError
     try:
         async with open_for_migration(settings) as connection:
-            await _check_role(connection, role, settings.database_schema, doing)
+            await _check_role(connection, role, settings.database_schema, operation)
             for statement in grant_statements(role, Schemas.of(settings), erasure=erasure):
                 await connection.execute(text(statement))
             await connection.commit()
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
-        failure = as_store_error(driver_error(error), doing)
+        failure = as_store_error(driver_error(error), operation)
     else:
         return
     raise failure
 
 
-async def _check_role(connection: AsyncConnection, role: str, schema: str, doing: str) -> None:
+async def _check_role(connection: AsyncConnection, role: str, schema: str, operation: str) -> None:
     values = {"role": role, "schema": quoted(schema), "tables": list(metadata.tables)}
     found = (await connection.execute(_ROLE, values)).one_or_none()
     if found is None:
         raise ConfigurationError(
-            f"{doing}: there is no such role: create it with CREATE ROLE ... LOGIN first"
+            f"{operation}: there is no such role: create it with CREATE ROLE ... LOGIN first"
         )
     if found.rolsuper or found.rolbypassrls or found.owner:
         raise ConfigurationError(
-            f"{doing}: the policies do not bind a role that is a superuser, has BYPASSRLS or owns the "
+            f"{operation}: the policies do not bind a role that is a superuser, has BYPASSRLS or owns the "
             "tables: take one for the application that is none of these"
         )

@@ -29,7 +29,7 @@ from soldier_data.postgres.vector_index import VECTOR_INDEX_KINDS, embedding_col
 from soldier_data.schema import metadata, metadata_with_vector_indexes
 from soldier_data.settings import Settings
 
-_DOING = "rebuilding vector indexes"
+_OPERATION = "rebuilding vector indexes"
 _POLL_SECONDS = 0.25
 _NOT_OWNER = "42501"
 
@@ -87,7 +87,7 @@ class BuildProgress:
         index: The index being built.
         number: Which one it is, from 1.
         count: How many are built in all.
-        phase: What PostgreSQL is doing, in its words.
+        phase: The phase of the build, in the words of PostgreSQL's progress view.
         done: How much of the phase is done, 0 to 1.
     """
 
@@ -210,26 +210,26 @@ async def present_indexes(connection: AsyncConnection, settings: Settings) -> li
 def _explained(error: BaseException) -> StoreError:
     if getattr(error, "sqlstate", None) == _NOT_OWNER:
         return ConfigurationError(
-            f"{_DOING}: the database role does not own the tables: run it as the role that migrates them",
+            f"{_OPERATION}: the database role does not own the tables: run it as the role that migrates them",
             cause=error,
         )
-    return as_store_error(error, _DOING)
+    return as_store_error(error, _OPERATION)
 
 
 def _check(asked: Collection[str], columns: Collection[str], memory: str | None, workers: int | None) -> None:
     if unknown := [table for table in asked if table not in columns]:
         raise ConfigurationError(
-            f"{_DOING}: {', '.join(unknown)} keeps no embeddings: choose from {', '.join(columns)}"
+            f"{_OPERATION}: {', '.join(unknown)} keeps no embeddings: choose from {', '.join(columns)}"
         )
     if memory is not None and not _MEMORY.fullmatch(memory):
-        raise ConfigurationError(f"{_DOING}: memory is a number with kB, MB or GB, such as 2GB")
+        raise ConfigurationError(f"{_OPERATION}: memory is a number with kB, MB or GB, such as 2GB")
     if workers is not None and not 0 <= workers <= _MOST_WORKERS:
-        raise ConfigurationError(f"{_DOING}: workers is a number from 0 to {_MOST_WORKERS}")
+        raise ConfigurationError(f"{_OPERATION}: workers is a number from 0 to {_MOST_WORKERS}")
 
 
 async def _prepare(builder: AsyncConnection, memory: str | None, workers: int | None) -> None:
     if not await builder.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}):
-        raise ConflictError(f"{_DOING}: another process is doing so: wait until it has ended, or end it")
+        raise ConflictError(f"{_OPERATION}: another process is doing so: wait until it has ended, or end it")
     # A build waits for the transactions that run, but nobody waits for the build.
     await builder.execute(text("SET lock_timeout = 0"))
     limits = {"maintenance_work_mem": memory, "max_parallel_maintenance_workers": workers}

@@ -24,7 +24,7 @@ from soldier_data.migrations.vector_indexes import (
 from soldier_data.postgres.errors import as_store_error
 from soldier_data.settings import Settings
 
-_DOING = "looking at the vector indexes"
+_OPERATION = "looking at the vector indexes"
 _REBUILD = "run `soldier-data vectors reindex`"
 
 _ESTIMATE = text(
@@ -124,7 +124,7 @@ async def vector_status(settings: Settings) -> list[VectorTable]:
                 for name, column in vector_columns().items()
             ]
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
-        failure = as_store_error(driver_error(error), _DOING)
+        failure = as_store_error(driver_error(error), _OPERATION)
     else:
         return found
     raise failure

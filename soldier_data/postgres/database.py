@@ -19,7 +19,7 @@ from soldier_data.postgres.errors import READ_ONLY, TransientError, as_store_err
 from soldier_data.postgres.hosts import STANDBY_KINDS, read_target
 from soldier_data.postgres.pool import ConnectionPool, Lease
 from soldier_data.postgres.statements import Schemas, Statement
-from soldier_data.postgres.transaction import Row, Transaction, Values, subject
+from soldier_data.postgres.transaction import Row, Transaction, Values, describe
 from soldier_data.settings import Settings
 
 T = TypeVar("T")
@@ -102,11 +102,11 @@ class Database:
         """As `fetch_one`, for a statement that a unique index may refuse."""
         return await self.fetch_one(statement, values)
 
-    async def atomically(self, work: Callable[[Transaction], Awaitable[T]], doing: str) -> T:
+    async def atomically(self, work: Callable[[Transaction], Awaitable[T]], operation: str) -> T:
         """Run `work` in a transaction of its own; `work` is repeated after a transient failure."""
 
         async def attempt() -> T:
-            async with self.transaction(doing) as transaction:
+            async with self.transaction(operation) as transaction:
                 return await work(transaction)
 
         return await self.repeating(attempt)
@@ -120,9 +120,9 @@ class Database:
         return await self._repeat(attempt, failure)
 
     @asynccontextmanager
-    async def transaction(self, doing: str = "beginning a unit of work") -> AsyncIterator[Transaction]:
+    async def transaction(self, operation: str = "beginning a unit of work") -> AsyncIterator[Transaction]:
         """A transaction that commits on leaving and rolls back on any exception. It is not repeated."""
-        lease, transaction = await self._begin(doing)
+        lease, transaction = await self._begin(operation)
         broken = True
         try:
             yield transaction
@@ -141,15 +141,15 @@ class Database:
         """Wait for what is running, `command_timeout` at most, and close every connection."""
         await self._pool.close()
 
-    async def _begin(self, doing: str) -> tuple[Lease, Transaction]:
+    async def _begin(self, operation: str) -> tuple[Lease, Transaction]:
         """Take out a connection and begin a transaction on it."""
-        lease = await self._pool.acquire(doing)
+        lease = await self._pool.acquire(operation)
         try:
             return lease, await self._begin_on(lease)
         except TransientError:
             # It was lost while it was free. The next one is new, or was asked whether it is still there.
             pass
-        lease = await self._pool.acquire(doing)
+        lease = await self._pool.acquire(operation)
         return lease, await self._begin_on(lease)
 
     async def _begin_on(self, lease: Lease) -> Transaction:
@@ -163,12 +163,12 @@ class Database:
 
     async def _fetch(self, statement: Statement, *rows: Values) -> list[Row]:
         if self._always_begin:
-            async with self.transaction(statement.doing) as transaction:
+            async with self.transaction(statement.operation) as transaction:
                 if len(rows) == 1:
                     return await transaction.fetch_all(statement, rows[0])
                 return await transaction.fetch_many(statement, rows)
         arguments = [statement.arguments(values) for values in rows]
-        lease = await self._pool.acquire(statement.doing)
+        lease = await self._pool.acquire(statement.operation)
         broken, interrupted = False, True
         try:
             sql = statement.sql_in(self._schemas)
@@ -179,7 +179,7 @@ class Database:
             )
             interrupted = False
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
-            failure = as_store_error(error, subject(statement, rows[0]))
+            failure = as_store_error(error, describe(statement, rows[0]))
             self._look_for_read_only(error, lease)
             interrupted = isinstance(error, TimeoutError)
             # A connection opened before the migrations ran does not know the vector type: it is not kept.

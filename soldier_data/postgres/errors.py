@@ -91,13 +91,13 @@ _MEANINGS: tuple[tuple[type[StoreError], dict[str, str]], ...] = (
 )
 
 
-def as_store_error(error: BaseException, doing: str) -> StoreError:
-    """Translate what asyncpg, SQLAlchemy's pool or the operating system raised while `doing` something."""
+def as_store_error(error: BaseException, operation: str) -> StoreError:
+    """Translate what asyncpg, SQLAlchemy's pool or the operating system raised during `operation`."""
     if isinstance(error, StoreError):
         return error
     if isinstance(error, TimeoutError):
         return StoreConnectionError(
-            f"{doing}: the database did not answer in time (SOLDIER_CONNECT_TIMEOUT, SOLDIER_COMMAND_TIMEOUT)",
+            f"{operation}: the database did not answer in time (SOLDIER_CONNECT_TIMEOUT, SOLDIER_COMMAND_TIMEOUT)",
             cause=error,
         )
     if isinstance(error.__cause__, _DRIVER_ERRORS):
@@ -105,46 +105,52 @@ def as_store_error(error: BaseException, doing: str) -> StoreError:
         error = error.__cause__
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
-        return _from_sqlstate(state, error, doing)
+        return _from_sqlstate(state, error, operation)
     if isinstance(error, asyncpg.ClientConfigurationError):
         return ConfigurationError(
-            f"{doing}: SOLDIER_DATABASE_URL is malformed or contradicts itself", cause=error
+            f"{operation}: SOLDIER_DATABASE_URL is malformed or contradicts itself", cause=error
         )
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return TransientError(
-            f"{doing}: no host of SOLDIER_DATABASE_URL has a server of the kind that target_session_attrs says "
+            f"{operation}: no host of SOLDIER_DATABASE_URL has a server of the kind that target_session_attrs says "
             "(read-write unless set, where there are several hosts)",
             cause=error,
         )
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return TransientError(f"{doing}: {_UNREACHABLE}", cause=error)
-    return StoreError(f"{doing}: unexpected {type(error).__name__} (see .cause)", cause=error)
+        return TransientError(f"{operation}: {_UNREACHABLE}", cause=error)
+    return StoreError(f"{operation}: unexpected {type(error).__name__} (see .cause)", cause=error)
 
 
-def _from_sqlstate(state: str, error: BaseException, doing: str) -> StoreError:
+def _from_sqlstate(state: str, error: BaseException, operation: str) -> StoreError:
     if state == "23505":
         name = str(getattr(error, "constraint_name", None))
-        return ConflictError(f"{doing}: {_conflicts().get(name, 'a row with this key exists')}", cause=error)
+        return ConflictError(
+            f"{operation}: {_conflicts().get(name, 'a row with this key exists')}", cause=error
+        )
     if state == "23503":
-        return NotFoundError(f"{doing}: a row that it refers to does not exist in the tenant", cause=error)
+        return NotFoundError(
+            f"{operation}: a row that it refers to does not exist in the tenant", cause=error
+        )
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         # Prepared before a migration changed its table; asyncpg prepares it anew the next time.
-        return TransientError(f"{doing}: the schema changed meanwhile", cause=error)
+        return TransientError(f"{operation}: the schema changed meanwhile", cause=error)
     if getattr(error, "server_source_function", None) == "DoCopy":
         # Unlike the text, this is the same in every language of the server.
         return ConfigurationError(
-            f"{doing}: COPY is not for a role that the row-level-security policies bind: set "
+            f"{operation}: COPY is not for a role that the row-level-security policies bind: set "
             "SOLDIER_ROW_LEVEL_SECURITY=true, or grant the privilege that is lacking",
             cause=error,
         )
     for kind, meanings in _MEANINGS:
         if state in meanings:
-            return kind(f"{doing}: {meanings[state]}", cause=error)
+            return kind(f"{operation}: {meanings[state]}", cause=error)
     if state.startswith("08"):
-        return TransientError(f"{doing}: {_UNREACHABLE}", cause=error)
+        return TransientError(f"{operation}: {_UNREACHABLE}", cause=error)
     if state.startswith(("22", "23", "54")):
-        return ValidationError(f"{doing}: PostgreSQL cannot store a value (SQLSTATE {state})", cause=error)
-    return StoreError(f"{doing}: PostgreSQL refused it (SQLSTATE {state}, see .cause)", cause=error)
+        return ValidationError(
+            f"{operation}: PostgreSQL cannot store a value (SQLSTATE {state})", cause=error
+        )
+    return StoreError(f"{operation}: PostgreSQL refused it (SQLSTATE {state}, see .cause)", cause=error)
 
 
 @cache

@@ -74,7 +74,7 @@ def vector_storage() -> str:
     return "PLAIN" if EmbeddingVector().dimensions <= _LARGEST_INLINE_DIMENSIONS else "EXTERNAL"
 
 
-BESIDE_VECTOR = {"storage": "MAIN"}
+STORED_INLINE = {"storage": "MAIN"}
 """The `info` of a column that vector searches are filtered by.
 
 Beside a vector of 6 kB PostgreSQL would move it out of line, and a filter would fetch it for each row.

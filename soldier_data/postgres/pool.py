@@ -95,20 +95,20 @@ class ConnectionPool:
         await asyncio.gather(*self._abandoning)
         await self._engine.dispose()
 
-    async def acquire(self, doing: str) -> Lease:
-        """Take a connection out, waiting for one if need be; `doing` is for error messages.
+    async def acquire(self, operation: str) -> Lease:
+        """Take a connection out, waiting for one if need be; `operation` is for error messages.
 
         Raises:
             StoreConnectionError: The server cannot be reached, or none was free in `pool_timeout`.
         """
         if self.is_closed:
-            raise StoreError(f"{doing}: the data layer is closed")
+            raise StoreError(f"{operation}: the data layer is closed")
         if self._loop is not asyncio.get_running_loop():
-            self._belong_here(doing)
+            self._belong_here(operation)
         self._waiting += 1
         try:
             if self._turns.locked():
-                await self._wait_for_turn(doing)
+                await self._wait_for_turn(operation)
             else:
                 await self._turns.acquire()
             try:
@@ -117,7 +117,7 @@ class ConnectionPool:
                 self._turns.release()
                 raise
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
-            failure = as_store_error(error, doing)
+            failure = as_store_error(error, operation)
         else:
             self._in_use.add(lease)
             return lease
@@ -163,15 +163,15 @@ class ConnectionPool:
         self._outdated = max(self._outdated, moment)
         self._give_up_free(lambda free: free.since <= self._outdated)
 
-    def _belong_here(self, doing: str) -> None:
+    def _belong_here(self, operation: str) -> None:
         if self._loop not in (None, asyncio.get_running_loop()):
             raise StoreError(
-                f"{doing}: the data layer belongs to another event loop, that of its first call: open one in each "
+                f"{operation}: the data layer belongs to another event loop, that of its first call: open one in each "
                 "asyncio.run()"
             )
         self._loop = asyncio.get_running_loop()
 
-    async def _wait_for_turn(self, doing: str) -> None:
+    async def _wait_for_turn(self, operation: str) -> None:
         try:
             async with asyncio.timeout(self._settings.pool_timeout.total_seconds()):
                 await self._turns.acquire()
@@ -181,7 +181,7 @@ class ConnectionPool:
             in_vain = False
         if in_vain:
             raise StoreConnectionError(
-                f"{doing}: all database connections are in use: raise SOLDIER_POOL_SIZE or SOLDIER_POOL_TIMEOUT"
+                f"{operation}: all database connections are in use: raise SOLDIER_POOL_SIZE or SOLDIER_POOL_TIMEOUT"
             )
 
     def _pop_trusted(self) -> Lease | None:

@@ -100,15 +100,15 @@ class RevisionedTable:
 
     async def _refusal(self, db: Executor, values: Values) -> StoreError:
         stored = await db.fetch_one(self._stored, values)
-        doing = f"saving the {self._name} {values['id']}"
+        operation = f"saving the {self._name} {values['id']}"
         if stored is None:
-            return NotFoundError(f"{doing}: {self._missing_parent}")
+            return NotFoundError(f"{operation}: {self._missing_parent}")
         if stored["revision"] is None:
             return ConflictError(
-                f"{doing}: revision {values['if_revision']} was expected, but nothing is stored under this id"
+                f"{operation}: revision {values['if_revision']} was expected, but nothing is stored under this id"
             )
         return ConflictError(
-            f"{doing}: revision {values['if_revision']} was expected, but {stored['revision']} is stored: "
+            f"{operation}: revision {values['if_revision']} was expected, but {stored['revision']} is stored: "
             "read it again and repeat the change"
         )
 

@@ -72,17 +72,17 @@ class Statement:
     """One SQL statement, its parameters named.
 
     Attributes:
-        doing: What the statement does, for error messages: "saving the rule".
+        operation: What the statement does, for error messages: "saving the rule".
     """
 
-    __slots__ = ("_constants", "_names", "_template", "_texts", "doing")
+    __slots__ = ("_constants", "_names", "_template", "_texts", "operation")
 
-    def __init__(self, doing: str, clause: ClauseElement) -> None:
+    def __init__(self, operation: str, clause: ClauseElement) -> None:
         with use_ddl_options(_COMPILING):
             compiled = clause.compile(
                 dialect=_DIALECT, schema_translate_map={None: _TABLES}, render_schema_translate=True
             )
-        self.doing = doing
+        self.operation = operation
         self._template = str(compiled)
         self._texts: dict[Schemas, str] = {}
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
@@ -114,10 +114,10 @@ class Statement:
             return [constants[name] if name in constants else values[name] for name in self._names]
         except KeyError as error:
             missing = str(error.args[0])
-        raise unknown_column(self.doing, missing)
+        raise unknown_column(self.operation, missing)
 
 
-def in_order(names: Sequence[str], values: Mapping[str, Any], doing: str) -> tuple[Any, ...]:
+def in_order(names: Sequence[str], values: Mapping[str, Any], operation: str) -> tuple[Any, ...]:
     """A row for COPY: the values of the columns `names`.
 
     Raises:
@@ -127,13 +127,13 @@ def in_order(names: Sequence[str], values: Mapping[str, Any], doing: str) -> tup
         return tuple(values[name] for name in names)
     except KeyError as error:
         missing = str(error.args[0])
-    raise unknown_column(doing, missing)
+    raise unknown_column(operation, missing)
 
 
-def unknown_column(doing: str, name: str) -> ConfigurationError:
+def unknown_column(operation: str, name: str) -> ConfigurationError:
     """The error for a column of an ORM class that the entity has no value for."""
     return ConfigurationError(
-        f"{doing}: the entity has no field for the column {name} of the ORM class: add a field of that name to the "
+        f"{operation}: the entity has no field for the column {name} of the ORM class: add a field of that name to the "
         "entity, or take the column out of the ORM class"
     )
 
@@ -158,16 +158,16 @@ def has_key(table: Table) -> ColumnElement[bool]:
     return (table.c.tenant_id == column_param(table.c.tenant_id)) & (table.c.id == column_param(table.c.id))
 
 
-def planned_anew() -> ColumnElement[bool]:
+def force_custom_plan() -> ColumnElement[bool]:
     """True, and the reason why PostgreSQL makes a plan for the values at hand each time.
 
     Where the best plan hangs on how many rows there are of a tenant, or how common a word is, a plan made once for
     all values is wrong for many by a factor of a hundred. PostgreSQL compares the costs of both; this makes the plan
-    for all values, which does not know that the parameter `planned_anew` is true, look dear.
+    for all values, which does not know that the parameter `force_custom_plan` is true, look dear.
     """
     one = literal_column("1", Integer)
     rows = select(func.count()).select_from(func.generate_series(one, literal_column("1000000000")))
-    return or_(param("planned_anew", Boolean()), rows.scalar_subquery() == one)
+    return or_(param("force_custom_plan", Boolean()), rows.scalar_subquery() == one)
 
 
 def table_of(row: type[DeclarativeBase]) -> Table:
@@ -177,7 +177,7 @@ def table_of(row: type[DeclarativeBase]) -> Table:
     return table
 
 
-def is_one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+def equals_any(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """The column has one of the values in the parameter `name`, a list."""
     condition: ColumnElement[bool] = column == any_(param(name, ARRAY(column.type)))
     return condition

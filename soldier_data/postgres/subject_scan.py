@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from soldier_data.base.subjects import SPELLED_LENGTHS
 from soldier_data.logging import get_logger
 from soldier_data.postgres.database import Executor
-from soldier_data.postgres.statements import Statement, column_param, param, planned_anew
+from soldier_data.postgres.statements import Statement, column_param, force_custom_plan, param
 from soldier_data.postgres.transaction import Row
 
 # A page takes about a second: long enough that round trips do not count, and far from the command time-out.
@@ -40,12 +40,12 @@ _LARGEST_ID = UUID(int=2**128 - 1)
 _log = get_logger(__name__)
 
 
-def mentions(*columns: ColumnElement[Any]) -> ColumnElement[bool]:
+def mentions_subject(*columns: ColumnElement[Any]) -> ColumnElement[bool]:
     """One of the columns, texts or JSON documents, mentions the person (see `base.subjects.DataSubject`).
 
     What could be the spelling of an id is taken out of the text, and looked up among the person's ids: that costs
     the same however many ids they have, where comparing the text with each id costs as much for each. It takes a
-    statement that is `planned_anew`, because only the values of such a one are hashed.
+    statement that is `force_custom_plan`, because only the values of such a one are hashed.
     """
     text = func.concat_ws(literal_column("' '"), *(cast(column, Text) for column in columns))
     # The shortest part of a spelling between hyphens that no common word or date is. Asking for 32 at once is
@@ -106,20 +106,20 @@ class Scan:
     """Looks through a table of the tenant, page by page, in the order of ids.
 
     Args:
-        doing: As of a statement.
+        operation: As of a statement.
         table: The table.
         wanted: What makes a row one to return.
         columns: What to return of it.
     """
 
     def __init__(
-        self, doing: str, table: Table, wanted: ColumnElement[bool], *columns: ColumnElement[Any]
+        self, operation: str, table: Table, wanted: ColumnElement[bool], *columns: ColumnElement[Any]
     ) -> None:
         of_tenant = table.c.tenant_id == column_param(table.c.tenant_id)
         begins = table.c.id >= param("page_begins", Uuid())
         self._table = str(table.name)
         self._page_end = Statement(
-            doing,
+            operation,
             select(table.c.id)
             .where(of_tenant, begins)
             .order_by(table.c.id)
@@ -127,9 +127,9 @@ class Scan:
             .limit(literal_column("1")),
         )
         self._rows = Statement(
-            doing,
+            operation,
             select(*columns)
-            .where(of_tenant, begins, table.c.id <= param("page_ends", Uuid()), wanted, planned_anew())
+            .where(of_tenant, begins, table.c.id <= param("page_ends", Uuid()), wanted, force_custom_plan())
             .order_by(table.c.id),
         )
 
@@ -144,7 +144,9 @@ class Scan:
             last = await db.fetch_one(self._page_end, page)
             ends = _LARGEST_ID if last is None else last["id"]
             started = monotonic()
-            rows = await db.fetch_all(self._rows, {**values, **page, "page_ends": ends, "planned_anew": True})
+            rows = await db.fetch_all(
+                self._rows, {**values, **page, "page_ends": ends, "force_custom_plan": True}
+            )
             took = monotonic() - started
             yield rows
             if ends == _LARGEST_ID:

@@ -73,19 +73,19 @@ class Transaction:
                 await self.use_tenant(tenant_id)
                 arguments = [statement.arguments(values) for values in of_tenant]
                 call = bulk.fetch_many(self._connection, sql, arguments, self._time_out)
-                returned += await self._guard(call, statement.doing)
+                returned += await self._guard(call, statement.operation)
         return returned
 
     async def write_one(self, statement: Statement, values: Values) -> Row | None:
         """As `fetch_one`, for a statement that a unique index may refuse: the transaction stays usable."""
-        return await self.atomically(lambda inner: inner.fetch_one(statement, values), statement.doing)
+        return await self.atomically(lambda inner: inner.fetch_one(statement, values), statement.operation)
 
-    async def atomically(self, work: Callable[[Transaction], Awaitable[T]], doing: str) -> T:
+    async def atomically(self, work: Callable[[Transaction], Awaitable[T]], operation: str) -> T:
         """Run `work` so that all or nothing of it happens, without ending the transaction on failure."""
         async with self._turn:
             inner = Transaction(self._connection, self.settings, self._schemas)
             inner._tenant_id = self._tenant_id
-            await self._command("SAVEPOINT inner_work", doing)
+            await self._command("SAVEPOINT inner_work", operation)
             try:
                 try:
                     result = await work(inner)
@@ -96,22 +96,22 @@ class Transaction:
                 # A connection that is lost cannot go back either: the caller gets the first error alone.
                 with suppress(StoreError):
                     # The tenant goes back to what it was before the savepoint, as every SET LOCAL does.
-                    await self._command("ROLLBACK TO SAVEPOINT inner_work", doing)
-                    await self._command("RELEASE SAVEPOINT inner_work", doing)
+                    await self._command("ROLLBACK TO SAVEPOINT inner_work", operation)
+                    await self._command("RELEASE SAVEPOINT inner_work", operation)
                 raise
-            await self._command("RELEASE SAVEPOINT inner_work", doing)
+            await self._command("RELEASE SAVEPOINT inner_work", operation)
             self._tenant_id = inner._tenant_id
             return result
 
     async def copy_rows(
-        self, table: str, columns: list[str], rows: list[tuple[Any, ...]], doing: str
+        self, table: str, columns: list[str], rows: list[tuple[Any, ...]], operation: str
     ) -> None:
         """Write `rows` by binary COPY, the fastest way for many. The values are in the order of `columns`."""
         async with self._turn:
             call = bulk.copy_rows(
                 self._connection, self._schemas.tables, table, columns, rows, self._time_out
             )
-            await self._guard(call, doing)
+            await self._guard(call, operation)
 
     async def use_tenant(self, tenant_id: UUID) -> None:
         """Let the row-level-security policies show this tenant's rows, where they are switched on."""
@@ -160,23 +160,23 @@ class Transaction:
         await self.use_tenant(values["tenant_id"])
         arguments = statement.arguments(values)
         rows: list[Row] = await self._guard(
-            self._connection.fetch(statement.sql_in(self._schemas), *arguments), subject(statement, values)
+            self._connection.fetch(statement.sql_in(self._schemas), *arguments), describe(statement, values)
         )
         return rows
 
-    async def _command(self, sql: str, doing: str, *, ending: bool = False) -> str:
-        status: str = await self._guard(self._connection.execute(sql), doing, ending=ending)
+    async def _command(self, sql: str, operation: str, *, ending: bool = False) -> str:
+        status: str = await self._guard(self._connection.execute(sql), operation, ending=ending)
         return status
 
-    async def _guard(self, call: Awaitable[Any], doing: str, *, ending: bool = False) -> Any:
+    async def _guard(self, call: Awaitable[Any], operation: str, *, ending: bool = False) -> Any:
         if self.interrupted or (self._ended and not ending):
             _discard(call)
-            raise StoreError(f"{doing}: {_INTERRUPTED if self.interrupted else _ENDED}")
+            raise StoreError(f"{operation}: {_INTERRUPTED if self.interrupted else _ENDED}")
         try:
             return await call
         except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
             self.interrupted = isinstance(error, TimeoutError)
-            failure = as_store_error(error, doing)
+            failure = as_store_error(error, operation)
         except BaseException:
             self.interrupted = True
             raise
@@ -184,9 +184,9 @@ class Transaction:
         raise failure
 
 
-def subject(statement: Statement, values: Values) -> str:
+def describe(statement: Statement, values: Values) -> str:
     """What an error message says was being done, and to which entity."""
-    return f"{statement.doing} {values['id']}" if "id" in values else statement.doing
+    return f"{statement.operation} {values['id']}" if "id" in values else statement.operation
 
 
 def _discard(call: Awaitable[Any]) -> None:

@@ -28,9 +28,9 @@ from sqlalchemy import (
     union,
 )
 
-from soldier_data.base.embeddings import check_asked
+from soldier_data.base.embeddings import check_search
 from soldier_data.postgres.orm import EmbeddingVector
-from soldier_data.postgres.statements import param, planned_anew
+from soldier_data.postgres.statements import force_custom_plan, param
 from soldier_data.postgres.vector_index import IVFFLAT_LISTS, MOST_DIMENSIONS, half_precision
 from soldier_data.settings import Settings
 
@@ -104,7 +104,7 @@ def nearest(
     half = half_precision(embedding, search.dimensions)
     half_distance = half.cosine_distance(half_precision(query, search.dimensions))
     by_index = (
-        found.where(_has_more_rows(scope), *_settings_made(search), planned_anew())
+        found.where(_has_more_rows(scope), *_settings_made(search), force_custom_plan())
         .order_by(half_distance)
         .limit(candidates)
         .cte("by_index")
@@ -128,9 +128,9 @@ def search_values(
     Of these `embedding_model` is None where neither the search names a model nor the settings do.
 
     Raises:
-        ValidationError: As `check_asked`.
+        ValidationError: As `check_search`.
     """
-    model = check_asked(
+    model = check_search(
         query_embedding,
         limit,
         min_score,
@@ -148,7 +148,7 @@ def search_values(
         "exact_rows": max(EXACT_ROWS, _ROWS_PER_RESULT * wanted),
         "ef_search": str(min(max(_EF_SEARCH, candidates), _MOST_EF_SEARCH)),
         "max_scan_tuples": str(_MOST_SCANNED),
-        "planned_anew": True,
+        "force_custom_plan": True,
         "embedding_model": model,
     }
 

@@ -11,9 +11,9 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from soldier_data.base.channels import Channel
 from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.base.models import mark_saved, new_id, utcnow
-from soldier_data.base.channels import Channel
 from soldier_data.base.subjects import EXTERNAL_ID, DataSubject, SubjectRecords
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError
@@ -296,17 +296,17 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
         self._tables.profiles.put((profile.tenant_id, profile.id), profile)
 
     def _refuse_taken(self, profile: CustomerProfile) -> None:
-        doing = f"saving the profile {profile.id}"
+        operation = f"saving the profile {profile.id}"
         for other in self._tables.profiles.of_tenant(profile.tenant_id):
             if other.id == profile.id or other.is_deleted:
                 continue
             if other.customer_id == profile.customer_id:
-                raise ConflictError(f"{doing}: customer_id: another profile of the tenant has it")
+                raise ConflictError(f"{operation}: customer_id: another profile of the tenant has it")
             if profile.external_id is not None and other.external_id == profile.external_id:
-                raise ConflictError(f"{doing}: external_id: another profile of the tenant has it")
+                raise ConflictError(f"{operation}: external_id: another profile of the tenant has it")
             for identity in profile.channel_identities:
                 if _has_identity(other, identity.channel, identity.channel_user_id):
-                    raise ConflictError(f"{doing}: channel_identities: one of them is another profile's")
+                    raise ConflictError(f"{operation}: channel_identities: one of them is another profile's")
 
     def _merge_fields(self, source: CustomerProfile, target: CustomerProfile, moment: datetime) -> None:
         for history in self._histories(source.tenant_id, source.id):

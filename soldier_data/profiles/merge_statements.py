@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.postgres.purging import oldest
-from soldier_data.postgres.statements import Statement, column_param, is_one_of, param
+from soldier_data.postgres.statements import Statement, column_param, equals_any, param
 from soldier_data.profiles.statements import (
     ASSETS,
     CONSENTS,
@@ -26,7 +26,7 @@ from soldier_data.profiles.write_statements import NOW, ONE, WRITE_ID, exists, n
 _SOURCE_ID = param("source_id", PROFILES.c.id.type)
 _TARGET_ID = param("target_id", PROFILES.c.id.type)
 
-_DOING = "merging the profiles"
+_OPERATION = "merging the profiles"
 
 
 def _find_merged() -> Statement:
@@ -62,7 +62,7 @@ lock_all = Statement(
         PROFILES.c.deleted_at,
         PROFILES.c.write_id,
     )
-    .where(of_tenant(PROFILES), is_one_of(PROFILES.c.id, "ids"))
+    .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
     .order_by(PROFILES.c.id)
     .with_for_update(key_share=True),
 )
@@ -74,10 +74,10 @@ def _mark_merged() -> Statement:
     each = func.unnest(ids, type_=Uuid()).column_valued("each")
     every = select(func.array_agg(each.distinct())).scalar_subquery()
     return Statement(
-        _DOING,
+        _OPERATION,
         update(PROFILES)
         .values(merged_profile_ids=every)
-        .where(of_tenant(PROFILES), is_one_of(PROFILES.c.id, "ids")),
+        .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids")),
     )
 
 
@@ -85,7 +85,7 @@ mark_merged = _mark_merged()
 
 # The target keeps its own external_id, and the source's is known of it when the source is purged.
 remember_external_id = Statement(
-    _DOING,
+    _OPERATION,
     insert(FORMER)
     .values(
         tenant_id=column_param(FORMER.c.tenant_id),
@@ -151,7 +151,7 @@ def _merge() -> tuple[Statement, ...]:
             last_interaction_at=column_param(PROFILES.c.last_interaction_at),
         ),
     )
-    return tuple(Statement(_DOING, statement) for statement in statements)
+    return tuple(Statement(_OPERATION, statement) for statement in statements)
 
 
 merge = _merge()
@@ -162,15 +162,15 @@ lock_old = Statement("purging deleted profiles", oldest(PROFILES).with_for_updat
 """Some of the profiles that a purge removes."""
 
 
-def remove(doing: str) -> tuple[Statement, ...]:
+def remove(operation: str) -> tuple[Statement, ...]:
     """What removes profiles for good, those of the parameter `ids`: their parts first."""
     ids = any_(param("ids", ARRAY(Uuid())))
     return (
         *(
-            Statement(doing, delete(table).where(of_tenant(table), table.c.profile_id == ids))
+            Statement(operation, delete(table).where(of_tenant(table), table.c.profile_id == ids))
             for table in (IDENTITIES, FORMER, FIELDS, ASSETS, CONSENTS)
         ),
-        Statement(doing, delete(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == ids)),
+        Statement(operation, delete(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == ids)),
     )
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from soldier_data.base.models import Model, Moment, TenantScoped, new_id, utcnow
 from soldier_data.base.channels import Channel
+from soldier_data.base.models import Model, Moment, TenantScoped, new_id, utcnow
 
 
 class ProfileFieldSource(StrEnum):

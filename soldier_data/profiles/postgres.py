@@ -10,8 +10,8 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from soldier_data.base.models import Model, mark_saved, new_id, utcnow
 from soldier_data.base.channels import Channel
+from soldier_data.base.models import Model, mark_saved, new_id, utcnow
 from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError, StoreError
@@ -241,7 +241,7 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
             return await transaction.fetch_one(statement, values)
 
         while row is None or not row["done"]:
-            row = await self._db.atomically(locked, statement.doing)
+            row = await self._db.atomically(locked, statement.operation)
         return row
 
 

@@ -88,7 +88,7 @@ class ProfileStore(SubjectStore):
     async def delete(self, tenant_id: UUID, profile_id: UUID) -> bool:
         """Delete the profile.
 
-        Returns True the first time, and False if there is no such profile (any more).
+        Returns True the first time, and False if there is no such profile.
         """
 
     @abstractmethod
@@ -131,7 +131,7 @@ class ProfileStore(SubjectStore):
         keeps its customer_id and verification_level; it takes the source's external_id if it has none, and the
         later `last_interaction_at`.
 
-        Returns False if either profile does not exist (any more).
+        Returns False if either profile does not exist.
 
         Raises:
             ValidationError: Source and target are the same.

@@ -6,7 +6,7 @@ from sqlalchemy import Text, and_, func, literal_column, null, select, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from soldier_data.base.subjects import EXTERNAL_ID
-from soldier_data.postgres.statements import Statement, is_one_of, param
+from soldier_data.postgres.statements import Statement, equals_any, param
 from soldier_data.profiles.merge_statements import remove
 from soldier_data.profiles.statements import (
     FIELD,
@@ -23,19 +23,19 @@ from soldier_data.profiles.statements import (
 find_profiles = Statement(
     "looking for the customer's profiles",
     select(PROFILES.c.id)
-    .where(of_tenant(PROFILES), is_one_of(PROFILES.c.id, "profile_ids"))
+    .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "profile_ids"))
     .order_by(PROFILES.c.id),
 )
 
 read_profiles = Statement(
     "reading the customer's profiles",
-    whole_profiles().where(is_one_of(PROFILES.c.id, "profile_ids")).order_by(PROFILES.c.id),
+    whole_profiles().where(equals_any(PROFILES.c.id, "profile_ids")).order_by(PROFILES.c.id),
 )
 
 read_history = Statement(
     "reading the customer's profiles",
     select(FIELD)
-    .where(and_(of_tenant(FIELDS), is_one_of(FIELDS.c.profile_id, "profile_ids"), ~PRESENT))
+    .where(and_(of_tenant(FIELDS), equals_any(FIELDS.c.profile_id, "profile_ids"), ~PRESENT))
     .order_by(
         FIELDS.c.profile_id,
         FIELDS.c.name.collate("C"),
@@ -48,7 +48,7 @@ read_history = Statement(
 read_former = Statement(
     "reading the customer's profiles",
     select(FORMER.c.profile_id, FORMER.c.kind, FORMER.c.value, FORMER.c.freed_at)
-    .where(of_tenant(FORMER), is_one_of(FORMER.c.profile_id, "profile_ids"))
+    .where(of_tenant(FORMER), equals_any(FORMER.c.profile_id, "profile_ids"))
     .order_by(
         FORMER.c.profile_id, FORMER.c.kind.collate("C"), FORMER.c.value.collate("C"), FORMER.c.freed_at
     ),
@@ -82,7 +82,7 @@ find_holdings = _find_holdings()
 lock_profiles = Statement(
     "erasing the customer's profiles",
     select(PROFILES.c.id)
-    .where(of_tenant(PROFILES), is_one_of(PROFILES.c.id, "profile_ids"))
+    .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "profile_ids"))
     .order_by(PROFILES.c.id)
     .with_for_update(),
 )

@@ -43,7 +43,7 @@ class Retrying:
         self._clock = clock
         self._log = get_logger(__name__)
 
-    async def run(self, attempt: Callable[[float], Awaitable[T]], doing: str) -> T:
+    async def run(self, attempt: Callable[[float], Awaitable[T]], operation: str) -> T:
         """Await `attempt(seconds left)` until it succeeds.
 
         Raises:
@@ -64,7 +64,7 @@ class Retrying:
             retries += 1
             self._log.warning(
                 "provider call is repeated",
-                doing=doing,
+                operation=operation,
                 error=type(failure).__name__,
                 status_code=failure.status_code,
                 retry=retries,

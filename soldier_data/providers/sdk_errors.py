@@ -27,7 +27,7 @@ _DECLINED = ("content_filter", "content_policy_violation")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 
 
-def as_provider_error(sdk: ModuleType, error: Exception, doing: str, key_variable: str) -> ProviderError:
+def as_provider_error(sdk: ModuleType, error: Exception, operation: str, key_variable: str) -> ProviderError:
     """The error that leaves the provider in place of `error`, which is one of `sdk` or of what it builds on.
 
     Both SDKs call their exceptions alike: `APIStatusError` for an answer that tells of a failure,
@@ -35,25 +35,25 @@ def as_provider_error(sdk: ModuleType, error: Exception, doing: str, key_variabl
     """
     if isinstance(error, TimeoutError | sdk.APITimeoutError):
         return ProviderUnavailableError(
-            f"{doing}: no answer in time: try again later, or raise timeout", cause=error
+            f"{operation}: no answer in time: try again later, or raise timeout", cause=error
         )
     if isinstance(error, sdk.APIStatusError):
-        return _by_status(error, doing, key_variable)
+        return _by_status(error, operation, key_variable)
     if isinstance(error, sdk.APIConnectionError):
         return ProviderUnavailableError(
-            f"{doing}: the vendor could not be reached, or the connection broke off: check base_url and the network",
+            f"{operation}: the vendor could not be reached, or the connection broke: check base_url and the network",
             cause=error,
         )
     return ProviderError(
-        f"{doing}: the answer is none that the vendor's API gives: check base_url", cause=error
+        f"{operation}: the answer is none that the vendor's API gives: check base_url", cause=error
     )
 
 
-def _by_status(error: Any, doing: str, key_variable: str) -> ProviderError:
+def _by_status(error: Any, operation: str, key_variable: str) -> ProviderError:
     status: int = error.status_code
     code = _code(error.body)
     retry_after = _retry_after(error.response.headers)
-    told = f"{doing}: {status}" + (f" ({code})" if code else "")
+    told = f"{operation}: {status}" + (f" ({code})" if code else "")
     if status in (401, 403):
         return AuthenticationError(
             f"{told}: the key is wrong or may not do this: check {key_variable}",

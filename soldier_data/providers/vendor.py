@@ -68,13 +68,13 @@ class Vendor:
     def __repr__(self) -> str:
         return f"Vendor({self._name!r})"
 
-    async def call(self, request: Callable[[], Awaitable[T]], doing: str) -> T:
+    async def call(self, request: Callable[[], Awaitable[T]], operation: str) -> T:
         """Await `request()`, repeated while it fails transiently.
 
         Raises:
             ProviderError: By what the last attempt failed.
         """
-        told = f"{self._name}: {doing}"
+        told = f"{self._name}: {operation}"
 
         async def attempt(seconds_left: float) -> T:
             try:

@@ -118,7 +118,7 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
             if await transaction.fetch_one(sql.lock_step, key) is not None:
                 found = await transaction.fetch_one(sql.delete_step, key) is not None
 
-        await self._db.atomically(work, sql.delete_step.doing)
+        await self._db.atomically(work, sql.delete_step.operation)
         return found
 
     async def save_artifact(self, artifact: Artifact) -> UUID:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Table, and_, delete, or_, select
 
-from soldier_data.postgres.statements import Statement, column_param, is_one_of
-from soldier_data.postgres.subject_scan import Scan, is_actor, mentions
+from soldier_data.postgres.statements import Statement, column_param, equals_any
+from soldier_data.postgres.subject_scan import Scan, is_actor, mentions_subject
 from soldier_data.runs.statements import ARTIFACTS, LLM_CALLS, RUNS, STEPS
 
 _PARTS = (STEPS, ARTIFACTS, LLM_CALLS)
@@ -23,12 +23,12 @@ find_runs = (
         RUNS,
         or_(
             is_actor(RUNS.c.actor, RUNS.c.created_at),
-            mentions(RUNS.c.actor, RUNS.c.trace_id, RUNS.c.idempotency_key, RUNS.c.request_payload),
+            mentions_subject(RUNS.c.actor, RUNS.c.trace_id, RUNS.c.idempotency_key, RUNS.c.request_payload),
         ),
         RUNS.c.id.label("run_id"),
     ),
-    Scan(_FINDING, STEPS, mentions(STEPS.c.input_data, STEPS.c.output_data), STEPS.c.run_id),
-    Scan(_FINDING, ARTIFACTS, mentions(ARTIFACTS.c.url, ARTIFACTS.c.metadata), ARTIFACTS.c.run_id),
+    Scan(_FINDING, STEPS, mentions_subject(STEPS.c.input_data, STEPS.c.output_data), STEPS.c.run_id),
+    Scan(_FINDING, ARTIFACTS, mentions_subject(ARTIFACTS.c.url, ARTIFACTS.c.metadata), ARTIFACTS.c.run_id),
 )
 """The runs that are the person's, and those with a step or an artifact that mentions them."""
 
@@ -39,13 +39,13 @@ def _columns(table: Table) -> list[ColumnElement[object]]:
 
 def _of_runs(table: Table) -> ColumnElement[bool]:
     run_id = table.c.id if table is RUNS else table.c.run_id
-    return and_(_of_tenant(table), is_one_of(run_id, "run_ids"))
+    return and_(_of_tenant(table), equals_any(run_id, "run_ids"))
 
 
 read_listed = {
     str(table.name): Statement(
         "reading the customer's runs",
-        select(*_columns(table)).where(_of_tenant(table), is_one_of(table.c.id, "ids")).order_by(table.c.id),
+        select(*_columns(table)).where(_of_tenant(table), equals_any(table.c.id, "ids")).order_by(table.c.id),
     )
     for table in (RUNS, *_PARTS)
 }

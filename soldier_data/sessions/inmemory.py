@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from soldier_data.base.channels import Channel
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
-from soldier_data.base.channels import Channel
 from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.base.values import check_revision, check_storable, check_text
 from soldier_data.logging import get_logger

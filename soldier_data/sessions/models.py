@@ -9,8 +9,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from soldier_data.base.models import Model, new_id, utcnow
 from soldier_data.base.channels import Channel
+from soldier_data.base.models import Model, new_id, utcnow
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -29,7 +29,7 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 class SessionStatus(StrEnum):
-    """What a session is doing."""
+    """What a session is operation."""
 
     ACTIVE = "active"
     IDLE = "idle"

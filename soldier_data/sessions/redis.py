@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
+from soldier_data.base.channels import Channel
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
-from soldier_data.base.channels import Channel
 from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.base.values import check_revision, check_storable, check_text
 from soldier_data.errors import ConflictError, StoreConnectionError, StoreError
@@ -32,6 +32,7 @@ from soldier_data.sessions.models import (
     SessionTierConfig,
 )
 from soldier_data.sessions.removal import DELETE, delete_sessions, deletion
+from soldier_data.sessions.removed_keys import watch_removed_keys
 from soldier_data.sessions.semantics import (
     check_place,
     in_scope,
@@ -45,7 +46,6 @@ from soldier_data.sessions.semantics import (
 )
 from soldier_data.sessions.store import SessionStore
 from soldier_data.sessions.unconfirmed import UnconfirmedSaves
-from soldier_data.sessions.watch import watch_removed_keys
 
 _GET = load_script("get", common=True)
 _SAVE = load_script("save", common=True)

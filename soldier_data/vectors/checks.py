@@ -64,9 +64,9 @@ def check_filters(source_type: str | None, metadata_filter: dict[str, Any] | Non
         check_json(metadata_filter, "metadata_filter")
 
 
-def id_taken(doing: str) -> ConflictError:
+def id_taken(operation: str) -> ConflictError:
     """What adding raises when an id exists."""
-    return ConflictError(f"{doing}: an id exists: nothing was added, use a new id")
+    return ConflictError(f"{operation}: an id exists: nothing was added, use a new id")
 
 
 def adding(id_: UUID) -> str:

@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any, Self
 from uuid import UUID
 
-from soldier_data.base.embeddings import check_asked, cosine_similarity, to_float32
+from soldier_data.base.embeddings import check_search, cosine_similarity, to_float32
 from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
 from soldier_data.settings import Settings
@@ -70,7 +70,7 @@ class InMemoryVectorStore(VectorStore, SubjectRecords, InMemoryStore):
     ) -> list[EmbeddingHit]:
         check_filters(source_type, metadata_filter)
         least = ANY_SCORE if min_score is None else min_score
-        model = check_asked(query_embedding, limit, least, embedding_model, self._dimensions, self._model)
+        model = check_search(query_embedding, limit, least, embedding_model, self._dimensions, self._model)
         query = to_float32(query_embedding)
         scored = [
             (found, cosine_similarity(query, found.embedding))
@@ -122,9 +122,9 @@ class InMemoryVectorStore(VectorStore, SubjectRecords, InMemoryStore):
     ) -> dict[str, list[UUID]]:
         return {"embeddings": self._embeddings.remove_all(tenant_id, found["embeddings"])}
 
-    def _add(self, embeddings: Sequence[Embedding], doing: str) -> None:
+    def _add(self, embeddings: Sequence[Embedding], operation: str) -> None:
         if any(self._embeddings.peek((each.tenant_id, each.id)) is not None for each in embeddings):
-            raise id_taken(doing)
+            raise id_taken(operation)
         for each in embeddings:
             rounded = each.model_copy(update={"embedding": to_float32(each.embedding)})
             self._embeddings.put((each.tenant_id, each.id), rounded)

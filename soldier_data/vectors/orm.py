@@ -10,7 +10,7 @@ from sqlalchemy import Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.postgres.orm import BESIDE_VECTOR, Base, TenantKey
+from soldier_data.postgres.orm import STORED_INLINE, Base, TenantKey
 
 
 class EmbeddingRow(TenantKey, Base):
@@ -39,11 +39,11 @@ class EmbeddingRow(TenantKey, Base):
 
     content: Mapped[str]
     embedding: Mapped[list[float]]
-    embedding_model: Mapped[str | None] = mapped_column(info=BESIDE_VECTOR)
+    embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
     # The class has an attribute `metadata` already, which all ORM classes share.
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
-    searched_metadata: Mapped[dict[str, Any]] = mapped_column(JSONB, info=BESIDE_VECTOR)
-    source_type: Mapped[str] = mapped_column(info=BESIDE_VECTOR)
+    searched_metadata: Mapped[dict[str, Any]] = mapped_column(JSONB, info=STORED_INLINE)
+    source_type: Mapped[str] = mapped_column(info=STORED_INLINE)
     source_id: Mapped[str]
     created_at: Mapped[datetime]
     write_id: Mapped[UUID]

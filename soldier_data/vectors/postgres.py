@@ -140,7 +140,7 @@ class PostgresVectorStore(VectorStore, PostgresStore, SubjectRecords):
         gone = ErasedIds()
         for ids in batches(found["embeddings"]):
             work = partial(_erase, values={"tenant_id": tenant_id, "ids": list(ids)}, gone=gone)
-            await self._db.atomically(work, subject_statements.erase.doing)
+            await self._db.atomically(work, subject_statements.erase.operation)
         return {"embeddings": [], **gone.by_table()}
 
 

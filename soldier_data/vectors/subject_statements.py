@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from sqlalchemy import and_, delete, select
 
-from soldier_data.postgres.statements import Statement, is_one_of
-from soldier_data.postgres.subject_scan import Scan, mentions
+from soldier_data.postgres.statements import Statement, equals_any
+from soldier_data.postgres.subject_scan import Scan, mentions_subject
 from soldier_data.vectors.statements import COLUMNS, EMBEDDINGS, OF_TENANT
 
 _FINDING = "looking for the customer's embeddings"
 
 find_by_source = Statement(
-    _FINDING, select(EMBEDDINGS.c.id).where(OF_TENANT, is_one_of(EMBEDDINGS.c.source_id, "sources"))
+    _FINDING, select(EMBEDDINGS.c.id).where(OF_TENANT, equals_any(EMBEDDINGS.c.source_id, "sources"))
 )
-find_mentions = Scan(_FINDING, EMBEDDINGS, mentions(EMBEDDINGS.c.metadata), EMBEDDINGS.c.id)
+find_mentions = Scan(_FINDING, EMBEDDINGS, mentions_subject(EMBEDDINGS.c.metadata), EMBEDDINGS.c.id)
 
-_LISTED = and_(OF_TENANT, is_one_of(EMBEDDINGS.c.id, "ids"))
+_LISTED = and_(OF_TENANT, equals_any(EMBEDDINGS.c.id, "ids"))
 
 
 def _read(*, with_embeddings: bool) -> Statement:

@@ -243,7 +243,7 @@ async def large_tenant(module_database_url: str) -> AsyncIterator[tuple[Any, dic
             "before_id": uuid4(),
             "pattern": "%rare%",
             "patterns": [],
-            "planned_anew": True,
+            "force_custom_plan": True,
             "query": QUERY,
             "max_distance": 0.5,
             "limit": 10,

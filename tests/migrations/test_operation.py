@@ -188,9 +188,9 @@ async def test_an_unknown_revision_is_told(database_url: str) -> None:
         await migrations.downgrade(settings, "nonsense")
     with pytest.raises(ConfigurationError, match="db history"):
         await migrations.sql(settings, "base:nonsense")
-    with pytest.raises(ConfigurationError, match="not so many revisions"):
+    with pytest.raises(ConfigurationError, match="fewer revisions"):
         await migrations.upgrade(settings, "+1")
-    with pytest.raises(ConfigurationError, match="not so many revisions"):
+    with pytest.raises(ConfigurationError, match="fewer revisions"):
         await migrations.downgrade(settings, "-99")
 
 

@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
+from soldier_data.base.channels import Channel
 from soldier_data.base.models import new_id
 from soldier_data.base.paging import Cursor
-from soldier_data.base.channels import Channel
 from soldier_data.vectors import Embedding
 from tests.conftest import DIMENSIONS
 from tests.reliability.hostile_texts import MEGABYTE, TEXTS

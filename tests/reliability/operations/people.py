@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from hypothesis import strategies as st
 
 from soldier_data.base.channels import Channel
-
 from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.profiles import (
     ChannelIdentity,
