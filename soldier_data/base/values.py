@@ -9,8 +9,9 @@ take, and what its class adds to them: `model_copy` and derived classes get arou
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Annotated, Any, get_args, get_origin
 from uuid import UUID
 
@@ -46,39 +47,18 @@ def check_storable(entity: BaseModel) -> None:
     Raises:
         ValidationError: Names the field (and the place inside it) and says what is wrong, never the value.
     """
-    try:
-        _check_model(entity)
-    except _Fault as found:
-        fault = found
-    else:
-        return
-    raise _as_validation_error(fault)
+    if fault := _fault_of(_check_model, entity):
+        raise fault.as_error()
 
 
 def check_containers(entity: BaseModel) -> None:
-    """Check what the lists and dicts of `entity` hold, but for free JSON: the types, and the keys.
+    """Check the types and keys in the lists and dicts of `entity`, except free JSON.
 
     Raises:
-        ValidationError: Names the field. It is also raised for one that a derived class adds, which would be lost.
+        ValidationError: Names the field. Also raised for a field that a derived class adds, which would be lost.
     """
-    try:
-        _check_names(entity)
-    except _Fault as found:
-        unknown: _Fault | None = found
-    else:
-        unknown = None
-    if unknown is not None:
-        raise _as_validation_error(unknown)
-    for name, type_ in _item_types(type(entity)).items():
-        try:
-            _check_items(getattr(entity, name), type_)
-        except _Fault as found:
-            fault = found
-            break
-    else:
-        return
-    fault.place.append(name)
-    raise _as_validation_error(fault)
+    if fault := _fault_of(_check_containers, entity):
+        raise fault.as_error()
 
 
 def check_text(value: str, field: str) -> None:
@@ -87,14 +67,8 @@ def check_text(value: str, field: str) -> None:
     Raises:
         ValidationError: It holds a NUL character or half of a surrogate pair.
     """
-    try:
-        _check_string(value)
-    except _Fault as found:
-        fault = found
-    else:
-        return
-    fault.place.append(field)
-    raise _as_validation_error(fault)
+    if fault := _fault_of(_check_string, value):
+        raise fault.as_error(field)
 
 
 def check_key(value: str, field: str, *, most_bytes: int = MAX_KEY_BYTES) -> None:
@@ -116,14 +90,8 @@ def check_json(value: Any, field: str) -> None:
     Raises:
         ValidationError: It cannot be stored, or could not be read again.
     """
-    try:
-        _check_json(value, 0)
-    except _Fault as found:
-        fault = found
-    else:
-        return
-    fault.place.append(field)
-    raise _as_validation_error(fault)
+    if fault := _fault_of(_check_json, value):
+        raise fault.as_error(field)
 
 
 def check_integer(value: int, field: str, *, least: int = -MAX_INTEGER) -> None:
@@ -171,39 +139,66 @@ def moment_before(older_than: timedelta) -> datetime:
     try:
         return utcnow() - older_than
     except OverflowError:
-        message = "older_than leads out of the calendar: pass a shorter time"
-    raise ValidationError(message, field="older_than")
+        raise ValidationError(
+            "older_than reaches beyond the calendar: pass a shorter time", field="older_than"
+        ) from None
 
 
 class _Fault(Exception):  # noqa: N818 - never leaves this module.
-    """What is wrong; `place` collects the way to it from the inside out while the calls unwind."""
+    """A value that cannot be stored. Its text never holds the value.
 
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
+    Attributes:
+        place: The path to the value, from the inside out: each caller adds its part as the calls unwind.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
         self.place: list[str] = []
 
+    def as_error(self, field: str = "") -> ValidationError:
+        """The error for callers of the package."""
+        place = (field + "".join(reversed(self.place))).removeprefix(".")
+        return ValidationError(f"{place} {self}", field=place)
 
-def _as_validation_error(fault: _Fault) -> ValidationError:
-    place = "".join(reversed(fault.place)).removeprefix(".")
-    return ValidationError(f"{place} {fault}", field=place)
+
+def _fault_of(check: Callable[[Any], None], value: Any) -> _Fault | None:
+    """Run `check`, and return its fault to be raised outside of any except block.
+
+    What is raised inside one has the handled exception for its context, and that of an encoder or of Pydantic holds
+    the value.
+    """
+    try:
+        check(value)
+    except _Fault as fault:
+        return fault
+    return None
 
 
 def _check_model(model: BaseModel) -> None:
     _check_names(model)
-    json_fields, item_types = _json_fields(type(model)), _item_types(type(model))
-    for name, value in model.__dict__.items():
-        try:
-            if name in json_fields:
-                _check_json(value, 0)
-            # Most values are of these kinds, and this runs for each value of each save.
-            elif type(value) not in _ALWAYS_STORABLE:
-                if name in item_types:
-                    _check_items(value, item_types[name])
-                _check_typed(value)
-        except _Fault as fault:
-            fault.place.append(f".{name}")
-            raise
-    _check_fields(model)
+    json_fields = _json_fields(type(model))
+    values = model.__dict__
+    for name in json_fields & values.keys():
+        _check_field(name, _check_json, values[name])
+    _check_types(model)
+    for name, value in values.items():
+        # Most values are of these types, and this runs for each value of each save.
+        if type(value) not in _ALWAYS_STORABLE and name not in json_fields:
+            _check_field(name, _check_value, value)
+
+
+def _check_containers(model: BaseModel) -> None:
+    _check_names(model)
+    for name, type_ in _item_types(type(model)).items():
+        _check_field(name, partial(_check_items, type_=type_), getattr(model, name))
+
+
+def _check_field(name: str, check: Callable[[Any], None], value: Any) -> None:
+    try:
+        check(value)
+    except _Fault as fault:
+        fault.place.append(f".{name}")
+        raise
 
 
 def _check_names(model: BaseModel) -> None:
@@ -230,8 +225,8 @@ def _entity_class(class_: type[BaseModel]) -> type[BaseModel]:
     return class_
 
 
-def _check_fields(model: BaseModel) -> None:
-    """Check that the fields of `model` take what they hold, as they are: nothing is converted."""
+def _check_types(model: BaseModel) -> None:
+    """Check that the fields of `model` accept their values as they are, without conversion."""
     class_ = _entity_class(type(model))
     values = {name: value for name, value in model.__dict__.items() if name in class_.model_fields}
     for name in _embeddings(class_):
@@ -243,10 +238,9 @@ def _check_fields(model: BaseModel) -> None:
         found = error.errors(include_url=False, include_context=False, include_input=False)[0]
     else:
         return
-    fault = _Fault(f"cannot hold what it was given: {found['msg'][:1].lower()}{found['msg'][1:]}")
-    fault.place.extend(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in reversed(found["loc"])
-    )
+    message = found["msg"]
+    fault = _Fault(f"cannot hold what it was given: {message[:1].lower()}{message[1:]}")
+    fault.place.append(f".{found['loc'][0]}")
     raise fault
 
 
@@ -272,8 +266,8 @@ def _check_items(container: Any, type_: type) -> None:
 _ALWAYS_STORABLE = frozenset({type(None), bool, UUID})
 
 
-def _check_typed(value: Any) -> None:
-    """Check a value whose types the entity has validated already."""
+def _check_value(value: Any) -> None:
+    """Check a value of the right type."""
     if isinstance(value, str):
         _check_string(value)
     elif isinstance(value, BaseModel):
@@ -289,7 +283,7 @@ def _check_typed(value: Any) -> None:
             return
         for index, nested in enumerate(value):
             try:
-                _check_item(nested)
+                _check_value(nested)
             except _Fault as fault:
                 fault.place.append(f"[{index}]")
                 raise
@@ -297,19 +291,13 @@ def _check_typed(value: Any) -> None:
         for key, nested in value.items():
             try:
                 _check_string(key)
-                _check_item(nested)
+                _check_value(nested)
             except _Fault as fault:
                 fault.place.append("[...]")
                 raise
 
 
-def _check_item(value: Any) -> None:
-    if isinstance(value, list | dict):
-        raise _Fault(f"is of the type {type(value).__name__}: use what the field is made of")
-    _check_typed(value)
-
-
-def _check_json(value: Any, depth: int) -> None:
+def _check_json(value: Any, depth: int = 0) -> None:
     kind = type(value)
     if kind is str:
         _check_string(value)
