@@ -1,4 +1,4 @@
-"""Checking the types of what stores are called with, before anything else looks at it."""
+"""Type checks for the arguments of store methods."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _NONE: frozenset[type] = frozenset()
 
 
 class ChecksArguments:
-    """Base of every store: its public coroutine methods refuse arguments that are not of their annotated type.
+    """Base class of all stores: public coroutine methods reject arguments that do not match their annotations.
 
-    Python itself does not check them, and each backend would then do something else: one finds nothing, another
-    fails inside of the driver. A parameter annotated with an enum takes any text, because a value that the enum does
-    not have is a value that nothing stored has. An iterator is passed on as a list.
+    Without the check, backends would disagree about a wrong type: one finds nothing, another fails inside the driver.
+    A parameter annotated with an enum accepts any string, and one that is not a member matches nothing. An iterator
+    is passed on as a list.
 
     Raises (every such method):
-        ValidationError: Names the argument, and says what it has to be.
-        StoreError: Something stored is not what its entity can hold. Names the fields.
+        ValidationError: An argument has the wrong type. The message names it and the expected type.
+        StoreError: A stored row does not form a valid entity. The message names the fields.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -42,7 +42,7 @@ class ChecksArguments:
 
 
 def check_fields(value: Any) -> None:
-    """Check that each field of a dataclass, which does not do that itself, is of its annotated type.
+    """Check that each field of the dataclass instance `value` has its annotated type.
 
     Raises:
         ValidationError: Names the field.
@@ -54,15 +54,15 @@ def check_fields(value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Parameter:
-    """What one parameter takes.
+    """The values that a parameter accepts.
 
     Attributes:
-        name: Of the parameter.
-        types: What a value has to be an instance of.
-        is_enum: Whether it takes the values of an enum.
-        items: What each item of a list has to be an instance of; None if it is no list. Numbers in a list have a check
-            of their own, the one of embeddings, and nothing to compare with.
-        exact_types: The types of which every value is taken. Most values are of these, and are found so quickest.
+        name: The parameter's name.
+        types: The types that a value may be an instance of.
+        is_enum: Whether the parameter is annotated with an enum.
+        items: The types that an item of a list may be an instance of; None if the parameter is not a list, and empty
+            for lists of numbers, which `check_embedding` checks.
+        exact_types: Types whose values are always accepted: a quick test that most arguments pass.
     """
 
     name: str
@@ -72,13 +72,13 @@ class _Parameter:
     exact_types: frozenset[type]
 
     def checked(self, value: Any) -> Any:
-        # A text or a dict can be gone through like a list, but is never meant for one.
+        # Strings and dicts are iterable too, but are never meant as a list.
         if not isinstance(value, self.types) or (
             self.items is not None and isinstance(value, str | bytes | dict)
         ):
             raise self._refusal("", value, self.types)
         if self.is_enum and isinstance(value, str):
-            # Methods check the other texts themselves.
+            # Methods check other strings themselves.
             check_text(value, self.name)
         if not self.items or not isinstance(value, Iterable):
             return value
@@ -110,7 +110,7 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
             kwargs[name] = by_name[name].checked(value) if name in by_name else value
         return await method(store, *checked, *args[len(checked) :], **kwargs)
 
-    # An argument too many, or of another name, is left to Python.
+    # Python itself rejects surplus arguments and unknown names.
     @wraps(method)
     async def checking(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -123,17 +123,17 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
             return await method(self, *args, **kwargs)
         except PydanticValidationError as error:
             failure = _unreadable(method.__name__, error)
-        # Outside of the except block, so that Pydantic's error, which shows values, is not chained.
+        # Raised outside the except block: Pydantic's error holds values, and must not be chained.
         raise failure
 
     return checking
 
 
 def _unreadable(method: str, error: PydanticValidationError) -> StoreError:
-    """The error for something stored that an entity cannot hold: written by another program, or by hand."""
+    """The error for a stored row that does not form a valid entity, such as one edited by hand."""
     fields = ", ".join(sorted({".".join(map(str, detail["loc"])) for detail in error.errors()}))
     return StoreError(
-        f"{method}: what is stored is not a valid {error.title}: look at {fields} in the database, and correct it",
+        f"{method}: a stored row is not a valid {error.title}: correct {fields} in the database",
         cause=error,
     )
 
@@ -153,7 +153,7 @@ def _parameter(name: str, annotation: Any) -> _Parameter:
             types.append(str)
             is_enum = True
         else:
-            # An integer is taken for a float, as type checkers do.
+            # Like type checkers, accept an integer where a float is expected.
             types += [float, int] if member is float else [origin or member]
         if origin in (Sequence, Iterable, frozenset):
             kinds = _members(get_args(member)[0])

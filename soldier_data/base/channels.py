@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Channel(StrEnum):
-    """Where a customer talks to an agent."""
+    """The channel of a conversation."""
 
     WHATSAPP = "whatsapp"
     SLACK = "slack"

@@ -1,4 +1,4 @@
-"""When a TCP connection that has gone silent is given up: firewalls forget connections, and machines vanish."""
+"""TCP keep-alive options, which detect connections that a firewall dropped or whose peer disappeared."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from soldier_data.settings import Settings
 
 @dataclass(frozen=True)
 class Keepalive:
-    """Limits in seconds; 0 leaves one to the system.
+    """Keep-alive options. Times are in seconds; 0 leaves the system's default.
 
     Attributes:
-        idle: Silence after which the system asks the other end whether it is there; 0 switches asking off.
-        interval: How long it waits for the answer before it asks again.
-        count: How often it asks before it gives the connection up.
-        user_timeout: How long data that was sent may stay unacknowledged before it gives the connection up.
+        idle: Idle time before the first probe; 0 disables probes.
+        interval: Time between probes.
+        count: Number of unanswered probes after which the connection is closed.
+        user_timeout: Time that sent data may remain unacknowledged before the connection is closed.
     """
 
     idle: float
@@ -29,7 +29,7 @@ class Keepalive:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """What the settings say."""
+        """The options in `settings`."""
         return cls(
             idle=settings.tcp_keepalive_idle.total_seconds(),
             interval=settings.tcp_keepalive_interval.total_seconds(),
@@ -38,11 +38,11 @@ class Keepalive:
         )
 
     def options(self) -> dict[int, int]:
-        """The socket options of the level IPPROTO_TCP, as far as this platform has them."""
+        """Socket options of level IPPROTO_TCP, without those that this platform lacks."""
         chosen = {"TCP_USER_TIMEOUT": math.ceil(self.user_timeout * 1000)}
         if self.idle:
             chosen |= {
-                # macOS has the first one under another name.
+                # macOS uses a different name for the first one.
                 "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE": math.ceil(self.idle),
                 "TCP_KEEPINTVL": math.ceil(self.interval),
                 "TCP_KEEPCNT": self.count,
@@ -52,12 +52,12 @@ class Keepalive:
         }
 
     def set_on(self, connection: socket.socket) -> None:
-        """Set the options on a socket; one that is not TCP's stays as it is."""
+        """Set the options on `connection` if it is a TCP socket."""
         if connection.family not in (socket.AF_INET, socket.AF_INET6):
             return
         if self.idle:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in self.options().items():
-            # Some sandboxes have the name of an option and refuse it.
+            # Some sandboxes define an option but reject it.
             with suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)

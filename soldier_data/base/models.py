@@ -1,4 +1,4 @@
-"""The Pydantic bases that the entities of every domain are built from."""
+"""Pydantic base classes of the entities of all domains."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pydantic.config import ExtraValues
 
 
 def new_id() -> UUID:
-    """A new UUIDv7: ordered by time, so that rows made together lie together in an index."""
+    """A new version 7 UUID. These sort by creation time, so that new rows are adjacent in an index."""
     return uuid_utils.compat.uuid7()
 
 
 def utcnow() -> datetime:
-    """The present moment in UTC, to the microsecond, which is what PostgreSQL keeps."""
+    """The current time in UTC, in microseconds: the resolution of PostgreSQL."""
     return datetime.now(UTC)
 
 
@@ -29,20 +29,20 @@ def _in_utc(value: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A datetime kept in UTC. Python takes those of one zone for their clock times when it compares them, which goes
-wrong in the hour that the clocks repeat."""
+"""An aware datetime, converted to UTC. Python compares two datetimes of the same zone by their local time, which is
+wrong in the hour that is repeated when daylight saving time ends."""
 
 
 class Model(BaseModel):
-    """Base of all entities and of their parts: validates on assignment, and refuses unknown names when constructed.
+    """Base class of entities and their parts. Validates on assignment, and rejects unknown names on construction.
 
-    `model_validate` and `model_validate_json` read what was stored, perhaps by a newer version that knows more
-    fields: they ignore unknown names at every depth, unless `extra="forbid"` is passed.
+    `model_validate` and `model_validate_json` read stored data, which a newer version with more fields may have
+    written: they ignore unknown names at every level, unless `extra="forbid"` is passed.
     """
 
     model_config = ConfigDict(validate_assignment=True, extra="forbid")
 
-    # Written out, because a call of Pydantic's own method would make a read of an entity a fifth slower.
+    # Not a call of super(): that would make reading an entity a fifth slower.
     @classmethod
     def model_validate(
         cls,
@@ -55,7 +55,7 @@ class Model(BaseModel):
         by_alias: bool | None = None,
         by_name: bool | None = None,
     ) -> Self:
-        """As Pydantic's, but for unknown names."""
+        """Pydantic's method with another default of `extra`."""
         validated: Self = cls.__pydantic_validator__.validate_python(
             obj,
             strict=strict,
@@ -78,7 +78,7 @@ class Model(BaseModel):
         by_alias: bool | None = None,
         by_name: bool | None = None,
     ) -> Self:
-        """As Pydantic's, but for unknown names."""
+        """Pydantic's method with another default of `extra`."""
         validated: Self = cls.__pydantic_validator__.validate_json(
             json_data, strict=strict, extra=extra, context=context, by_alias=by_alias, by_name=by_name
         )
@@ -86,11 +86,11 @@ class Model(BaseModel):
 
 
 class TenantScoped(Model):
-    """An entity of one tenant that can be changed and (softly) deleted.
+    """Base class of entities that belong to a tenant and can be changed and soft-deleted.
 
     Attributes:
-        revision: 0 until the entity is saved; each save adds one. `if_revision` compares with it.
-        deleted_at: Set on a softly deleted entity, which no read returns.
+        revision: Number of saves, 0 before the first. Pass it as `if_revision` to save conditionally.
+        deleted_at: Time of the soft deletion, or None. Reads do not return deleted entities.
     """
 
     tenant_id: UUID
@@ -101,7 +101,7 @@ class TenantScoped(Model):
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the entity is softly deleted."""
+        """Whether the entity is soft-deleted."""
         return self.deleted_at is not None
 
     def touch(self) -> None:
@@ -109,23 +109,22 @@ class TenantScoped(Model):
         self.updated_at = utcnow()
 
     def soft_delete(self) -> None:
-        """Mark the entity as deleted now. It has to be saved to take effect in a store."""
+        """Mark the entity as deleted now. Save it to delete it in a store."""
         now = utcnow()
         self.deleted_at = now
         self.updated_at = now
 
 
 class AgentScoped(TenantScoped):
-    """An entity that belongs to one agent of a tenant."""
+    """Base class of entities that belong to one agent of a tenant."""
 
     agent_id: UUID
 
 
 def mark_saved(entity: Any, updated_at: datetime, revision: int) -> None:
-    """Set what a save sets on the entity that was passed.
+    """Set `updated_at` and `revision` on a saved entity without validation.
 
-    Both values are right by themselves. An assignment would validate the whole entity again, which takes as long
-    as the save waits for PostgreSQL.
+    Assigning them would validate the whole entity again, which takes as long as the save waits for PostgreSQL.
     """
     entity.__dict__.update(updated_at=updated_at, revision=revision)
     entity.__pydantic_fields_set__.update(("updated_at", "revision"))

@@ -1,4 +1,4 @@
-"""Pages of a list: by offset, or from a position on."""
+"""Pagination, by offset or by cursor."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from soldier_data.errors import ValidationError
 
 
 class Listed(Protocol):
-    """An entity that stands somewhere in a list."""
+    """An entity that lists are sorted by."""
 
     def position(self) -> tuple[datetime, UUID]:
-        """The moment that the list is ordered by, and the id that decides between equal moments."""
+        """The sort key: a time, and the id that breaks ties."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A position in a list, taken from the last entity of a page to ask for the next one.
+    """A position in a list. Pass the cursor of the last entity of a page to get the next page.
 
-    It stays right while rows are added and when moments are equal, and page 1,000 costs what page 1 costs. To
-    services it is opaque; `str()` and `parse()` carry it through a URL.
+    Pages do not shift while rows are added, ties are broken by id, and every page costs the same. Treat a cursor as
+    opaque; `str()` and `parse()` convert it to and from a URL-safe string.
     """
 
     at: datetime
@@ -36,16 +36,16 @@ class Cursor:
 
     @classmethod
     def after(cls, entity: Listed) -> Cursor:
-        """The position of `entity`: the next page begins behind it."""
+        """The cursor of `entity`: the next page starts after it."""
         at, id_ = entity.position()
         return cls(at, id_)
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """The cursor that `str()` wrote.
+        """The cursor that `str()` converted to `text`.
 
         Raises:
-            ValidationError: `text` is not the text of a cursor.
+            ValidationError: `text` is not a cursor.
         """
         try:
             at, _, id_ = base64.urlsafe_b64decode(text.encode()).decode().partition("|")
@@ -54,7 +54,7 @@ class Cursor:
             cursor = None
         if cursor is None or cursor.at.tzinfo is None:
             raise ValidationError(
-                "cursor is not one that a page gave out: pass it on as it was", field="cursor"
+                "cursor is not valid: pass the string that str(cursor) returned, unchanged", field="cursor"
             )
         return cursor
 
@@ -63,7 +63,7 @@ class Cursor:
 
 
 def check_page(limit: int, offset: int = 0) -> None:
-    """Check the size and start of a page.
+    """Check the limit and offset of a page.
 
     Raises:
         ValidationError: `limit` or `offset` is negative or does not fit 64 bits.
@@ -71,5 +71,5 @@ def check_page(limit: int, offset: int = 0) -> None:
     for name, value in (("limit", limit), ("offset", offset)):
         if not 0 <= value < 2**63:
             raise ValidationError(
-                f"{name} is outside of 0 to 2^63 - 1: pass a smaller, positive number", field=name
+                f"{name} is outside of 0 to 2^63 - 1: pass a number in that range", field=name
             )

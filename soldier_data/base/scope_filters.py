@@ -1,4 +1,4 @@
-"""Which sessions a scenario migration concerns."""
+"""The sessions that a scenario migration applies to."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from soldier_data.base.models import Model
 
 
 class ScopeFilter(Model):
-    """Which sessions a scenario migration concerns. Empty lists and None mean "any".
+    """Selects the sessions that a scenario migration applies to. Empty lists and None select all.
 
     Attributes:
-        include_current_nodes: Names of the steps that a session may stand at.
-        exclude_current_nodes: Names of the steps that a session must not stand at.
-        max_session_age_days: Sessions created longer ago are left out.
-        min_session_age_days: Sessions created more recently are left out.
-        custom_conditions: Kept for the service's own use; no store interprets them.
+        include_channels: Channels of the sessions to select.
+        exclude_channels: Channels of the sessions to leave out.
+        include_current_nodes: Names of the current steps of the sessions to select.
+        exclude_current_nodes: Names of the current steps of the sessions to leave out.
+        max_session_age_days: Maximum age of a session since its creation, in days.
+        min_session_age_days: Minimum age of a session since its creation, in days.
+        custom_conditions: For the service's own use; stores do not interpret them.
     """
 
     include_channels: list[Channel] = Field(default_factory=list)

@@ -1,9 +1,9 @@
-"""What can be stored: one policy for text, numbers and JSON, the same on every backend.
+"""Validation of text, numbers and JSON before they are stored, the same for every backend.
 
-PostgreSQL keeps neither the character NUL nor half of a surrogate pair in its text, JSON has no NaN and no
-infinity, and a document nested too deep can be written but not be parsed again. All of these are refused on the
-way in, by every store alike, so that whatever was accepted comes back as it was. So is what an entity's fields do not
-take, and what its class adds to them: `model_copy` and derived classes get around the validation of assignments.
+PostgreSQL text cannot contain the character NUL or an unpaired surrogate, JSON has no NaN or infinity, and a document
+that is nested too deeply can be written but not parsed again. All stores reject these values, so that everything they
+accept is read back unchanged. They also reject values that do not fit the type of a field, and fields added by derived
+classes: `model_copy` and mutable containers bypass Pydantic's validation on assignment.
 """
 
 from __future__ import annotations
@@ -22,60 +22,60 @@ from soldier_data.base.models import Model, utcnow
 from soldier_data.errors import ValidationError
 
 MAX_JSON_DEPTH = 100
-"""Levels of nesting that a JSON value may have."""
+"""Maximum nesting depth of JSON values."""
 
 MAX_INTEGER = 2**63 - 1
-"""Largest integer outside of JSON values: the width of PostgreSQL's bigint."""
+"""Largest integer outside of JSON values: that of PostgreSQL's bigint."""
 
 MAX_JSON_INTEGER_BITS = 2_000
-"""Size of integers in JSON values. Python converts those of more than 640 digits only if it is set to."""
+"""Maximum size of integers in JSON values. Python may refuse to parse integers of more than 640 digits."""
 
 MAX_KEY_BYTES = 2_000
-"""Longest text in an index. A B-tree index of PostgreSQL takes rows of 2,700 bytes."""
+"""Maximum length of indexed text in UTF-8. An entry of a PostgreSQL B-tree has at most 2,704 bytes."""
 
-# The drivers take datetime.min and datetime.max for infinity, and a day is left for the time zone.
+# asyncpg converts datetime.min and datetime.max to infinity. A day remains for time zone offsets.
 EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 LATEST = datetime(9999, 12, 30, tzinfo=UTC)
-"""Range of datetimes."""
+"""Range of datetimes that can be stored."""
 
 _MINUTE = timedelta(minutes=1)
 
 
 def check_storable(entity: BaseModel) -> None:
-    """Check every text, number and JSON value of `entity`, its parts included, and that its fields take them.
+    """Check all values of `entity` and of the models nested in it.
 
     Raises:
-        ValidationError: Names the field (and the place inside it) and says what is wrong, never the value.
+        ValidationError: A value cannot be stored. The message names the field, never the value.
     """
     if fault := _fault_of(_check_model, entity):
         raise fault.as_error()
 
 
 def check_containers(entity: BaseModel) -> None:
-    """Check the types and keys in the lists and dicts of `entity`, except free JSON.
+    """Check the types of the items and keys in the lists and dicts of `entity`, except those of JSON fields.
 
     Raises:
-        ValidationError: Names the field. Also raised for a field that a derived class adds, which would be lost.
+        ValidationError: An item or a key has the wrong type, or a derived class adds a field, which would be lost.
     """
     if fault := _fault_of(_check_containers, entity):
         raise fault.as_error()
 
 
 def check_text(value: str, field: str) -> None:
-    """Check one text, such as a search term or a name to look up.
+    """Check a string, such as a search term or a name to look up.
 
     Raises:
-        ValidationError: It holds a NUL character or half of a surrogate pair.
+        ValidationError: It contains a NUL character or an unpaired surrogate.
     """
     if fault := _fault_of(_check_string, value):
         raise fault.as_error(field)
 
 
 def check_key(value: str, field: str, *, most_bytes: int = MAX_KEY_BYTES) -> None:
-    """Check one text that rows are looked up by.
+    """Check a string that is stored in an index.
 
     Raises:
-        ValidationError: It cannot be stored, or is longer than `most_bytes` in UTF-8, too long for an index.
+        ValidationError: It cannot be stored, or is longer than `most_bytes` in UTF-8.
     """
     check_text(value, field)
     if len(value.encode()) > most_bytes:
@@ -85,17 +85,17 @@ def check_key(value: str, field: str, *, most_bytes: int = MAX_KEY_BYTES) -> Non
 
 
 def check_json(value: Any, field: str) -> None:
-    """Check one JSON value that an entity keeps in `field`.
+    """Check the JSON value of `field`.
 
     Raises:
-        ValidationError: It cannot be stored, or could not be read again.
+        ValidationError: It cannot be stored, or could not be read back.
     """
     if fault := _fault_of(_check_json, value):
         raise fault.as_error(field)
 
 
 def check_integer(value: int, field: str, *, least: int = -MAX_INTEGER) -> None:
-    """Check one integer that a row is looked up by.
+    """Check an integer argument.
 
     Raises:
         ValidationError: It is less than `least`, or does not fit 64 bits.
@@ -105,36 +105,37 @@ def check_integer(value: int, field: str, *, least: int = -MAX_INTEGER) -> None:
 
 
 def check_moment(value: datetime, field: str) -> None:
-    """Check one moment that a list begins or ends at.
+    """Check a datetime argument, such as the start of a range.
 
     Raises:
-        ValidationError: It has no time zone, or lies at the very end of the calendar.
+        ValidationError: It has no time zone, or is outside of `EARLIEST` to `LATEST`.
     """
     if value.utcoffset() is None:
         raise ValidationError(f"{field} has no time zone: use an aware datetime", field=field)
     if not EARLIEST <= value <= LATEST:
         raise ValidationError(
-            f"{field} is at the very end of the calendar: leave it out to have no limit", field=field
+            f"{field} is at the very end of the calendar: omit it for an open range", field=field
         )
 
 
 def check_revision(revision: int | None, field: str = "if_revision") -> None:
-    """Check the revision that a conditional write expects.
+    """Check the expected revision of a conditional write.
 
     Raises:
         ValidationError: It is negative or does not fit 64 bits.
     """
     if revision is not None and not 0 <= revision < MAX_INTEGER:
         raise ValidationError(
-            f"{field} is outside of 0 (not stored yet) to 2^63 - 2: pass the entity's revision", field=field
+            f"{field} is outside of 0 (not stored yet) to 2^63 - 2: pass the revision of the entity",
+            field=field,
         )
 
 
 def moment_before(older_than: timedelta) -> datetime:
-    """The moment that lies `older_than` ago.
+    """The current time minus `older_than`.
 
     Raises:
-        ValidationError: No calendar has it.
+        ValidationError: The result is before the year 1.
     """
     try:
         return utcnow() - older_than
@@ -162,10 +163,10 @@ class _Fault(Exception):  # noqa: N818 - never leaves this module.
 
 
 def _fault_of(check: Callable[[Any], None], value: Any) -> _Fault | None:
-    """Run `check`, and return its fault to be raised outside of any except block.
+    """Run `check` and return the fault that it raises, so that callers raise their error outside an except block.
 
-    What is raised inside one has the handled exception for its context, and that of an encoder or of Pydantic holds
-    the value.
+    An error raised inside the block would have the caught exception as its context, and the contexts of that one
+    (errors of a codec, or of Pydantic) hold the value.
     """
     try:
         check(value)
@@ -202,14 +203,14 @@ def _check_field(name: str, check: Callable[[Any], None], value: Any) -> None:
 
 
 def _check_names(model: BaseModel) -> None:
-    """Check that `model` holds nothing beside the fields of the entity that it is, which would be lost."""
+    """Check that `model` has only the fields of its entity class: others would be lost."""
     known = _entity_class(type(model)).model_fields.keys()
     if model.__dict__.keys() <= known and not model.__pydantic_extra__:
         return
     for name in [*model.__dict__, *(model.__pydantic_extra__ or ())]:
         if name not in known and not isinstance(getattr(type(model), name, None), cached_property):
             fault = _Fault(
-                "is no field that is stored, and would be lost: leave it out, or keep it elsewhere"
+                "is not a field of the stored entity and would be lost: remove it, or store it elsewhere"
             )
             fault.place.append(f".{name}")
             raise fault
@@ -217,7 +218,7 @@ def _check_names(model: BaseModel) -> None:
 
 @cache
 def _entity_class(class_: type[BaseModel]) -> type[BaseModel]:
-    """The entity of this package, or part of one, that `class_` is derived from; `class_` itself if there is none."""
+    """The first class of this package in the MRO of `class_`; `class_` itself if there is none."""
     package = __name__.partition(".")[0]
     for each in class_.__mro__:
         if each.__module__.partition(".")[0] == package and each.__module__ != Model.__module__:
@@ -226,11 +227,11 @@ def _entity_class(class_: type[BaseModel]) -> type[BaseModel]:
 
 
 def _check_types(model: BaseModel) -> None:
-    """Check that the fields of `model` accept their values as they are, without conversion."""
+    """Check that each value is valid for the type of its field, without conversion."""
     class_ = _entity_class(type(model))
     values = {name: value for name, value in model.__dict__.items() if name in class_.model_fields}
     for name in _embeddings(class_):
-        # These are long, and have a check of their own.
+        # Embeddings are long, and `check_embedding` checks them.
         values[name] = None
     try:
         class_.__pydantic_validator__.validate_python(values, strict=True)
@@ -239,13 +240,13 @@ def _check_types(model: BaseModel) -> None:
     else:
         return
     message = found["msg"]
-    fault = _Fault(f"cannot hold what it was given: {message[:1].lower()}{message[1:]}")
+    fault = _Fault(f"has an invalid value: {message[:1].lower()}{message[1:]}")
     fault.place.append(f".{found['loc'][0]}")
     raise fault
 
 
 def _check_items(container: Any, type_: type) -> None:
-    """Check what a list or dict holds: it can be changed without validation."""
+    """Check the items of a list or dict, which can be changed without validation."""
     in_dict = isinstance(container, dict)
     if in_dict:
         for key in container:
@@ -260,14 +261,14 @@ def _check_items(container: Any, type_: type) -> None:
         if isinstance(item, type_) and isinstance(item, BaseModel):
             _check_names(item)
         elif not isinstance(item, type_):
-            raise _Fault(f"holds something of the type {type(item).__name__}: use {type_.__name__}")
+            raise _Fault(f"contains a value of the type {type(item).__name__}: use {type_.__name__}")
 
 
 _ALWAYS_STORABLE = frozenset({type(None), bool, UUID})
 
 
 def _check_value(value: Any) -> None:
-    """Check a value of the right type."""
+    """Check a value whose type is correct."""
     if isinstance(value, str):
         _check_string(value)
     elif isinstance(value, BaseModel):
@@ -278,7 +279,7 @@ def _check_value(value: Any) -> None:
     elif isinstance(value, datetime):
         _check_datetime(value)
     elif isinstance(value, list):
-        # Embeddings are long and have a check of their own.
+        # Embeddings are long, and `check_embedding` checks them.
         if value and isinstance(value[0], float):
             return
         for index, nested in enumerate(value):
@@ -307,7 +308,7 @@ def _check_json(value: Any, depth: int = 0) -> None:
     elif kind is dict or kind is list:
         if depth >= MAX_JSON_DEPTH:
             raise _Fault(
-                f"is nested deeper than {MAX_JSON_DEPTH} levels and could not be read again: flatten it"
+                f"is nested deeper than {MAX_JSON_DEPTH} levels and could not be read back: flatten it"
             )
         if kind is list:
             for nested in value:
@@ -318,16 +319,18 @@ def _check_json(value: Any, depth: int = 0) -> None:
             _check_json(nested, depth + 1)
     elif kind is int:
         if value.bit_length() > MAX_JSON_INTEGER_BITS:
-            raise _Fault("holds an integer of hundreds of digits, which could not be read again: use text")
+            raise _Fault(
+                "contains an integer of hundreds of digits, which could not be read back: use a string"
+            )
     elif value is not None and kind is not bool:
         raise _Fault(
-            f"holds a {kind.__name__}, which JSON does not know: convert it to text, a number, a list or a dict"
+            f"contains a {kind.__name__}, which JSON cannot represent: convert it to a string, number, list or dict"
         )
 
 
 def _check_json_key(key: Any) -> None:
     if type(key) is not str:
-        raise _Fault("has a key that is not text, which JSON does not know: use text for keys")
+        raise _Fault("has a key that is not text, which JSON cannot represent: use strings as keys")
     _check_string(key)
 
 
@@ -336,17 +339,17 @@ def _check_datetime(value: datetime) -> None:
         raise _Fault("has no time zone: use an aware datetime")
     if not EARLIEST <= value <= LATEST:
         raise _Fault(
-            "is at the very end of the calendar, where time zones lead out of it: use None for never"
+            "is at the very end of the calendar, which time zone conversion would exceed: use None for never"
         )
     offset = value.utcoffset()
     if offset and offset % _MINUTE:
-        # Local mean times, as zones had them before railways.
-        raise _Fault("has a time zone offset with seconds, which JSON cannot hold: convert it to UTC")
+        # Local mean time, used before standard time zones, has such offsets.
+        raise _Fault("has a time zone offset with seconds, which JSON cannot represent: convert it to UTC")
 
 
 def _check_string(value: str) -> None:
     if "\x00" in value:
-        raise _Fault("holds a NUL character (U+0000), which cannot be stored: remove it")
+        raise _Fault("contains a NUL character (U+0000), which cannot be stored: remove it")
     if value.isascii():
         return
     try:
@@ -356,18 +359,20 @@ def _check_string(value: str) -> None:
     else:
         unpaired = False
     if unpaired:
-        raise _Fault("holds half of a surrogate pair, which is no character and cannot be stored: remove it")
+        raise _Fault(
+            "contains an unpaired surrogate, which is not a character and cannot be stored: remove it"
+        )
 
 
 @cache
 def _json_fields(model: type[BaseModel]) -> frozenset[str]:
-    """The fields of `model` that are annotated with `Any` somewhere: free JSON."""
+    """Fields whose annotation contains `Any`: arbitrary JSON."""
     return frozenset(name for name, field in model.model_fields.items() if _mentions_any(field.annotation))
 
 
 @cache
 def _item_types(model: type[BaseModel]) -> dict[str, type]:
-    """What the lists and dicts of `model` hold. Free JSON and embeddings have checks of their own."""
+    """The item types of the list and dict fields of `model`, except JSON fields and embeddings."""
     found = {}
     for name, field in model.model_fields.items():
         if get_origin(field.annotation) in (list, dict) and not _mentions_any(field.annotation):

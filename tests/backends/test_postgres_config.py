@@ -287,7 +287,7 @@ async def test_a_row_that_no_entity_can_hold_is_a_store_error_without_its_values
     await connection.close()
     for reading in (data.config.get_agent(tenant_id, agent.id), data.config.get_agents(tenant_id)):
         with pytest.raises(
-            StoreError, match="what is stored is not a valid AgentSettings: look at max_tokens"
+            StoreError, match="a stored row is not a valid AgentSettings: correct max_tokens"
         ) as raised:
             await reading
         assert "canary-8QX" not in str(raised.value)

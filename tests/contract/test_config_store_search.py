@@ -243,7 +243,7 @@ async def test_such_a_vector_is_refused_in_a_transition(
 
 async def test_a_wrong_length_says_which_is_right(config_store: ConfigStore, agent: Agent) -> None:
     rule: Rule = RuleFactory(tenant_id=agent.tenant_id, agent_id=agent.id, embedding=[1.0] * 1536)
-    with pytest.raises(ValidationError, match="1536 numbers where 8 are stored"):
+    with pytest.raises(ValidationError, match="1536 dimensions, but 8 are stored"):
         await config_store.save_rule(rule)
 
 

@@ -66,7 +66,7 @@ async def test_many_are_added_at_once_or_none(vector_store: VectorStore, tenant_
         await vector_store.add_embeddings([good, good])
     with pytest.raises(ValidationError, match=r"embeddings\[1\].tenant_id"):
         await vector_store.add_embeddings([good, EmbeddingFactory()])
-    with pytest.raises(ValidationError, match=r"embeddings\[1\]: embedding has 1 numbers"):
+    with pytest.raises(ValidationError, match=r"embeddings\[1\]: embedding has 1 dimensions"):
         await vector_store.add_embeddings([good, EmbeddingFactory(tenant_id=tenant_id, embedding=[1.0])])
     assert len(await found(vector_store, tenant_id, limit=30)) == 20
 

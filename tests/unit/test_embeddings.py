@@ -20,8 +20,8 @@ from soldier_data.postgres.engine import _decode_vector, _encode_vector
 @pytest.mark.parametrize(
     ("embedding", "what"),
     [
-        ([], "0 numbers where 3"),
-        ([1.0, 2.0], "2 numbers where 3"),
+        ([], "0 dimensions, but 3"),
+        ([1.0, 2.0], "2 dimensions, but 3"),
         ([1.0] * 4, "SOLDIER_EMBEDDING_DIMENSIONS"),
         ([1.0, math.nan, 1.0], "NaN or infinity"),
         ([-math.inf, 1.0, 1.0], "NaN or infinity"),
@@ -29,8 +29,8 @@ from soldier_data.postgres.engine import _decode_vector, _encode_vector
         ([0.0, -0.0, 0.0], "zero vector"),
         ([1e-16, 0.0, 0.0], "norm outside"),
         ([1e16, 0.0, 0.0], "norm outside"),
-        (["1", "2", "3"], "no number"),
-        ([None] * 3, "no number"),
+        (["1", "2", "3"], "not a number"),
+        ([None] * 3, "not a number"),
         ([10**400] * 3, "NaN or infinity"),
     ],
 )
