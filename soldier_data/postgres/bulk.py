@@ -1,9 +1,8 @@
-"""Calls of the driver that send many rows, ended as soon as their caller, their time or the connection ends.
+"""Driver calls that send many rows, and that stop on cancellation, on time-out and when the connection is lost.
 
-While the server does not take what is sent, because a row is locked, say, asyncpg waits for nothing else: not for a
-cancellation, which it swallows, and not for the end of the connection. These calls therefore run in tasks of
-their own, which the caller need not wait for. What is left of such a task ends with the connection, which is not to be
-used again.
+While the server does not read, for instance because a row is locked, asyncpg's bulk calls swallow cancellations and do
+not notice a lost connection. They therefore run in tasks of their own, which callers abandon when they give up. Such a
+task ends when its connection is closed; do not use the connection again.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ T = TypeVar("T")
 
 
 class _Withdrawn(Exception):  # noqa: N818 - seen by asyncpg alone.
-    """The rows that are not sent yet are not to be sent."""
+    """Stops asyncpg from sending the remaining rows."""
 
 
 class _Rows:
-    """The parameters of a statement, row by row. asyncpg asks for more whenever the server has taken some."""
+    """The parameters of a statement, row by row. asyncpg requests more whenever the server has read some."""
 
     def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
         self._rows = rows
@@ -31,17 +30,17 @@ class _Rows:
     def __iter__(self) -> Iterator[Sequence[Any]]:
         for row in self._rows:
             if self._withdrawn:
-                # asyncpg then lets the server forget the rows before, and ends what it sends as it must be ended.
+                # asyncpg then discards the rows sent so far, and ends the message properly.
                 raise _Withdrawn
             yield row
 
     def withdraw(self) -> None:
-        """Send no more."""
+        """Send no further rows."""
         self._withdrawn = True
 
 
 async def fetch_many(driver: Any, sql: str, rows: Sequence[Sequence[Any]], time_out: float) -> list[Any]:
-    """Run `sql` once for each of `rows`, in one round trip, and return what all of them returned."""
+    """Run `sql` once for each of `rows`, in one round trip, and return the rows of all results."""
     arguments = _Rows(rows)
     call = asyncio.ensure_future(driver.fetchmany(sql, arguments))
     returned: list[Any] = await _outcome(driver, call, time_out, arguments.withdraw)
@@ -51,11 +50,11 @@ async def fetch_many(driver: Any, sql: str, rows: Sequence[Sequence[Any]], time_
 async def copy_rows(
     driver: Any, schema: str, table: str, columns: list[str], rows: list[tuple[Any, ...]], time_out: float
 ) -> None:
-    """Write `rows` by binary COPY. The values are in the order of `columns`."""
+    """Insert `rows` with binary COPY. Values are in the order of `columns`."""
     call = asyncio.ensure_future(
         driver.copy_records_to_table(table, schema_name=schema, columns=columns, records=rows)
     )
-    # Unlike `fetchmany`, it passes a cancellation on.
+    # Unlike `fetchmany`, it can be cancelled.
     await _outcome(driver, call, time_out, call.cancel)
 
 
@@ -63,7 +62,7 @@ async def _outcome(driver: Any, call: asyncio.Future[T], time_out: float, give_u
     loop = asyncio.get_running_loop()
 
     def end(_connection: object) -> None:
-        # At the loop's next turn: in this one, the call may still hear from the driver why the connection ended.
+        # In the next iteration of the loop: in this one, the driver may still set the reason as the call's exception.
         loop.call_soon(call.cancel)
 
     driver.add_termination_listener(end)
@@ -77,10 +76,10 @@ async def _outcome(driver: Any, call: asyncio.Future[T], time_out: float, give_u
         raise TimeoutError
     driver.remove_termination_listener(end)
     if driver.is_closed():
-        # A COPY that was cut off waits for the answer to a cancellation, unless it is told that none comes.
+        # An interrupted COPY would wait for a reply to its cancellation.
         driver.terminate()
         if call.cancelled() or isinstance(call.exception(), AttributeError):
-            # The latter is how asyncpg fails that finds itself without a connection.
+            # asyncpg raises AttributeError when its connection has disappeared.
             raise asyncpg.ConnectionDoesNotExistError(
                 "the connection was closed in the middle of an operation"
             )
@@ -88,6 +87,6 @@ async def _outcome(driver: Any, call: asyncio.Future[T], time_out: float, give_u
 
 
 def _look_at(call: asyncio.Future[Any]) -> None:
-    """Let asyncio know that nobody is interested in how the call ended."""
+    """Retrieve the exception of an abandoned call, so that asyncio does not log it."""
     if not call.cancelled():
         call.exception()

@@ -1,4 +1,4 @@
-"""Running statements: each as its own transaction, or several in one."""
+"""Executing statements, each in a transaction of its own or several in one."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ from soldier_data.settings import Settings
 T = TypeVar("T")
 
 NO_TENANT = UUID(int=0)
-"""The tenant of statements that concern none."""
+"""The tenant_id of statements that do not belong to a tenant."""
 
-# "on" also while a standby follows its primary.
+# Also "on" for a standby.
 _READ_ONLY = Statement(
-    "looking whether the server takes writes",
+    "checking whether the server accepts writes",
     select(func.current_setting("transaction_read_only").label("read_only")),
 )
 
 
 class Database:
-    """A pool of connections. Each call is a transaction of its own; reads and single statements take one round trip.
+    """Executes statements on a connection pool, each call in a transaction of its own.
 
-    Calls that fail because a connection was lost, or by a deadlock or a serialization failure, are repeated for up
-    to `settings.retry_budget`.
+    A call takes one round trip, unless row-level security or PgBouncer require an explicit transaction. Calls that
+    fail because of a lost connection, a deadlock or a serialization failure are repeated for up to
+    `settings.retry_budget`.
 
     Raises (every method):
-        StoreConnectionError: The server is unreachable, refuses the log-in or does not answer in time.
+        StoreConnectionError: The server is unreachable, rejects the login or does not answer in time.
         ConfigurationError: The database is not migrated.
     """
 
@@ -50,8 +51,8 @@ class Database:
         self._schemas = Schemas.of(settings)
         self._time_out = settings.command_timeout.total_seconds()
         self._pool = ConnectionPool(settings)
-        # Autocommit cannot carry SET LOCAL, and PgBouncer may send two messages of one statement to two servers
-        # unless a transaction holds them together.
+        # SET LOCAL needs a transaction; and outside of one, PgBouncer may send the messages of a statement to
+        # different servers.
         self._always_begin = settings.row_level_security or settings.pgbouncer
 
     async def fetch_all(self, statement: Statement, values: Values) -> list[Row]:
@@ -63,7 +64,7 @@ class Database:
         return await self._repeat(lambda: self._fetch(statement, values), failure)
 
     async def fetch_one(self, statement: Statement, values: Values) -> Row | None:
-        """Run `statement` and return its first row, if there is one."""
+        """Run `statement` and return its first row, or None."""
         try:
             rows = await self._fetch(statement, values)
         except TransientError as error:
@@ -74,20 +75,20 @@ class Database:
         return rows[0] if rows else None
 
     async def fetch_many(self, statement: Statement, rows: Sequence[Values]) -> list[Row]:
-        """Run `statement` once for each of `rows`, in one round trip, and return what all of them returned.
+        """Run `statement` once for each of `rows`, in one round trip, and return the rows of all results.
 
-        All happens or nothing. Each run sees what others have committed before it began.
+        Either all runs take effect or none.
         """
         return await self.repeating(lambda: self._fetch(statement, *rows))
 
     async def fetch_now(self, statement: Statement, values: Values) -> list[Row]:
-        """As `fetch_all`, failing at once where that would try again."""
+        """Like `fetch_all`, without retries."""
         return await self._fetch(statement, values)
 
     async def is_read_only(self) -> bool:
-        """Whether the server takes no writes, though the URL asks for one that does: not tried again.
+        """Whether the server is read-only although the URL requests one that accepts writes. Does not retry.
 
-        If so, the next calls look for a server that takes them.
+        If so, later calls connect anew, to find a server that accepts writes.
         """
         wanted = read_target(self.settings).session_kind
         if wanted in STANDBY_KINDS:
@@ -95,15 +96,15 @@ class Database:
         [row] = await self._fetch(_READ_ONLY, {"tenant_id": NO_TENANT})
         if row["read_only"] == "off":
             return False
-        self._pool.give_up_opened_until(monotonic())
+        self._pool.discard_opened_until(monotonic())
         return True
 
     async def write_one(self, statement: Statement, values: Values) -> Row | None:
-        """As `fetch_one`, for a statement that a unique index may refuse."""
+        """Like `fetch_one`, for a statement that may violate a unique index."""
         return await self.fetch_one(statement, values)
 
     async def atomically(self, work: Callable[[Transaction], Awaitable[T]], operation: str) -> T:
-        """Run `work` in a transaction of its own; `work` is repeated after a transient failure."""
+        """Run `work` in a transaction of its own, again after a transient failure."""
 
         async def attempt() -> T:
             async with self.transaction(operation) as transaction:
@@ -112,7 +113,7 @@ class Database:
         return await self.repeating(attempt)
 
     async def repeating(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Await `attempt()`, again and again while it fails transiently and the retry budget lasts."""
+        """Await `attempt()`, and repeat it after transient failures until the retry budget is used up."""
         try:
             return await attempt()
         except TransientError as error:
@@ -121,7 +122,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, operation: str = "beginning a unit of work") -> AsyncIterator[Transaction]:
-        """A transaction that commits on leaving and rolls back on any exception. It is not repeated."""
+        """A transaction that commits at the end of the block, and rolls back on an exception. It is not repeated."""
         lease, transaction = await self._begin(operation)
         broken = True
         try:
@@ -130,24 +131,23 @@ class Database:
             broken = transaction.interrupted
         except Exception as error:
             self._look_for_read_only(getattr(error, "cause", None), lease)
-            # Any other exception is a cancellation: a statement may still be running, so the connection is given
-            # up, which rolls back.
+            # On cancellation a statement may still be running: closing the connection rolls back.
             broken = not await _rolled_back(transaction, lease)
             raise
         finally:
             await self._pool.release(lease, broken=broken)
 
     async def close(self) -> None:
-        """Wait for what is running, `command_timeout` at most, and close every connection."""
+        """Wait for running calls, for at most `command_timeout`, and close all connections."""
         await self._pool.close()
 
     async def _begin(self, operation: str) -> tuple[Lease, Transaction]:
-        """Take out a connection and begin a transaction on it."""
+        """Acquire a connection and begin a transaction on it."""
         lease = await self._pool.acquire(operation)
         try:
             return lease, await self._begin_on(lease)
         except TransientError:
-            # It was lost while it was free. The next one is new, or was asked whether it is still there.
+            # The connection was lost while idle. The next one is new, or was tested.
             pass
         lease = await self._pool.acquire(operation)
         return lease, await self._begin_on(lease)
@@ -178,11 +178,11 @@ class Database:
                 else bulk.fetch_many(lease.driver, sql, arguments, self._time_out)
             )
             interrupted = False
-        except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
+        except Exception as error:  # noqa: BLE001 - no driver exception may leave the package.
             failure = as_store_error(error, describe(statement, rows[0]))
             self._look_for_read_only(error, lease)
             interrupted = isinstance(error, TimeoutError)
-            # A connection opened before the migrations ran does not know the vector type: it is not kept.
+            # A connection opened before the database was migrated lacks the vector codec: close it.
             known = isinstance(error, asyncpg.PostgresError | TimeoutError)
             broken = not known or isinstance(failure, ConfigurationError)
         else:
@@ -193,8 +193,8 @@ class Database:
 
     def _look_for_read_only(self, error: BaseException | None, lease: Lease) -> None:
         if getattr(error, "sqlstate", None) == READ_ONLY:
-            # What was opened later may lead to another server.
-            self._pool.give_up_opened_until(lease.used)
+            # Connections opened later may be to another server.
+            self._pool.discard_opened_until(lease.used)
 
     async def _repeat(self, attempt: Callable[[], Awaitable[T]], failure: TransientError) -> T:
         budget = self.settings.retry_budget.total_seconds()
@@ -227,25 +227,25 @@ async def _rolled_back(transaction: Transaction, lease: Lease) -> bool:
 
 
 Executor: TypeAlias = Database | Transaction
-"""What a store needs. With a `Database` each call stands alone; with a `Transaction` calls commit together."""
+"""What stores run on: with a `Database` each call commits by itself, with a `Transaction` calls commit together."""
 
 
 class PostgresStore:
-    """A store on PostgreSQL: its calls stand alone on a `Database`, and commit together on a `Transaction`."""
+    """Base class of stores on PostgreSQL."""
 
     _db: Executor
 
     def join(self, transaction: Transaction | None) -> Self:
-        """This store within a unit of work, whose transaction this is.
+        """A copy of this store that runs on the transaction of a unit of work.
 
         Raises:
-            ConfigurationError: The unit of work has another database, or none.
+            ConfigurationError: The unit of work has no transaction, or one on a different database.
         """
         mine = self._db.settings
         if transaction is None or not (transaction.settings is mine or transaction.settings == mine):
             raise ConfigurationError(
-                f"beginning a unit of work: {type(self).__name__} is on another database than the data layer, so "
-                "that they cannot commit together: make it with a Database of the data layer's settings"
+                f"beginning a unit of work: {type(self).__name__} is not on the data layer's database, so they "
+                "cannot commit together: create the store with a Database that has the data layer's settings"
             )
         joined = copy(self)
         joined._db = transaction  # noqa: SLF001 - of its own class.

@@ -1,4 +1,4 @@
-"""What DDL is written with: the length of embeddings, their index, and the schema of the extensions."""
+"""Options of DDL: the dimensions of embeddings, their index, and the schema of the extensions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from soldier_data.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class DDLOptions:
-    """What depends on the settings where SQL spells types, indexes and extensions.
+    """Settings that types, indexes and extensions are rendered with.
 
     Attributes:
-        embedding_dimensions: Length of embeddings.
-        vector_index: The index of embeddings: "hnsw", "ivfflat" or "none".
-        extensions_schema: The schema of pgvector and pg_trgm.
+        embedding_dimensions: Number of dimensions of embeddings.
+        vector_index: Type of the index of embeddings: "hnsw", "ivfflat" or "none".
+        extensions_schema: Schema of pgvector and pg_trgm.
     """
 
     embedding_dimensions: int
@@ -26,7 +26,7 @@ class DDLOptions:
 
     @classmethod
     def of(cls, settings: Settings) -> DDLOptions:
-        """The options that `settings` name."""
+        """The options in `settings`."""
         return cls(settings.embedding_dimensions, settings.vector_index, settings.extensions_schema)
 
 
@@ -34,13 +34,13 @@ _options: ContextVar[DDLOptions | None] = ContextVar("ddl_options", default=None
 
 
 def ddl_options() -> DDLOptions:
-    """The options in force: those of the enclosing `use_ddl_options()`, else those of the environment's settings."""
+    """The current options: those of the enclosing `use_ddl_options()`, else those of the environment's settings."""
     return _options.get() or DDLOptions.of(Settings())
 
 
 @contextmanager
 def use_ddl_options(options: DDLOptions) -> Iterator[None]:
-    """Write DDL with `options` within the block."""
+    """Render DDL with `options` inside the block."""
     token = _options.set(options)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The SQLAlchemy engine: how connections are opened and pooled."""
+"""The SQLAlchemy engine, and how it opens connections."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from soldier_data.postgres.errors import TransientError, as_store_error
 from soldier_data.postgres.hosts import Host, Target, read_target
 from soldier_data.settings import Settings
 
-# More than the package has statements, so that none is ever prepared twice on a connection.
+# More than the number of statements, so that none is prepared twice on a connection.
 _STATEMENTS_KEPT_PREPARED = 1_000
 
-# JSON that the server builds spells moments in the session's time zone, and old ones have offsets with seconds in many
-# zones, which readers of JSON refuse.
+# JSON that the server builds has datetimes in the session's time zone. In many zones, old ones have offsets with
+# seconds, which JSON parsers reject.
 _TIME_ZONE = {"timezone": "UTC"}
-# What a role or a database may have set, and answers hang on: with fewer digits JSON rounds numbers, with a limit the
-# indexes of words find some of the rows, and quoted names are not read back from the catalogue. PgBouncer refuses
+# Settings of a role or database that would change results: fewer digits round the numbers in JSON, a limit makes GIN
+# indexes find only some rows, and quoted identifiers break the comparison with the catalogue. PgBouncer rejects
 # connections that set these.
 _ANSWERS = {"extra_float_digits": "1", "gin_fuzzy_search_limit": "0", "quote_all_identifiers": "off"}
 _PROTOCOL_VIOLATION = "08P01"
-# No such parameter, not a value of it, only to be set at the server's start, only by a superuser; and PgBouncer's.
+# Unknown parameter, invalid value, fixed at server start, superusers only; and the code that PgBouncer uses.
 _REFUSED_SETTING = {"42704", "22023", "55P02", "42501", _PROTOCOL_VIOLATION}
 
 
 def create_engine(settings: Settings) -> AsyncEngine:
-    """An engine that opens connections as `settings` say. Nothing is connected before the first use."""
+    """An engine configured by `settings`. It connects on first use."""
     arguments: dict[str, Any] = {"async_creator_fn": Connector(settings).open}
     if settings.pgbouncer:
-        # SQLAlchemy itself runs a few statements on the first connection. Servers behind PgBouncer keep the
-        # names of prepared statements from one client to the next.
+        # For the statements that SQLAlchemy runs on the first connection: behind PgBouncer, names of prepared
+        # statements outlive a client.
         arguments |= {
             "prepared_statement_cache_size": 0,
             "prepared_statement_name_func": lambda: f"soldier_{uuid4().hex}",
@@ -52,27 +52,27 @@ def create_engine(settings: Settings) -> AsyncEngine:
         "postgresql+asyncpg://",
         connect_args=arguments,
         pool_size=settings.pool_size,
-        # `ConnectionPool` keeps to the limit, and hands none back that is open: two pools would keep twice as many.
+        # `ConnectionPool` enforces the limit.
         max_overflow=-1,
-        # `Database` hands no connection back that is inside a transaction.
+        # `Database` never returns a connection that is in a transaction.
         pool_reset_on_return=None,
-        # Documents stay text: Pydantic parses them, three times as fast as SQLAlchemy's json.loads().
+        # Keep JSON as text: Pydantic parses it three times as fast as json.loads().
         json_deserializer=str,
     )
 
 
 class Connector:
-    """Opens connections to the server of a database URL, whichever of its hosts that is at."""
+    """Opens connections to the hosts of a database URL."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # Hosts at which the last try found no server, or not one of the kind that is wanted.
+        # Hosts where the last attempt found no server, or none of the requested kind.
         self._failed: set[Host] = set()
 
     async def open(self) -> Any:
-        """Open one asyncpg connection that reads and writes vectors in binary.
+        """Open an asyncpg connection that has the vector codec.
 
-        Hosts are tried one after the other, those that failed the last time after the others.
+        Hosts are tried in order, those that failed last time after the others, each with its own time-out.
         """
         target = read_target(self._settings)
         hosts = random.sample(target.hosts, len(target.hosts)) if target.shuffled else target.hosts
@@ -86,7 +86,7 @@ class Connector:
                 if not _may_be_elsewhere(error):
                     raise
                 self._failed.add(host)
-                # One host's silence says less than what another one answered.
+                # An error is more informative than a time-out.
                 if failure is None or isinstance(failure, TimeoutError):
                     failure = error
             else:
@@ -107,15 +107,15 @@ class Connector:
                 command_timeout=settings.command_timeout.total_seconds(),
                 statement_cache_size=0 if settings.pgbouncer else _STATEMENTS_KEPT_PREPARED,
                 max_cached_statement_lifetime=0,
-                # However long they are: saving a profile with all its parts is one long statement.
+                # No limit: the statement that saves a profile with all its parts is long.
                 max_cacheable_statement_size=0,
                 server_settings=target.server_settings
                 | (_TIME_ZONE if settings.pgbouncer else _TIME_ZONE | _ANSWERS),
             )
             try:
-                target.keepalive.set_on(connection._transport.get_extra_info("socket"))  # noqa: SLF001 - there is no other way to it.
+                target.keepalive.set_on(connection._transport.get_extra_info("socket"))  # noqa: SLF001 - asyncpg has no public access to the socket.
                 if settings.pgbouncer:
-                    # A transaction keeps the messages of a statement on one server.
+                    # In a transaction, PgBouncer sends all messages of a statement to one server.
                     async with connection.transaction():
                         await _register_vector(connection, settings.extensions_schema)
                 else:
@@ -127,17 +127,17 @@ class Connector:
 
 
 async def open_connection(settings: Settings) -> Any:
-    """Open one connection, as `Connector.open` does."""
+    """Open a connection as `Connector.open` does."""
     return await Connector(settings).open()
 
 
 def driver_url(url: str) -> str:
-    """`url` with the scheme that asyncpg and libpq take: postgresql://."""
+    """`url` with the scheme that asyncpg and libpq accept: postgresql://."""
     return urlunsplit(urlsplit(url)._replace(scheme="postgresql"))
 
 
 def _password(settings: Settings) -> str | Callable[[], Awaitable[str]] | None:
-    """The password that replaces the URL's; the driver calls a function each time that it connects."""
+    """The password that overrides the URL. asyncpg calls a function for every connection."""
     password = settings.database_password
     return password if password is None or isinstance(password, str) else partial(_ask, password)
 
@@ -151,23 +151,23 @@ async def _ask(for_password: Callable[[], str | Awaitable[str]]) -> str:
     else:
         if isinstance(found, str):
             return found
-        raise ConfigurationError(f"database_password has to return a str, not a {type(found).__name__}")
+        raise ConfigurationError(f"database_password must return a str, not a {type(found).__name__}")
     raise TransientError(
-        f"asking for the database password failed: database_password raised {type(cause).__name__} (see .cause)",
+        f"getting the database password: database_password raised {type(cause).__name__} (see .cause)",
         cause=cause,
     )
 
 
 def _may_be_elsewhere(error: Exception) -> bool:
-    """Whether the next host may do what this one did not."""
+    """Whether another host may succeed."""
     return isinstance(error, TimeoutError) or isinstance(as_store_error(error, ""), TransientError)
 
 
 async def _connect(target: Target, **arguments: Any) -> Any:
-    """Connect as `target` says.
+    """Connect to `target`.
 
     Raises:
-        ConfigurationError: The server refused a setting that the URL gives it.
+        ConfigurationError: The server rejected a setting in the URL.
     """
     try:
         return await asyncpg.connect(target.url, timeout=None, **arguments)
@@ -175,13 +175,13 @@ async def _connect(target: Target, **arguments: Any) -> Any:
         if error.sqlstate not in _REFUSED_SETTING:
             raise
         cause = error
-    # The text is in the server's language; names in it are not. PgBouncer's has no quotes.
+    # The message is localised; the names in it are not.
     known = [name for name in target.server_settings if name in str(cause)]
     if not known and cause.sqlstate == _PROTOCOL_VIOLATION:
         raise cause
     which = f"the parameter {known[0]}" if known else "a parameter"
     raise ConfigurationError(
-        f"SOLDIER_DATABASE_URL: the server refused {which} (SQLSTATE {cause.sqlstate}): leave it out, or correct it",
+        f"SOLDIER_DATABASE_URL: the server rejected {which} (SQLSTATE {cause.sqlstate}): remove or correct it",
         cause=cause,
     )
 
@@ -192,15 +192,15 @@ async def _register_vector(connection: Any, schema: str) -> None:
         "WHERE t.typname = 'vector' AND n.nspname = $1)"
     )
     if not await connection.fetchval(exists, schema):
-        # Not migrated yet. Statements that need the type will say so, and their connection is not kept.
+        # Not migrated yet: statements that need the type fail, and close the connection.
         return
     await connection.set_type_codec(
         "vector", schema=schema, encoder=_encode_vector, decoder=_decode_vector, format="binary"
     )
 
 
-# pgvector's binary form: the count and a zero as two-byte integers, then the numbers as float32, big-endian. `struct`
-# writes it straight from a list, `array` reads it into one, both faster than by way of pgvector.Vector.
+# pgvector's binary format, big-endian: the number of dimensions and a zero as 16-bit integers, then float32 numbers.
+# `struct` packs a list and `array` unpacks into one faster than pgvector.Vector.
 
 
 @lru_cache(maxsize=16)

@@ -1,7 +1,7 @@
-"""The database URL: the hosts that it names, and what its parameters mean.
+"""Parsing of the database URL: its hosts and parameters.
 
-The driver's own parameters go on to it as they are. Those of libpq that the driver would take for settings of the
-server are translated, left out where nothing is lost by it, or refused by name.
+Parameters that asyncpg knows are passed to it. Other parameters of libpq, which asyncpg would send to the server as
+settings, are translated, ignored where they request the default, or rejected by name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl")
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
-# What asks for nothing that the driver does not do anyway.
+# Values that request what the driver does anyway.
 _LEFT_OUT = {
     "channel_binding": ("disable", "prefer"),
     "client_encoding": ("auto", "utf8", "utf-8"),
@@ -49,32 +49,32 @@ _REFUSED = {
 }
 
 STANDBY_KINDS = ("standby", "read-only", "prefer-standby")
-"""What `target_session_attrs` may ask for where nothing is to be written."""
+"""Values of `target_session_attrs` for connections that do not write."""
 
 _SESSION_KINDS = ("any", "primary", "read-write", *STANDBY_KINDS)
 
-# One of a comma-separated list: [address]:port or name:port.
+# An item of a comma-separated list: [address]:port or name:port.
 _NAMED = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d+))?")
 
 
 class Host(NamedTuple):
-    """Where a server may be: a name, an address or the folder of a Unix socket; None is for the driver's defaults."""
+    """The location of a server: a name, an address or the folder of a Unix socket. None means the driver's default."""
 
     name: str | None
     port: int | None
 
 
 class Target(NamedTuple):
-    """What a database URL says.
+    """The contents of a database URL.
 
     Attributes:
-        url: For the driver: the user, the database, TLS.
-        hosts: Where to look for the server, in this order.
-        shuffled: Whether in any order instead.
-        session_kind: What the server has to be, in the words of `target_session_attrs`.
-        connect_timeout: Limit for each host, in seconds.
-        server_settings: Settings of the server for these connections.
-        keepalive: When a connection that has gone silent is given up.
+        url: URL for the driver, with the user, the database and TLS options, but without hosts.
+        hosts: Hosts to try, in this order.
+        shuffled: Whether to try the hosts in random order instead.
+        session_kind: Required kind of server, as in `target_session_attrs`.
+        connect_timeout: Time-out for each host, in seconds.
+        server_settings: Server settings of the connections.
+        keepalive: TCP keep-alive options.
     """
 
     url: str
@@ -87,21 +87,21 @@ class Target(NamedTuple):
 
 
 def read_target(settings: Settings) -> Target:
-    """What the database URL of `settings` says; it wins over what the settings say.
+    """Parse the database URL of `settings`. Its parameters override the other settings.
 
     Raises:
-        ConfigurationError: The URL is malformed, or a parameter cannot be what it is.
+        ConfigurationError: The URL is malformed, or a parameter is invalid.
     """
     parts = urlsplit(settings.database_url)._replace(scheme="postgresql")
     try:
-        # As the driver reads them: the last one of a name counts, and one without a value does not.
+        # Like the driver: the last value of a name wins, and empty values are ignored.
         given = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
         malformed = True
     else:
         malformed = False
     if malformed:
-        raise _wrong("its parameters have to be name=value, joined by &")
+        raise _wrong("parameters must have the form name=value, separated by &")
     given, service = _checked(given), _service(given)
     login, at, authority = parts.netloc.rpartition("@")
     hosts = _hosts(authority, given, service)
@@ -132,9 +132,9 @@ def read_target(settings: Settings) -> Target:
 
 
 def _checked(given: dict[str, str]) -> dict[str, str]:
-    """`given` without what is left out, and with SQLAlchemy's name of `sslmode` replaced."""
+    """`given` without ignored parameters, and with SQLAlchemy's `ssl` renamed to `sslmode`."""
     for name in sorted(_REFUSED & given.keys()):
-        raise _wrong(f"the parameter {name} is not supported: leave it out")
+        raise _wrong(f"the parameter {name} is not supported: remove it")
     for name, allowed in _LEFT_OUT.items():
         _check_choice(name, given.get(name, allowed[0]).lower(), allowed)
     kept = {name: value for name, value in given.items() if name not in _LEFT_OUT}
@@ -143,12 +143,12 @@ def _checked(given: dict[str, str]) -> dict[str, str]:
     _check_choice("sslmode", kept.get("sslmode", "prefer"), _SSL_MODES)
     for name in _FILES:
         if name in kept and not Path(kept[name]).is_file():
-            raise _wrong(f"the parameter {name} has to be the path of a file, and there is none")
+            raise _wrong(f"the parameter {name} must be the path of an existing file")
     return kept
 
 
 def _service(given: Mapping[str, str]) -> Mapping[str, str]:
-    """The section of the connection service file that the URL names; the driver takes the rest of it from there."""
+    """The section of the connection service file that the URL names. asyncpg reads the other parameters itself."""
     if "service" not in given:
         return {}
     file = ConfigParser(interpolation=None)
@@ -167,7 +167,7 @@ def _hosts(authority: str, given: dict[str, str], service: Mapping[str, str]) ->
     if ports:
         numbers = [_port(number) for number in ports.split(",")]
         if len(numbers) not in (1, len(hosts)):
-            raise _wrong(f"{len(numbers)} ports are given for {len(hosts)} hosts")
+            raise _wrong(f"there are {len(numbers)} ports for {len(hosts)} hosts")
         if len(numbers) == 1:
             numbers *= len(hosts)
         hosts = [
@@ -175,7 +175,7 @@ def _hosts(authority: str, given: dict[str, str], service: Mapping[str, str]) ->
             for host, number in zip(hosts, numbers, strict=True)
         ]
     if len(hosts) > 1 and any(host.name is None for host in hosts):
-        raise _wrong("a host of the list has no name")
+        raise _wrong("a host in the list has no name")
     return hosts
 
 
@@ -183,18 +183,18 @@ def _host(text: str) -> Host:
     if text.startswith("/"):
         return Host(text, None)
     if "[" not in text and text.count(":") > 1:
-        # An IPv6 address that needs no brackets, having no port.
+        # An IPv6 address without brackets, hence without a port.
         return Host(text, None)
     found = _NAMED.fullmatch(text)
     if found is None:
-        raise _wrong("a host has to be a name, name:port, [IPv6 address]:port or the folder of a socket")
+        raise _wrong("a host must be a name, name:port, [IPv6 address]:port or the folder of a socket")
     port = found["port"]
     return Host(found["address"] or found["name"] or None, None if port is None else _port(port))
 
 
 def _port(text: str) -> int:
     if not (text.isdecimal() and 0 < int(text) < 65536):
-        raise _wrong("a port has to be a number from 1 to 65535")
+        raise _wrong("a port must be a number from 1 to 65535")
     return int(text)
 
 
@@ -213,14 +213,14 @@ def _keepalive(given: dict[str, str], settings: Settings) -> Keepalive:
 def _number(given: dict[str, str], name: str, default: float) -> float:
     text = given.pop(name, "0")
     if not (text.isdecimal() and int(text) < 2**31):
-        raise _wrong(f"the parameter {name} has to be a whole number")
-    # To libpq 0 is its own default.
+        raise _wrong(f"the parameter {name} must be a whole number")
+    # In libpq, 0 means the default.
     return int(text) or default
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise _wrong(f"the parameter {name} has to be {' or '.join(allowed)}, or be left out")
+        raise _wrong(f"the parameter {name} must be {' or '.join(allowed)}, or be omitted")
 
 
 def _wrong(what: str) -> ConfigurationError:

@@ -1,4 +1,4 @@
-"""The declarative base, the column groups that tables share, and the type of embedding columns."""
+"""The declarative base, mixins for mapped classes, and the column type of embeddings."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from soldier_data.postgres.statements import EXTENSIONS, quoted
 
 
 class EmbeddingVector(UserDefinedType[list[float]]):
-    """A pgvector column whose length is `SOLDIER_EMBEDDING_DIMENSIONS`.
+    """A pgvector column with `SOLDIER_EMBEDDING_DIMENSIONS` dimensions.
 
-    The length is looked up when DDL is written, so that models and migrations can never disagree about it.
-    Values travel in pgvector's binary form, by the codec that `engine.py` gives each connection.
+    The number of dimensions is read when DDL is rendered, so that models and migrations always agree. Values are sent
+    in pgvector's binary format, by the codec that `engine.py` registers on each connection.
 
     Args:
-        length: Another length, of a column that migrations find or leave behind.
+        length: A different number of dimensions, for columns that migrations reflect.
     """
 
     cache_ok = True
@@ -43,46 +43,46 @@ class EmbeddingVector(UserDefinedType[list[float]]):
         self.length = length
 
     def get_col_spec(self, **_kw: Any) -> str:
-        """The type as DDL spells it: public.VECTOR(1536)."""
+        """The type in DDL, such as public.VECTOR(1536)."""
         return f"{quoted(ddl_options().extensions_schema)}.VECTOR({self.dimensions})"
 
     @property
     def dimensions(self) -> int:
-        """Length of the vectors."""
+        """Number of dimensions."""
         return self.length or ddl_options().embedding_dimensions
 
     class Comparator(TypeEngine.Comparator[list[float]]):
         """Adds pgvector's operators to columns."""
 
         def cosine_distance(self, other: Any) -> Operators:
-            """1 minus the cosine of the angle: 0 (same direction) to 2 (opposite)."""
+            """Cosine distance: 0 (same direction) to 2 (opposite direction)."""
             return self.op(f"OPERATOR({EXTENSIONS}.<=>)", return_type=Float())(other)
 
     comparator_factory = Comparator
 
 
-# A page of PostgreSQL has 8 kB; the other columns of a row need some of it.
+# A row has to fit a page of 8 kB, with some space for the other columns.
 _LARGEST_INLINE_DIMENSIONS = 1_792
 
 
 def vector_storage() -> str:
-    """How PostgreSQL keeps vectors: PLAIN, in the rows themselves, where they fit, else EXTERNAL.
+    """The storage strategy of vectors: PLAIN (inline) if they fit the row, else EXTERNAL.
 
-    It would move values above 2 kB out of line and try to compress them, which float32 numbers resist. An exact
-    search of 10,000 vectors with 1,536 numbers takes 40 ms that way, and 12 ms in line.
+    By default PostgreSQL stores values above 2 kB out of line, after an attempt at compression that float32 numbers
+    do not benefit from. An exact search of 10,000 vectors with 1,536 dimensions takes 40 ms that way, 12 ms inline.
     """
     return "PLAIN" if EmbeddingVector().dimensions <= _LARGEST_INLINE_DIMENSIONS else "EXTERNAL"
 
 
 STORED_INLINE = {"storage": "MAIN"}
-"""The `info` of a column that vector searches are filtered by.
+"""Set as `info` of columns that vector searches filter by.
 
-Beside a vector of 6 kB PostgreSQL would move it out of line, and a filter would fetch it for each row.
+PostgreSQL would store them out of line to make room for a vector of 6 kB, and a filter would fetch them for each row.
 """
 
 
 def column_storage(column: Column[Any]) -> str | None:
-    """How PostgreSQL is to keep a column: what its `info["storage"]` says, such as MAIN; None is the type's own way."""
+    """The storage strategy of a column: its `info["storage"]`, such as MAIN; None for the default of its type."""
     if isinstance(column.type, EmbeddingVector):
         return vector_storage()
     storage: str | None = column.info.get("storage")
@@ -90,7 +90,7 @@ def column_storage(column: Column[Any]) -> str | None:
 
 
 class Base(DeclarativeBase):
-    """Base of every ORM class. Its metadata is what Alembic compares the database with."""
+    """Declarative base of all mapped classes. Alembic compares the database with its metadata."""
 
     metadata = MetaData(
         naming_convention={
@@ -109,25 +109,25 @@ class Base(DeclarativeBase):
         list[str]: ARRAY(Text),
         list[UUID]: ARRAY(Uuid),
         list[float]: EmbeddingVector,
-        # JSON keeps the text as it was written, so that a document comes back exactly: JSONB turns 1e22 into an
-        # integer. Columns that are searched by containment say JSONB themselves.
+        # JSON preserves a document exactly; JSONB would turn 1e22 into an integer. Columns that are searched by
+        # containment declare JSONB themselves.
         dict[str, Any]: JSON,
     }
 
 
 class TenantKey:
-    """The primary key of every table: the tenant first, so that rows of tenants cannot meet."""
+    """Primary key of all tables. It begins with the tenant, so that rows of different tenants cannot collide."""
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
     id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-1)
 
 
 class Revisioned:
-    """Columns of rows that can be changed.
+    """Columns of rows that can be updated.
 
     Attributes:
-        write_id: Made anew for each call that writes. A call that is repeated because its reply was lost finds
-            its own write_id in the row and knows that it has taken effect.
+        write_id: Unique to each call that writes. A call that is repeated after a lost reply finds its own write_id
+            in the row, and knows that it has taken effect.
     """
 
     created_at: Mapped[datetime] = mapped_column(sort_order=100)
@@ -137,17 +137,17 @@ class Revisioned:
 
 
 class SoftDeleted:
-    """Rows that a deletion hides, and a purge removes."""
+    """Column of soft-deleted rows, which reads hide and a purge removes."""
 
     deleted_at: Mapped[datetime | None] = mapped_column(sort_order=102)
 
 
 LIVING: ColumnClause[bool] = literal_column("deleted_at IS NULL")
-"""The predicate of indexes that hold living rows alone."""
+"""Predicate of indexes that contain only rows that are not deleted."""
 
 
 def purge_index(table: str) -> Index:
-    """What a purge reads: the deleted rows of a tenant, by age."""
+    """The index that a purge reads: the deleted rows of a tenant by age."""
     return Index(
         f"ix_{table}_purge",
         "tenant_id",

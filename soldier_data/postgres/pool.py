@@ -1,4 +1,4 @@
-"""The connections to PostgreSQL that are open: taken out for a statement or a transaction, and given back."""
+"""The pool of open PostgreSQL connections, each acquired for one statement or transaction."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from soldier_data.postgres.errors import as_store_error
 from soldier_data.settings import Settings
 
 _PING_SECONDS = 1.0
-"""Limit for the answer of a connection that may be lost; opening another one takes less than waiting any longer."""
+"""Time-out of the test of a connection that may be lost. Opening a new one would be quicker than a longer wait."""
 
 
 class Lease:
-    """A connection taken out of the pool.
+    """A connection of the pool.
 
     Attributes:
-        since: When it was opened.
-        used: When it was last taken out.
+        since: Time when it was opened.
+        used: Time when it was last acquired.
     """
 
     __slots__ = ("driver", "proxy", "since", "used")
@@ -34,16 +34,16 @@ class Lease:
     def __init__(self, proxy: PoolProxiedConnection) -> None:
         self.proxy = proxy
         self.driver: Any = proxy.driver_connection
-        # SQLAlchemy replaces connections by age when they are checked out; these stay out.
+        # SQLAlchemy recycles connections at checkout, but these stay checked out.
         self.since: float = proxy.info.setdefault("since", monotonic())
         self.used = self.since
 
 
 class ConnectionPool:
-    """The free connections, kept at hand; SQLAlchemy's pool opens and closes them.
+    """Keeps free connections ready for use. SQLAlchemy's pool opens and closes them.
 
-    What takes time, opening a connection or looking whether an old one still answers, is done in tasks of the pool's
-    own: a caller who stops waiting leaves a connection to the next one.
+    Connections are opened and tested in tasks of the pool, so that the connection is not lost when the caller stops
+    waiting: the next caller gets it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -51,33 +51,33 @@ class ConnectionPool:
         self._settings = settings
         self._engine = create_engine(settings)
         self._recycle = settings.pool_recycle.total_seconds()
-        # Taking a connection out of SQLAlchemy's pool and putting it back takes as long as a short query does, so
-        # free connections stay checked out here, the last used on top.
+        # A checkout from SQLAlchemy's pool takes as long as a short query, so free connections stay checked out here,
+        # the most recently used one last.
         self._free: list[Lease] = []
         self._in_use: set[Lease] = set()
-        self._wanting: deque[asyncio.Future[Lease]] = deque()
-        self._supplying: set[asyncio.Task[None]] = set()
-        self._coming = 0
-        self._abandoning: set[asyncio.Task[None]] = set()
+        self._queue: deque[asyncio.Future[Lease]] = deque()
+        self._opening_tasks: set[asyncio.Task[None]] = set()
+        self._opening = 0
+        self._closing_tasks: set[asyncio.Task[None]] = set()
         self._waiting = 0
-        self._turns = asyncio.Semaphore(settings.pool_size + settings.pool_overflow)
+        self._slots = asyncio.Semaphore(settings.pool_size + settings.pool_overflow)
         self._idle = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        # When a connection was last lost or did not answer: those not used since then may be lost as well.
-        self._doubtful = 0.0
-        # Connections opened until then may lead to a server that was found to be read-only.
-        self._outdated = 0.0
+        # When a connection was last found lost: those not used since then may be lost as well.
+        self._suspect_before = 0.0
+        # Connections opened until then may be to a server that was found to be read-only.
+        self._stale_until = 0.0
         self._log = get_logger(__name__)
 
     async def close(self) -> None:
-        """Wait for what is running, `command_timeout` at most, and close every connection."""
+        """Wait for running calls, for at most `command_timeout`, and close all connections."""
         if self._loop is not None and self._loop.is_closed():
-            # An event loop that has ended closes nothing any more.
+            # The event loop has ended: connections cannot be closed properly.
             self.is_closed = True
             while self._free:
                 self._free.pop().proxy.detach()
             return
-        self._belong_here("closing the data layer")
+        self._bind_loop("closing the data layer")
         self.is_closed = True
         if self._in_use or self._waiting:
             self._idle.clear()
@@ -88,35 +88,35 @@ class ConnectionPool:
                 self._log.warning("database.close_timeout", abandoned=len(self._in_use))
                 for lease in list(self._in_use):
                     lease.driver.terminate()
-        for task in self._supplying:
+        for task in self._opening_tasks:
             task.cancel()
-        await asyncio.gather(*self._supplying, return_exceptions=True)
-        self._give_up_free(lambda _: True)
-        await asyncio.gather(*self._abandoning)
+        await asyncio.gather(*self._opening_tasks, return_exceptions=True)
+        self._discard_free(lambda _: True)
+        await asyncio.gather(*self._closing_tasks)
         await self._engine.dispose()
 
     async def acquire(self, operation: str) -> Lease:
-        """Take a connection out, waiting for one if need be; `operation` is for error messages.
+        """Acquire a connection, waiting for a free one if necessary. `operation` is for error messages.
 
         Raises:
-            StoreConnectionError: The server cannot be reached, or none was free in `pool_timeout`.
+            StoreConnectionError: The server cannot be reached, or no connection was free within `pool_timeout`.
         """
         if self.is_closed:
             raise StoreError(f"{operation}: the data layer is closed")
         if self._loop is not asyncio.get_running_loop():
-            self._belong_here(operation)
+            self._bind_loop(operation)
         self._waiting += 1
         try:
-            if self._turns.locked():
-                await self._wait_for_turn(operation)
+            if self._slots.locked():
+                await self._wait_for_slot(operation)
             else:
-                await self._turns.acquire()
+                await self._slots.acquire()
             try:
-                lease = self._pop_trusted() or await self._supplied()
+                lease = self._pop_free() or await self._wait_for_connection()
             except BaseException:
-                self._turns.release()
+                self._slots.release()
                 raise
-        except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
+        except Exception as error:  # noqa: BLE001 - no driver exception may leave the package.
             failure = as_store_error(error, operation)
         else:
             self._in_use.add(lease)
@@ -124,46 +124,46 @@ class ConnectionPool:
         finally:
             self._waiting -= 1
             if self.is_closed:
-                self._notice_idle()
+                self._set_idle()
         raise failure
 
     async def release(self, lease: Lease, *, broken: bool, interrupted: bool = False) -> None:
-        """Give a connection back.
+        """Return a connection to the pool.
 
         Args:
             lease: The connection.
-            broken: Close it.
-            interrupted: A statement, not of a transaction, was cancelled or not answered in time. The connection is
-                kept if it answers once the server has cancelled the statement as well.
+            broken: Whether to close it.
+            interrupted: Whether a statement outside of a transaction was cancelled or timed out. The connection is
+                tested, and kept if it answers after the server has cancelled the statement.
         """
         broken = broken or lease.driver.is_closed()
         if broken or interrupted:
-            self._doubtful = monotonic()
-        full = len(self._free) >= self._settings.pool_size and not self._wanting
-        if broken or self.is_closed or lease.since <= self._outdated or full:
-            # Not awaited: it may be a cancelled task that gives the connection back. Until it is closed it counts.
-            self._give_up(lease)
+            self._suspect_before = monotonic()
+        full = len(self._free) >= self._settings.pool_size and not self._queue
+        if broken or self.is_closed or lease.since <= self._stale_until or full:
+            # Not awaited, as the caller may be a cancelled task. The connection counts until it is closed.
+            self._discard(lease)
         elif interrupted:
-            self._start(self._recover(lease), self._abandoning)
+            self._start(self._recover(lease), self._closing_tasks)
         else:
             self._take_back(lease)
 
     def _take_back(self, lease: Lease) -> None:
         self._in_use.discard(lease)
-        self._turns.release()
-        self._hand_over(lease)
-        self._notice_idle()
+        self._slots.release()
+        self._pass_on(lease)
+        self._set_idle()
 
     async def _recover(self, lease: Lease) -> None:
         if await self._answers(lease):
             self._take_back(lease)
 
-    def give_up_opened_until(self, moment: float) -> None:
-        """Give up every connection opened until then, those in use when they are given back."""
-        self._outdated = max(self._outdated, moment)
-        self._give_up_free(lambda free: free.since <= self._outdated)
+    def discard_opened_until(self, moment: float) -> None:
+        """Discard every connection opened until `moment`, those in use when they are released."""
+        self._stale_until = max(self._stale_until, moment)
+        self._discard_free(lambda free: free.since <= self._stale_until)
 
-    def _belong_here(self, operation: str) -> None:
+    def _bind_loop(self, operation: str) -> None:
         if self._loop not in (None, asyncio.get_running_loop()):
             raise StoreError(
                 f"{operation}: the data layer belongs to another event loop, that of its first call: open one in each "
@@ -171,140 +171,144 @@ class ConnectionPool:
             )
         self._loop = asyncio.get_running_loop()
 
-    async def _wait_for_turn(self, operation: str) -> None:
+    async def _wait_for_slot(self, operation: str) -> None:
         try:
             async with asyncio.timeout(self._settings.pool_timeout.total_seconds()):
-                await self._turns.acquire()
+                await self._slots.acquire()
         except TimeoutError:
-            in_vain = True
+            timed_out = True
         else:
-            in_vain = False
-        if in_vain:
+            timed_out = False
+        if timed_out:
             raise StoreConnectionError(
                 f"{operation}: all database connections are in use: raise SOLDIER_POOL_SIZE or SOLDIER_POOL_TIMEOUT"
             )
 
-    def _pop_trusted(self) -> Lease | None:
-        """The free connection that was used last, if nothing speaks against it."""
+    def _pop_free(self) -> Lease | None:
+        """The most recently used free connection, unless it has to be tested or replaced first."""
         if not self._free:
             return None
         lease, now = self._free[-1], monotonic()
-        if lease.used < self._doubtful or now - lease.since >= self._recycle or lease.driver.is_closed():
+        if (
+            lease.used < self._suspect_before
+            or now - lease.since >= self._recycle
+            or lease.driver.is_closed()
+        ):
             return None
         lease.used = now
         return self._free.pop()
 
-    async def _supplied(self) -> Lease:
-        """Wait for a connection that is given back, opened, or found to be still there."""
-        wanted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        self._wanting.append(wanted)
-        if self._coming < len(self._wanting):
-            self._coming += 1
-            self._start(self._supply(), self._supplying)
+    async def _wait_for_connection(self) -> Lease:
+        """Wait for a connection that is released, opened, or tested."""
+        future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        self._queue.append(future)
+        if self._opening < len(self._queue):
+            self._opening += 1
+            self._start(self._open(), self._opening_tasks)
         try:
-            lease = await wanted
+            lease = await future
         except asyncio.CancelledError:
-            if wanted in self._wanting:
-                self._wanting.remove(wanted)
-            elif not wanted.cancelled() and wanted.exception() is None:
-                # It came at the same moment.
-                self._hand_over(wanted.result())
+            if future in self._queue:
+                self._queue.remove(future)
+            elif not future.cancelled() and future.exception() is None:
+                # A connection arrived at the moment of the cancellation.
+                self._pass_on(future.result())
             raise
         lease.used = monotonic()
         return lease
 
-    async def _supply(self) -> None:
-        """Have one more connection ready: for the caller who waits longest, or else for the next one."""
+    async def _open(self) -> None:
+        """Provide one more connection, for the first caller in the queue or else for the next one."""
         try:
-            lease = await self._checked() or Lease(await greenlet_spawn(self._engine.pool.connect))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is for the caller who waits.
-            self._coming -= 1
-            # Cancelled by `close`, or with all tasks of the event loop.
+            lease = await self._pop_tested() or Lease(await greenlet_spawn(self._engine.pool.connect))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised to the waiting caller.
+            self._opening -= 1
+            # Cancelled by `close`, or at the end of the event loop.
             self._fail(error if isinstance(error, Exception) else StoreError("the data layer is closed"))
         else:
-            self._coming -= 1
-            self._hand_over(lease)
+            self._opening -= 1
+            self._pass_on(lease)
 
-    async def _checked(self) -> Lease | None:
-        """A free connection that answers, if there is one."""
+    async def _pop_tested(self) -> Lease | None:
+        """A free connection that answers, or None."""
         while self._free:
             lease = self._free.pop()
             if monotonic() - lease.since >= self._recycle or lease.driver.is_closed():
-                self._give_up(lease)
-            elif lease.used >= self._doubtful or await self._answers(lease):
+                self._discard(lease)
+            elif lease.used >= self._suspect_before or await self._answers(lease):
                 return lease
         return None
 
     async def _answers(self, lease: Lease) -> bool:
-        """Whether a connection that may be lost is still there. One that is not is given up."""
+        """Whether a connection that may be lost still answers. If not, it is discarded."""
         asked, answered = monotonic(), False
         try:
-            # The driver's own time-out begins only when an interrupted statement has ended.
+            # asyncpg's own time-out starts only after an interrupted statement has ended.
             async with asyncio.timeout(_PING_SECONDS):
                 await lease.driver.execute("SELECT 1")
             answered = True
         except TimeoutError:
-            # Whatever swallowed this one's words has most probably forgotten the others as well.
-            self._give_up_free(lambda free: free.used < self._doubtful)
-        except Exception as error:  # noqa: BLE001 - it is lost, however that shows.
+            # Whatever drops the packets of this connection most probably drops those of the others too.
+            self._discard_free(lambda free: free.used < self._suspect_before)
+        except Exception as error:  # noqa: BLE001 - whatever the driver raises for a lost connection.
             self._log.debug("database.lost", error=type(error).__name__)
         finally:
             if not answered:
-                self._give_up(lease)
+                self._discard(lease)
         lease.used = asked
         return answered
 
-    def _hand_over(self, lease: Lease) -> None:
-        """Give a connection that nobody uses to the caller who waits longest for one, or keep it."""
-        while self._wanting:
-            wanted = self._wanting.popleft()
-            if not wanted.done():
-                wanted.set_result(lease)
+    def _pass_on(self, lease: Lease) -> None:
+        """Pass an unused connection to the first caller in the queue, or keep it."""
+        while self._queue:
+            future = self._queue.popleft()
+            if not future.done():
+                future.set_result(lease)
                 return
         if self.is_closed or len(self._free) >= self._settings.pool_size:
-            self._give_up(lease)
+            self._discard(lease)
         else:
             self._free.append(lease)
 
     def _fail(self, error: Exception) -> None:
-        """Tell the caller who waits longest that there will be no connection, unless others are on their way."""
-        if len(self._wanting) <= self._coming:
+        """Raise `error` to the first caller in the queue, unless enough connections are being opened."""
+        if len(self._queue) <= self._opening:
             self._log.debug("database.not_opened", error=type(error).__name__)
             return
-        while self._wanting:
-            wanted = self._wanting.popleft()
-            if not wanted.done():
-                wanted.set_exception(error)
+        while self._queue:
+            future = self._queue.popleft()
+            if not future.done():
+                future.set_exception(error)
                 return
 
-    def _give_up_free(self, condition: Callable[[Lease], bool]) -> None:
+    def _discard_free(self, condition: Callable[[Lease], bool]) -> None:
         given_up = [lease for lease in self._free if condition(lease)]
         self._free = [lease for lease in self._free if not condition(lease)]
         for lease in given_up:
-            self._give_up(lease)
+            self._discard(lease)
 
-    def _give_up(self, lease: Lease) -> None:
-        self._start(self._close(lease), self._abandoning)
+    def _discard(self, lease: Lease) -> None:
+        self._start(self._close(lease), self._closing_tasks)
 
     async def _close(self, lease: Lease) -> None:
-        """Close a connection on which a statement may still run. Closing cancels it; hanging up would not."""
+        """Close a connection. Unlike terminating it, this cancels a statement that is still running."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout.total_seconds()):
                 await lease.driver.close()
-        except Exception as error:  # noqa: BLE001 - the server may be gone as well.
+        except Exception as error:  # noqa: BLE001 - the server may be unreachable.
             self._log.debug("database.abandoned", error=type(error).__name__)
             lease.driver.terminate()
         lease.proxy.invalidate()
         if lease in self._in_use:
             self._in_use.discard(lease)
-            self._turns.release()
-            self._notice_idle()
+            self._slots.release()
+            self._set_idle()
 
     def _start(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    def _notice_idle(self) -> None:
+    def _set_idle(self) -> None:
         if self.is_closed and not self._in_use and not self._waiting:
             self._idle.set()

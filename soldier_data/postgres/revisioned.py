@@ -1,4 +1,4 @@
-"""Saving and deleting rows that have a revision (`postgres.orm.Revisioned`), each in one statement."""
+"""Saving and deleting rows that have a revision (see `postgres.orm.Revisioned`), each in one statement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ONE: ColumnClause[int] = literal_column("1", Integer)
 
 
 class Revised(Protocol):
-    """An entity whose saves are counted."""
+    """An entity with a revision."""
 
     id: UUID
     tenant_id: UUID
@@ -31,15 +31,15 @@ class Revised(Protocol):
 
 
 class RevisionedTable:
-    """The statements that save and delete the rows of one table.
+    """The statements that save and delete rows of one table.
 
     Args:
-        name: What a row is called in error messages: "rule".
+        name: Name of an entity in error messages, such as "rule".
         table: A table with the columns of `Revisioned`.
-        parent: A condition that one row of another table must meet for a row of this one to be saved. That row
-            stays locked until the transaction ends, so that it cannot be deleted meanwhile.
-        missing_parent: What to tell the caller when there is none: "agent_id: the agent does not exist ...".
-        unique: Whether an index beside the primary key may refuse a row.
+        parent: Condition that a row of another table must meet before a row of this table is saved. That row is
+            locked until the end of the transaction, so that it cannot be deleted concurrently.
+        missing_parent: Error message if there is no such row: "agent_id: the agent does not exist ...".
+        unique: Whether the table has a unique index besides the primary key.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class RevisionedTable:
             )
 
     async def save(self, db: Executor, entity: Revised, values: Values, if_revision: int | None) -> UUID:
-        """Save `values`, which describe `entity`, and set the entity's `updated_at` and `revision`.
+        """Save `values`, the row of `entity`, and set the entity's `updated_at` and `revision`.
 
         Raises:
-            ConflictError: A unique index refuses the row, or `if_revision` is not the stored revision.
-            NotFoundError: No parent.
+            ConflictError: The row violates a unique index, or `if_revision` is not the stored revision.
+            NotFoundError: The parent does not exist.
         """
         check_revision(if_revision)
         statement = self._save if if_revision is None else self._insert if if_revision == 0 else self._replace
@@ -82,10 +82,10 @@ class RevisionedTable:
         return entity.id
 
     async def save_many(self, transaction: Transaction, rows: Sequence[Values]) -> dict[UUID, int]:
-        """Save several rows in one round trip; returns their revisions by id. Raises as `save` does."""
+        """Save several rows in one round trip, and return their revisions by id. Raises as `save` does."""
         if not self._unique:
-            # Lists that have rows in common lock them in the same order, and so never wait for each other. Where
-            # one row may free a name for the next, the order is the caller's.
+            # Concurrent calls lock common rows in the same order, which prevents deadlocks. With a unique index
+            # the caller's order is kept, as one row may free a name for the next.
             rows = sorted(rows, key=lambda values: values["id"])
         written = await transaction.fetch_many(self._save, rows)
         revisions: dict[UUID, int] = {row["id"]: row["revision"] for row in written}
@@ -95,7 +95,7 @@ class RevisionedTable:
         return revisions
 
     async def delete(self, db: Executor, tenant_id: UUID, id_: UUID) -> bool:
-        """Mark the row as deleted; True if it was living."""
+        """Soft-delete the row; returns False if it does not exist or is deleted already."""
         return await delete_row(db, self._delete, {"tenant_id": tenant_id, "id": id_})
 
     async def _refusal(self, db: Executor, values: Values) -> StoreError:
@@ -114,12 +114,12 @@ class RevisionedTable:
 
 
 async def delete_row(db: Executor, statement: Statement, key: Values) -> bool:
-    """Run a statement made with `mark_deleted`, as of now; True if it returned a row."""
+    """Run a statement made with `mark_deleted`; returns whether it deleted a row."""
     return await db.fetch_one(statement, {**key, "now": utcnow(), "write_id": new_id()}) is not None
 
 
 def mark_deleted(table: Table, where: ColumnElement[bool]) -> Any:
-    """An UPDATE that deletes the living rows that meet `where`, as of the parameter `now`."""
+    """An UPDATE that soft-deletes the rows that match `where`, at the time in the parameter `now`."""
     now = param("now", table.c.deleted_at.type)
     write_id = column_param(table.c.write_id)
     return (
@@ -141,8 +141,8 @@ def _insert_or_replace(table: Table, parent: ColumnElement[bool] | None) -> Any:
 def _insert_only(table: Table, parent: ColumnElement[bool] | None) -> Any:
     statement = _insert(table, parent)
     write_id = statement.excluded.write_id
-    # Writing what is there already makes RETURNING report the row that an unanswered attempt of this very call
-    # inserted.
+    # Setting the value that is already there makes RETURNING report the row that an earlier attempt of this call
+    # has inserted.
     return statement.on_conflict_do_update(
         index_elements=["tenant_id", "id"], set_={"write_id": write_id}, where=table.c.write_id == write_id
     ).returning(table.c.id, table.c.revision)
@@ -180,7 +180,7 @@ def _exists(parent: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def _next_revision(table: Table, write_id: Any) -> Any:
-    # A call that is repeated because its reply was lost finds its own write_id and counts once.
+    # A call that is repeated after a lost reply finds its own write_id, and does not count twice.
     return table.c.revision + case((table.c.write_id == write_id, _ZERO), else_=_ONE)
 
 

@@ -1,11 +1,11 @@
-"""SQL statements: written with SQLAlchemy, compiled once, executed by asyncpg.
+"""SQL statements: built with SQLAlchemy, compiled once, executed by asyncpg.
 
-Compiling and executing through SQLAlchemy's connection costs several times what a short query itself takes (the
-figures are in benchmarks/RESULTS.md). A `Statement` therefore keeps the compiled text; the database executes it on
-the driver's connection, where asyncpg keeps it prepared.
+Executing a short query through SQLAlchemy's connection takes several times as long as the query itself (see
+benchmarks/RESULTS.md). A `Statement` therefore keeps the compiled text, which is executed on the driver's connection,
+where asyncpg keeps it prepared.
 
-Every table, and every type and operator of an extension, is named with its schema, so that what a statement means
-never hangs on the search_path of the role that runs it.
+Tables, and the types and operators of extensions, are qualified with their schema, so that statements do not depend
+on the search_path of the role.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from soldier_data.settings import Settings
 
 _DIALECT: Dialect = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
-# SQLAlchemy reserves the plain names of columns for itself in INSERT and UPDATE.
+# SQLAlchemy reserves parameters with the names of columns in INSERT and UPDATE.
 _PREFIX = "p_"
 
-# What stands in a compiled text for the two schemas until it is known which they are.
+# Placeholders of the two schemas in compiled texts.
 _TABLES, EXTENSIONS = "__tables__", "__extensions__"
 
-# Statements are compiled when their modules are imported, before any settings are known.
+# Statements are compiled at import, before the settings are known.
 _COMPILING = DDLOptions(embedding_dimensions=0, vector_index="none", extensions_schema=EXTENSIONS)
 
 
 class Schemas(NamedTuple):
-    """Where things are in a database.
+    """The schemas in use.
 
     Attributes:
-        tables: The schema of the tables, SOLDIER_DATABASE_SCHEMA.
-        extensions: The schema of pgvector and pg_trgm, SOLDIER_EXTENSIONS_SCHEMA.
+        tables: Schema of the tables (SOLDIER_DATABASE_SCHEMA).
+        extensions: Schema of pgvector and pg_trgm (SOLDIER_EXTENSIONS_SCHEMA).
     """
 
     tables: str = "public"
@@ -64,15 +64,15 @@ class Schemas(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Schemas:
-        """The schemas that `settings` name."""
+        """The schemas in `settings`."""
         return cls(settings.database_schema, settings.extensions_schema)
 
 
 class Statement:
-    """One SQL statement, its parameters named.
+    """An SQL statement with named parameters.
 
     Attributes:
-        operation: What the statement does, for error messages: "saving the rule".
+        operation: Description for error messages, such as "saving the rule".
     """
 
     __slots__ = ("_constants", "_names", "_template", "_texts", "operation")
@@ -92,11 +92,11 @@ class Statement:
 
     @property
     def sql(self) -> str:
-        """The text where tables and extensions are in the schema public; parameters as asyncpg's: $1, $2, ..."""
+        """The SQL text with tables and extensions in the schema public. Parameters are $1, $2, ..."""
         return self.sql_in(Schemas())
 
     def sql_in(self, schemas: Schemas) -> str:
-        """The text for a database whose tables and extensions are in `schemas`."""
+        """The SQL text with tables and extensions in `schemas`."""
         text = self._texts.get(schemas)
         if text is None:
             text = self._template.replace(_TABLES, quoted(schemas.tables))
@@ -104,10 +104,10 @@ class Statement:
         return text
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
-        """The parameters in order, taken from `values` by the names given to `param()`.
+        """The arguments in the order of the parameters, from `values` by the names passed to `param()`.
 
         Raises:
-            ConfigurationError: There is none for one of them.
+            ConfigurationError: A value is missing.
         """
         constants = self._constants
         try:
@@ -121,7 +121,7 @@ def in_order(names: Sequence[str], values: Mapping[str, Any], operation: str) ->
     """A row for COPY: the values of the columns `names`.
 
     Raises:
-        ConfigurationError: There is none for one of them.
+        ConfigurationError: A value is missing.
     """
     try:
         return tuple(values[name] for name in names)
@@ -131,15 +131,15 @@ def in_order(names: Sequence[str], values: Mapping[str, Any], operation: str) ->
 
 
 def unknown_column(operation: str, name: str) -> ConfigurationError:
-    """The error for a column of an ORM class that the entity has no value for."""
+    """The error for a column of a mapped class that the entity has no field for."""
     return ConfigurationError(
-        f"{operation}: the entity has no field for the column {name} of the ORM class: add a field of that name to the "
-        "entity, or take the column out of the ORM class"
+        f"{operation}: the entity has no field for the column {name} of the mapped class: add a field of that name to "
+        "the entity, or remove the column from the mapped class"
     )
 
 
 def quoted(name: str) -> str:
-    """The name of a schema, table or role as SQL spells it."""
+    """The name of a schema, table or role as an SQL identifier, quoted if necessary."""
     return _DIALECT.identifier_preparer.quote(name)
 
 
@@ -149,21 +149,23 @@ def param(name: str, type_: TypeEngine[Any]) -> BindParameter[Any]:
 
 
 def column_param(column: Column[Any]) -> BindParameter[Any]:
-    """A parameter named and typed as `column`."""
+    """A parameter with the name and type of `column`."""
     return param(column.name, column.type)
 
 
 def has_key(table: Table) -> ColumnElement[bool]:
-    """The row that the parameters tenant_id and id lead to."""
+    """The row with the key in the parameters `tenant_id` and `id`."""
     return (table.c.tenant_id == column_param(table.c.tenant_id)) & (table.c.id == column_param(table.c.id))
 
 
 def force_custom_plan() -> ColumnElement[bool]:
-    """True, and the reason why PostgreSQL makes a plan for the values at hand each time.
+    """A condition that is true if the parameter `force_custom_plan` is, and makes PostgreSQL always use a custom plan.
 
-    Where the best plan hangs on how many rows there are of a tenant, or how common a word is, a plan made once for
-    all values is wrong for many by a factor of a hundred. PostgreSQL compares the costs of both; this makes the plan
-    for all values, which does not know that the parameter `force_custom_plan` is true, look dear.
+    Where the best plan depends on the size of a tenant or the frequency of a word, the generic plan of a prepared
+    statement can be a hundred times slower. PostgreSQL compares the estimated costs of generic and custom plans. In a
+    custom plan this condition is folded to true; in the generic plan it has the cost of a scan of 10^9 rows, which is
+    never executed. To set plan_cache_mode instead would take a round trip, or a parameter at connection start, which
+    PgBouncer rejects.
     """
     one = literal_column("1", Integer)
     rows = select(func.count()).select_from(func.generate_series(one, literal_column("1000000000")))
@@ -171,13 +173,13 @@ def force_custom_plan() -> ColumnElement[bool]:
 
 
 def table_of(row: type[DeclarativeBase]) -> Table:
-    """The table of an ORM class."""
+    """The table of a mapped class."""
     table: FromClause = row.__table__
     assert isinstance(table, Table)
     return table
 
 
 def equals_any(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
-    """The column has one of the values in the parameter `name`, a list."""
+    """The column equals one of the values in the array parameter `name`."""
     condition: ColumnElement[bool] = column == any_(param(name, ARRAY(column.type)))
     return condition

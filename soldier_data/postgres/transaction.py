@@ -18,27 +18,27 @@ from soldier_data.settings import Settings
 T = TypeVar("T")
 
 Values: TypeAlias = Mapping[str, Any]
-"""The parameters of a statement by name, a tenant_id always among them."""
+"""Parameters of a statement by name, always including tenant_id."""
 
 Row: TypeAlias = Mapping[str, Any]
-"""One row of a result: values by column name."""
+"""A row of a result: values by column name."""
 
 _ENDED = "the unit of work has ended: begin another one"
 _INTERRUPTED = (
-    "an earlier call of this unit of work was cancelled or out of time, so that nothing of it can be saved: let its "
-    "error leave the block, then repeat the whole"
+    "an earlier call of this unit of work was cancelled or timed out, so nothing of it can be saved: let the error "
+    "leave the block, then repeat the unit of work"
 )
 
 
 class Transaction:
-    """One open transaction: its statements commit or roll back together.
+    """An open transaction: its statements commit or roll back together.
 
-    Calls made at the same time on one transaction take turns.
+    Concurrent calls on one transaction run one after the other.
 
     Attributes:
         settings: The settings in force.
-        interrupted: Whether a statement was cancelled or out of time. It may still run, and it may have taken effect
-            or not: nothing of the transaction can be kept, and its connection is to be closed.
+        interrupted: Whether a statement was cancelled or timed out. It may still be running, so the transaction
+            cannot be committed, and its connection has to be closed.
     """
 
     def __init__(self, connection: Any, settings: Settings, schemas: Schemas) -> None:
@@ -57,14 +57,14 @@ class Transaction:
             return await self._fetch(statement, values)
 
     async def fetch_one(self, statement: Statement, values: Values) -> Row | None:
-        """Run `statement` and return its first row, if there is one."""
+        """Run `statement` and return its first row, or None."""
         rows = await self.fetch_all(statement, values)
         return rows[0] if rows else None
 
     async def fetch_many(self, statement: Statement, rows: Sequence[Values]) -> list[Row]:
-        """Run `statement` once for each of `rows`, and return what all of them returned.
+        """Run `statement` once for each of `rows`, and return the rows of all results.
 
-        It takes one round trip, or with row-level security one for each stretch of rows of one tenant.
+        Takes one round trip; with row-level security, one for each run of rows of the same tenant.
         """
         sql = statement.sql_in(self._schemas)
         returned: list[Row] = []
@@ -77,11 +77,11 @@ class Transaction:
         return returned
 
     async def write_one(self, statement: Statement, values: Values) -> Row | None:
-        """As `fetch_one`, for a statement that a unique index may refuse: the transaction stays usable."""
+        """Like `fetch_one`, for a statement that may violate a unique index: the transaction remains usable."""
         return await self.atomically(lambda inner: inner.fetch_one(statement, values), statement.operation)
 
     async def atomically(self, work: Callable[[Transaction], Awaitable[T]], operation: str) -> T:
-        """Run `work` so that all or nothing of it happens, without ending the transaction on failure."""
+        """Run `work` in a savepoint: if it fails, its changes are undone and the transaction remains usable."""
         async with self._turn:
             inner = Transaction(self._connection, self.settings, self._schemas)
             inner._tenant_id = self._tenant_id
@@ -93,9 +93,9 @@ class Transaction:
                     inner._ended = True
                     self.interrupted |= inner.interrupted
             except Exception:
-                # A connection that is lost cannot go back either: the caller gets the first error alone.
+                # On a lost connection this fails too, and the first error is the one to raise.
                 with suppress(StoreError):
-                    # The tenant goes back to what it was before the savepoint, as every SET LOCAL does.
+                    # This also restores the tenant, as it was set with SET LOCAL.
                     await self._command("ROLLBACK TO SAVEPOINT inner_work", operation)
                     await self._command("RELEASE SAVEPOINT inner_work", operation)
                 raise
@@ -106,7 +106,7 @@ class Transaction:
     async def copy_rows(
         self, table: str, columns: list[str], rows: list[tuple[Any, ...]], operation: str
     ) -> None:
-        """Write `rows` by binary COPY, the fastest way for many. The values are in the order of `columns`."""
+        """Insert `rows` with binary COPY, the fastest way for many rows. Values are in the order of `columns`."""
         async with self._turn:
             call = bulk.copy_rows(
                 self._connection, self._schemas.tables, table, columns, rows, self._time_out
@@ -114,21 +114,21 @@ class Transaction:
             await self._guard(call, operation)
 
     async def use_tenant(self, tenant_id: UUID) -> None:
-        """Let the row-level-security policies show this tenant's rows, where they are switched on."""
+        """Set the tenant that row-level-security policies compare with, if they are enabled."""
         if self.settings.row_level_security and tenant_id != self._tenant_id:
-            # A UUID has no character that could end the quotes, and SET takes no parameters.
+            # SET takes no parameters; a UUID contains no character that needs quoting.
             await self._command(f"SET LOCAL app.tenant_id = '{UUID(str(tenant_id))}'", "choosing the tenant")
             self._tenant_id = tenant_id
 
     async def begin(self) -> None:
-        """Open the transaction."""
+        """Begin the transaction."""
         await self._command("BEGIN", "beginning a transaction")
 
     async def commit(self) -> None:
-        """Make everything durable.
+        """Commit the transaction.
 
         Raises:
-            StoreError: An earlier statement failed for good or was cancelled, so that everything was undone.
+            StoreError: An earlier statement failed or was cancelled, so that the transaction was rolled back.
         """
         async with self._turn:
             if self._ended:
@@ -138,11 +138,11 @@ class Transaction:
         if status != "COMMIT":
             raise StoreError(
                 "committing: nothing was saved, because an earlier statement of this transaction failed or was "
-                "cancelled and its error was not passed on: let it leave the block, then repeat the whole"
+                "cancelled and its error was caught: let the error leave the block, then repeat the unit of work"
             )
 
     async def rollback(self) -> None:
-        """Undo everything."""
+        """Roll the transaction back."""
         async with self._turn:
             if not self._ended:
                 self._ended = True
@@ -150,7 +150,7 @@ class Transaction:
                     await self._command("ROLLBACK", "rolling back", ending=True)
 
     def _groups(self, rows: Sequence[Values]) -> Iterable[tuple[UUID, Sequence[Values]]]:
-        """The rows that may be sent together, and the tenant that the policies are to show for them."""
+        """The rows in groups that can be sent together, each with its tenant."""
         if not self.settings.row_level_security:
             return [(rows[0]["tenant_id"], rows)]
         by_tenant = groupby(rows, key=lambda values: values["tenant_id"])
@@ -174,18 +174,18 @@ class Transaction:
             raise StoreError(f"{operation}: {_INTERRUPTED if self.interrupted else _ENDED}")
         try:
             return await call
-        except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
+        except Exception as error:  # noqa: BLE001 - no driver exception may leave the package.
             self.interrupted = isinstance(error, TimeoutError)
             failure = as_store_error(error, operation)
         except BaseException:
             self.interrupted = True
             raise
-        # Outside of the except block, so that the driver's error is not chained: its text may hold values.
+        # Raised outside the except block: the driver's error may hold values, and must not be chained.
         raise failure
 
 
 def describe(statement: Statement, values: Values) -> str:
-    """What an error message says was being done, and to which entity."""
+    """The operation for an error message, with the id of the entity."""
     return f"{statement.operation} {values['id']}" if "id" in values else statement.operation
 
 

@@ -1,4 +1,4 @@
-"""The index of an embedding column: what it is called, how it is made, and whether there is one at all."""
+"""Vector indexes: their names, definitions and options."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from soldier_data.postgres.orm import LIVING, EmbeddingVector
 from soldier_data.postgres.statements import quoted
 
 VECTOR_INDEX_KINDS = ("hnsw", "ivfflat")
-"""What pgvector offers."""
+"""Types of index that pgvector offers."""
 
 MOST_DIMENSIONS = 4_000
-"""The longest vectors that an index takes, at half precision. Longer ones are compared exactly."""
+"""Maximum dimensions of an index at half precision. Longer vectors are always searched exactly."""
 
 IVFFLAT_LISTS = 100
-"""How many lists IVFFlat sorts the vectors into."""
+"""Number of lists of an IVFFlat index."""
 
-# Measured in docs/vector-search.md: what pgvector takes by default, but for twice the care in building.
+# pgvector's defaults, but twice its ef_construction: see docs/vector-search.md for measurements.
 _OPTIONS: dict[str, dict[str, int]] = {
     "hnsw": {"m": 16, "ef_construction": 128},
     "ivfflat": {"lists": IVFFLAT_LISTS},
@@ -44,31 +44,31 @@ class _Normalised(FunctionElement[list[float]]):
 
 @compiles(_Normalised)
 def _write_normalised(element: _Normalised, compiler: SQLCompiler, **kw: Any) -> str:
-    # SQLAlchemy's own functions do not quote a schema that is named by a word of SQL.
+    # SQLAlchemy's functions do not quote a schema whose name is a reserved word.
     return (
         f"{quoted(ddl_options().extensions_schema)}.l2_normalize({compiler.process(element.clauses, **kw)})"
     )
 
 
 def half_precision(vector: ColumnElement[Any], dimensions: int | None = None) -> ColumnElement[Any]:
-    """What indexes keep: the direction of `vector` at half precision, half the size and near enough to find it by.
+    """The indexed expression: `vector` normalised, at half precision. It halves the size of the index.
 
-    The length goes, because half precision ends at 65,504 and at 1e-7.
+    Vectors are normalised because half precision has a range of 6e-8 to 65,504.
 
     Args:
         vector: An embedding.
-        dimensions: Its length; by default the one that DDL is made with.
+        dimensions: Its number of dimensions; by default that of the current DDL options.
     """
     return cast(_Normalised(vector), _HalfVector(dimensions))
 
 
 def vector_index_name(table: str, column: str, kind: str) -> str:
-    """What the index of a column is called. One of another kind can be built before the present one goes."""
+    """The name of the index of a column. It includes the kind, so that a replacement can be built beside it."""
     return f"ix_{table}_{column}_{kind}"
 
 
 def embedding_columns(metadata: MetaData) -> list[Column[Any]]:
-    """Every column of embeddings, by table."""
+    """All columns of embeddings, ordered by table."""
     tables = sorted(metadata.tables.values(), key=lambda table: table.name)
     return [
         column for table in tables for column in table.columns if isinstance(column.type, EmbeddingVector)
@@ -76,10 +76,10 @@ def embedding_columns(metadata: MetaData) -> list[Column[Any]]:
 
 
 def add_vector_indexes(columns: Iterable[Column[Any]]) -> list[Index]:
-    """Add to the table of each column the index that DDL is made with at present.
+    """Add the vector index of the current DDL options to the table of each column.
 
     Returns:
-        The indexes; none where SOLDIER_VECTOR_INDEX is `none` or the embeddings are too long for an index.
+        The indexes; empty if SOLDIER_VECTOR_INDEX is `none` or embeddings have more than `MOST_DIMENSIONS`.
     """
     kind = ddl_options().vector_index
     if kind == "none" or EmbeddingVector().dimensions > MOST_DIMENSIONS:

@@ -1,11 +1,11 @@
-"""The search for the nearest vectors, the same in every table: through the index among many rows, exact among few.
+"""Nearest-neighbour search, the same for every table: exact among few rows, through the index among many.
 
-An index that knows nothing of tenants returns the nearest rows of all of them, and what is left after a filter may be
-too little: 0 to 1 of 10 neighbours were found for a tenant with 1,000 of 50,000 rows. So one statement, in one round
-trip, does the following. It counts the rows in question, up to `EXACT_ROWS`. If there are no more, it compares them
-all. Otherwise it asks the index for candidates, going on until enough of them meet the conditions; if they run out
-before, or it becomes too much, all rows are compared after all. Candidates are found at half precision and ranked by
-the stored vectors, so that scores are exact either way. docs/vector-search.md has the measurements.
+A vector index returns the nearest rows of all tenants, of which too few may be left after filtering: for a tenant with
+1,000 of 50,000 rows, 0 or 1 of 10 neighbours were found. The search therefore does the following, in one statement and
+one round trip. It counts the rows in scope, up to `EXACT_ROWS`. If there are no more, it compares all of them.
+Otherwise it scans the index iteratively for candidates until enough match the filter; if it finds too few within its
+limits, it compares all rows after all. Candidates are found at half precision and ranked by the stored vectors, so
+scores are always exact. Measurements are in docs/vector-search.md.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ from soldier_data.postgres.vector_index import IVFFLAT_LISTS, MOST_DIMENSIONS, h
 from soldier_data.settings import Settings
 
 EXACT_ROWS = 4_000
-"""So many rows are compared one by one, in about 5 ms at 1,536 numbers; more are searched through the index."""
+"""Up to this many rows are compared exactly, which takes about 5 ms with 1,536 dimensions."""
 
-# Of the index more is asked for than is wanted, because it ranks at half precision.
+# Extra candidates, because the index ranks at half precision.
 _MORE_CANDIDATES = 20
-# A search that wants a large part of the rows is faster without the index.
+# A search that returns a large share of the rows is faster without the index.
 _ROWS_PER_RESULT = 20
-# More than any table has, and few enough for their multiples to be numbers of PostgreSQL.
+# More rows than any table has, while multiples still fit bigint.
 _MOST_WANTED = 2**48
 
-# pgvector's own 40 finds 97 of the 100 nearest among 105,000 rows, this 99.8. More than 1,000 it does not take.
+# Of the 100 nearest among 105,000 rows, pgvector's default of 40 finds 97, this 99.8. Its maximum is 1,000.
 _EF_SEARCH, _MOST_EF_SEARCH = 300, 1_000
-# Looking at a candidate costs some times what comparing a row costs, so giving up costs no more than being exact.
+# Visiting a candidate costs several times as much as comparing a row: this limit keeps a scan in vain as cheap as an
+# exact search.
 _MOST_SCANNED = 4_000
-# Of IVFFlat's 100 lists: 20 hold 98 of the 100 nearest among 105,000 rows, 40 hold 99.8.
+# Of 100 lists. 20 contain 98 of the 100 nearest among 105,000 rows, 40 contain 99.8.
 _PROBES = 40
 
 _ONE = literal_column("1", Integer)
@@ -56,11 +57,11 @@ _ONE = literal_column("1", Integer)
 
 @dataclass(frozen=True, slots=True)
 class IndexedSearch:
-    """A search that may use an index.
+    """A search that may use a vector index.
 
     Attributes:
         kind: "hnsw" or "ivfflat".
-        dimensions: Length of the embeddings; the index is on an expression that names it.
+        dimensions: Number of dimensions, which is part of the indexed expression.
     """
 
     kind: str
@@ -68,7 +69,7 @@ class IndexedSearch:
 
     @classmethod
     def of(cls, settings: Settings) -> IndexedSearch | None:
-        """The search that the settings choose; None is exact search always."""
+        """The search that the settings select; None if all searches are exact."""
         if settings.vector_index == "none" or settings.embedding_dimensions > MOST_DIMENSIONS:
             return None
         return cls(settings.vector_index, settings.embedding_dimensions)
@@ -81,17 +82,17 @@ def nearest(
     limit: ColumnElement[int],
     search: IndexedSearch | None,
 ) -> Subquery:
-    """The rows whose embedding is nearest to the parameter `query`: columns `id` and `distance`, in no order.
+    """A subquery of the rows nearest to the parameter `query`, with columns `id` and `distance`, unordered.
 
-    Only ids are ranked, and the few rows that are wanted are read afterwards. A least score is best checked then,
-    too: there the distance is a column, not computed a second time.
+    It ranks ids only; join the table to read the rows. Filter by minimum score in the outer query, where the distance
+    is a column and is not computed again.
 
     Args:
-        embedding: The column that is compared.
-        matching: Which rows are looked at.
+        embedding: The column to compare.
+        matching: The condition of rows to search.
         scope: The part of `matching` that a B-tree index can count without reading rows.
-        limit: How many are returned, fewer only if fewer match.
-        search: Whether to use an index, and which.
+        limit: Number of rows to return; fewer only if fewer match.
+        search: The index to use, if any.
     """
     query = param("query", EmbeddingVector())
     table = embedding.table
@@ -111,7 +112,7 @@ def nearest(
     )
     how_many = select(func.count()).select_from(by_index).scalar_subquery()
     exact = found.where(how_many < candidates).order_by(distance, table.c.id).limit(limit).subquery("exact")
-    # UNION drops what both have found.
+    # UNION removes duplicates.
     both = union(select(by_index), select(exact)).subquery("found")
     return select(both).order_by(both.c.distance, both.c.id).limit(limit).subquery("nearest")
 
@@ -123,9 +124,9 @@ def search_values(
     min_score: float,
     embedding_model: str | None,
 ) -> dict[str, Any]:
-    """Check what a search is asked for, and give the parameters of its statement.
+    """Check the arguments of a search, and return the parameters of its statement.
 
-    Of these `embedding_model` is None where neither the search names a model nor the settings do.
+    The parameter `embedding_model` is None if neither the search nor the settings name a model.
 
     Raises:
         ValidationError: As `check_search`.
@@ -154,17 +155,17 @@ def search_values(
 
 
 def _has_more_rows(scope: ColumnElement[bool]) -> ColumnElement[bool]:
-    """More than the parameter exact_rows; no more of them are counted."""
+    """Whether more rows than the parameter `exact_rows` are in scope. Counting stops there."""
     exact_rows = param("exact_rows", BigInteger())
     counted = select(_ONE.label("one")).where(scope).limit(exact_rows + _ONE).subquery("counted")
     return select(func.count()).select_from(counted).scalar_subquery() > exact_rows
 
 
 def _settings_made(search: IndexedSearch) -> list[ColumnElement[bool]]:
-    """True, and pgvector's settings for the transaction, which is this statement unless one is open.
+    """Conditions that are always true and set pgvector's parameters for the current transaction.
 
-    A subquery that hangs on no row is evaluated before the scan that it is a condition of begins, and pgvector looks
-    at its settings when the first row is asked for. `set_config(..., true)` is SET LOCAL without a round trip.
+    PostgreSQL evaluates an uncorrelated subquery before it starts the scan that it filters, and pgvector reads its
+    parameters when the first row is fetched. `set_config(..., true)` is SET LOCAL without a round trip.
     """
     made: dict[str, Any] = {
         "hnsw.ef_search": param("ef_search", Text()),

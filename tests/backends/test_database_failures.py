@@ -45,7 +45,7 @@ TRANSIENT = (
 LASTING: list[tuple[str, type[StoreError], str]] = [
     ("25P04", StoreConnectionError, "transaction_timeout"),
     ("53000", StoreConnectionError, "its log"),
-    ("53100", StoreConnectionError, "disk is full: make room"),
+    ("53100", StoreConnectionError, "disk is full: free some space"),
     ("53400", StoreConnectionError, "temp_file_limit"),
     ("57014", StoreConnectionError, "statement_timeout"),
     ("57P04", StoreConnectionError, "dropped"),
@@ -54,10 +54,10 @@ LASTING: list[tuple[str, type[StoreError], str]] = [
     ("26000", ConfigurationError, "SOLDIER_PGBOUNCER"),
     ("42P05", ConfigurationError, "SOLDIER_PGBOUNCER"),
     ("0A000", ConfigurationError, "distributed by tenant_id"),
-    ("42501", ConfigurationError, "lacks the privilege"),
+    ("42501", ConfigurationError, "lacks a privilege"),
     ("42P01", ConfigurationError, "soldier-data db upgrade"),
     ("54001", ValidationError, "54001"),
-    ("XX001", StoreError, "damaged"),
+    ("XX001", StoreError, "corrupted"),
     ("XX000", StoreError, "XX000"),
     ("P0001", StoreError, "P0001"),
 ]

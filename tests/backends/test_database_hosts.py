@@ -106,7 +106,7 @@ async def test_migrations_take_the_same_urls(empty_database_url: str) -> None:
     with pytest.raises(ConfigurationError, match="gssencmode") as failed:
         await migrations.upgrade(settings_for(with_parameters(url, "gssencmode=require")))
     assert_clean(failed.value)
-    with pytest.raises(ConfigurationError, match="the server refused the parameter pool_size"):
+    with pytest.raises(ConfigurationError, match="the server rejected the parameter pool_size"):
         await migrations.upgrade(settings_for(with_parameters(url, "pool_size=3")))
 
 
@@ -143,7 +143,7 @@ async def test_connections_to_a_server_that_became_read_only_are_given_up(
             await data.config.save_agent(agent, if_revision=0)
             await data.run_in_transaction(lambda unit: unit.config.save_agent(AgentFactory()))
             # All that were as old are gone, not the one that met it alone.
-            await asyncio.gather(*data._database._pool._abandoning)
+            await asyncio.gather(*data._database._pool._closing_tasks)
             assert await connection.fetchval(BACKENDS) == 1
             assert (await data.health()).ok
 
@@ -290,7 +290,7 @@ async def test_a_function_is_asked_for_the_password_of_each_connection(
 @pytest.mark.parametrize(
     ("password", "error", "match"),
     [
-        (lambda: 5, ConfigurationError, "database_password has to return a str, not a int"),
+        (lambda: 5, ConfigurationError, "database_password must return a str, not a int"),
         (lambda: {"a": "b"}["token-canary-8QX!"], StoreConnectionError, "database_password raised KeyError"),
     ],
 )

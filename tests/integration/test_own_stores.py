@@ -142,12 +142,12 @@ async def test_a_store_on_another_database_is_refused(
 ) -> None:
     other = Database(settings_for(database_url))
     layer.runs = PostgresRunStore(other)
-    with pytest.raises(ConfigurationError, match="PostgresRunStore is on another database"):
+    with pytest.raises(ConfigurationError, match="PostgresRunStore is not on the data layer's database"):
         async with layer.unit_of_work():
             pass
     async with DataLayer.in_memory(settings_for("postgresql://", embedding_dimensions=DIMENSIONS)) as data:
         data.runs = PostgresRunStore(other)
-        with pytest.raises(ConfigurationError, match="PostgresRunStore is on another database"):
+        with pytest.raises(ConfigurationError, match="PostgresRunStore is not on the data layer's database"):
             async with data.unit_of_work():
                 pass
     await other.close()

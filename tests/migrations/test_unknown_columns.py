@@ -61,7 +61,7 @@ async def test_every_way_to_write_names_the_column(database_url: str, checkout: 
         SOLDIER_DATABASE_URL=database_url,
         SOLDIER_EMBEDDING_DIMENSIONS=str(DIMENSIONS),
     )
-    said = "the entity has no field for the column color of the ORM class: add a field of that name to the entity"
+    said = "the entity has no field for the column color of the mapped class: add a field of that name to the entity"
     assert len(re.findall(said, told)) == 4, told
 
 

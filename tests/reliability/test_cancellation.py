@@ -189,7 +189,7 @@ async def assert_no_connection_is_leaked(database: Database, connection: Any, kn
     """None is checked out, none is in a transaction, and when the database is closed none is left."""
     pool = database._pool
     # Those that are being closed, or asked whether they are still there, are in nobody's hands.
-    while pending := {*pool._abandoning, *pool._supplying}:
+    while pending := {*pool._closing_tasks, *pool._opening_tasks}:
         await asyncio.gather(*pending)
     assert pool._in_use == set()
     assert pool._engine.pool.checkedout() == len(pool._free)  # type: ignore[attr-defined]

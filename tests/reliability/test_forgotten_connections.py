@@ -137,9 +137,9 @@ async def test_closing_leaves_no_connection_that_was_being_opened(database_url: 
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await PostgresConfigStore(database).get_agent(uuid4(), uuid4())
-        assert database._pool._supplying
+        assert database._pool._opening_tasks
         await database.close()
-        assert not database._pool._supplying
+        assert not database._pool._opening_tasks
 
         async def none_is_left() -> bool:
             left = await connection.fetchval(

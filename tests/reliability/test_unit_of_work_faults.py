@@ -89,7 +89,7 @@ async def fails(data: DataLayer, work: Work) -> None:
     assert called == []
     assert data._database is not None
     pool = data._database._pool
-    await asyncio.gather(*pool._abandoning)
+    await asyncio.gather(*pool._closing_tasks)
     assert pool._in_use == set()
 
 

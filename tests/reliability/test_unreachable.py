@@ -95,7 +95,7 @@ async def database_at(url: str, **values: Any) -> AsyncIterator[Database]:
     limits = {"connect_timeout": 3, "command_timeout": 0.3, "retry_budget": 0.3, "pool_size": 40}
     database = Database(settings_for(url, **(limits | values)))
     yield database
-    await asyncio.gather(*database._pool._abandoning)
+    await asyncio.gather(*database._pool._closing_tasks)
     assert database._pool._in_use == set()
     await database.close()
 
