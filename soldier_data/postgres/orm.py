@@ -10,21 +10,25 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnClause,
+    ColumnElement,
     DateTime,
     Float,
     Index,
     MetaData,
-    Operators,
     Text,
     Uuid,
+    literal,
     literal_column,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from soldier_data.postgres.ddl import ddl_options
-from soldier_data.postgres.statements import EXTENSIONS, quoted
+from soldier_data.postgres.statements import quoted
 
 
 class EmbeddingVector(UserDefinedType[list[float]]):
@@ -52,13 +56,54 @@ class EmbeddingVector(UserDefinedType[list[float]]):
         return self.length or ddl_options().embedding_dimensions
 
     class Comparator(TypeEngine.Comparator[list[float]]):
-        """Adds pgvector's operators to columns."""
+        """Adds pgvector's distances to columns."""
 
-        def cosine_distance(self, other: Any) -> Operators:
+        def cosine_distance(self, other: Any) -> ColumnElement[float]:
             """Cosine distance: 0 (same direction) to 2 (opposite direction)."""
-            return self.op(f"OPERATOR({EXTENSIONS}.<=>)", return_type=Float())(other)
+            return _CosineDistance(self.expr, other)
+
+        def l2_distance(self, other: Any) -> ColumnElement[float]:
+            """Euclidean distance."""
+            return _L2Distance(self.expr, other)
+
+        def max_inner_product(self, other: Any) -> ColumnElement[float]:
+            """The inner product, negated: the smaller, the more similar."""
+            return _NegativeInnerProduct(self.expr, other)
 
     comparator_factory = Comparator
+
+
+class _Distance(FunctionElement[float]):
+    """A distance between two vectors. Its operator is qualified with the schema of pgvector."""
+
+    type = Float()
+    inherit_cache = True
+    operator: str
+
+    def __init__(self, column: ColumnElement[Any], other: Any) -> None:
+        # A list would be taken for several arguments.
+        super().__init__(column, literal(other, column.type) if isinstance(other, list) else other)
+
+
+class _CosineDistance(_Distance):
+    operator = "<=>"
+    inherit_cache = True
+
+
+class _L2Distance(_Distance):
+    operator = "<->"
+    inherit_cache = True
+
+
+class _NegativeInnerProduct(_Distance):
+    operator = "<#>"
+    inherit_cache = True
+
+
+@compiles(_Distance)
+def _render_distance(element: _Distance, compiler: SQLCompiler, **kw: Any) -> str:
+    left, right = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({left} OPERATOR({quoted(ddl_options().extensions_schema)}.{element.operator}) {right})"
 
 
 # A row has to fit a page of 8 kB, with some space for the other columns.

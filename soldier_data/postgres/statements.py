@@ -45,10 +45,10 @@ _DIALECT: Dialect = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 _PREFIX = "p_"
 
 # Placeholders of the two schemas in compiled texts.
-_TABLES, EXTENSIONS = "__tables__", "__extensions__"
+_TABLES, _EXTENSIONS = "__tables__", "__extensions__"
 
 # Statements are compiled at import, before the settings are known.
-_COMPILING = DDLOptions(embedding_dimensions=0, vector_index="none", extensions_schema=EXTENSIONS)
+_COMPILING = DDLOptions(embedding_dimensions=0, vector_index="none", extensions_schema=_EXTENSIONS)
 
 
 class Schemas(NamedTuple):
@@ -100,7 +100,7 @@ class Statement:
         text = self._texts.get(schemas)
         if text is None:
             text = self._template.replace(_TABLES, quoted(schemas.tables))
-            text = self._texts[schemas] = text.replace(EXTENSIONS, quoted(schemas.extensions))
+            text = self._texts[schemas] = text.replace(_EXTENSIONS, quoted(schemas.extensions))
         return text
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
