@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from soldier_data.memory import Episode as Episode
     from soldier_data.memory import MemoryStore as MemoryStore
     from soldier_data.memory import Relationship as Relationship
+    from soldier_data.postgres.vector_codec import prepare_engine as prepare_engine
     from soldier_data.privacy import CustomerExport as CustomerExport
     from soldier_data.privacy import ErasureReport as ErasureReport
     from soldier_data.profiles import CustomerProfile as CustomerProfile
@@ -81,6 +82,7 @@ _HOMES = {
         "ValidationError",
     ),
     "soldier_data.memory": ("Entity", "Episode", "MemoryStore", "Relationship"),
+    "soldier_data.postgres.vector_codec": ("prepare_engine",),
     "soldier_data.privacy": ("CustomerExport", "ErasureReport"),
     "soldier_data.profiles": ("CustomerProfile", "ProfileField", "ProfileStore"),
     "soldier_data.runs": ("Artifact", "LLMCall", "Run", "RunStatus", "RunStore", "Step"),

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import struct
-import sys
-from array import array
 from collections.abc import Awaitable, Callable
-from functools import lru_cache, partial
+from functools import partial
 from inspect import isawaitable
 from itertools import product
 from typing import Any
@@ -21,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from soldier_data.errors import ConfigurationError
 from soldier_data.postgres.errors import TransientError, as_store_error
 from soldier_data.postgres.hosts import Host, Target, read_target
+from soldier_data.postgres.vector_codec import register_vector_codec
 from soldier_data.settings import Settings
 
 # More than the number of statements, so that none is prepared twice on a connection.
@@ -117,9 +115,9 @@ class Connector:
                 if settings.pgbouncer:
                     # In a transaction, PgBouncer sends all messages of a statement to one server.
                     async with connection.transaction():
-                        await _register_vector(connection, settings.extensions_schema)
+                        await register_vector_codec(connection)
                 else:
-                    await _register_vector(connection, settings.extensions_schema)
+                    await register_vector_codec(connection)
             except BaseException:
                 connection.terminate()
                 raise
@@ -184,36 +182,3 @@ async def _connect(target: Target, **arguments: Any) -> Any:
         f"SOLDIER_DATABASE_URL: the server rejected {which} (SQLSTATE {cause.sqlstate}): remove or correct it",
         cause=cause,
     )
-
-
-async def _register_vector(connection: Any, schema: str) -> None:
-    exists = (
-        "SELECT EXISTS (SELECT FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace "
-        "WHERE t.typname = 'vector' AND n.nspname = $1)"
-    )
-    if not await connection.fetchval(exists, schema):
-        # Not migrated yet: statements that need the type fail, and close the connection.
-        return
-    await connection.set_type_codec(
-        "vector", schema=schema, encoder=_encode_vector, decoder=_decode_vector, format="binary"
-    )
-
-
-# pgvector's binary format, big-endian: the number of dimensions and a zero as 16-bit integers, then float32 numbers.
-# `struct` packs a list and `array` unpacks into one faster than pgvector.Vector.
-
-
-@lru_cache(maxsize=16)
-def _layout(dimensions: int) -> struct.Struct:
-    return struct.Struct(f">HH{dimensions}f")
-
-
-def _encode_vector(value: list[float]) -> bytes:
-    return _layout(len(value)).pack(len(value), 0, *value)
-
-
-def _decode_vector(value: bytes) -> list[float]:
-    numbers = array("f", value[4:])
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers.tolist()

@@ -14,7 +14,7 @@ import pytest
 
 from soldier_data.base.embeddings import check_embedding, check_query, cosine_similarity, to_float32
 from soldier_data.errors import ValidationError
-from soldier_data.postgres.engine import _decode_vector, _encode_vector
+from soldier_data.postgres.vector_codec import decode_vector, encode_vector
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_numbers_are_rounded_to_float32() -> None:
 
 def test_the_wire_form_is_that_of_pgvector() -> None:
     numbers = [0.5, -1.25, 3.0]
-    encoded = _encode_vector(numbers)
+    encoded = encode_vector(numbers)
     assert encoded == pgvector.Vector(numbers).to_binary()
-    assert _decode_vector(encoded) == numbers
+    assert decode_vector(encoded) == numbers
     with pytest.raises((struct.error, ValueError)):
-        _decode_vector(encoded[:-1])
+        decode_vector(encoded[:-1])

@@ -1,0 +1,84 @@
+"""The codec that sends and receives vectors in pgvector's binary format, as lists of floats."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import Any
+
+from pgvector import Vector
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+_HAS_CODEC = "soldier_data.vector_codec"
+
+_SCHEMAS = (
+    "SELECT n.nspname FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace "
+    "WHERE t.typname = 'vector'"
+)
+
+
+def prepare_engine(engine: AsyncEngine) -> AsyncEngine:
+    """Register the vector codec on every connection that `engine` opens from now on.
+
+    An engine of your own needs it before a `DataLayer` uses its connections. Columns of pgvector's SQLAlchemy type
+    `VECTOR` work with it too.
+
+    Returns:
+        The engine.
+    """
+    if not event.contains(engine.sync_engine, "connect", _register):
+        event.listen(engine.sync_engine, "connect", _register)
+    return engine
+
+
+def has_vector_codec(info: dict[str, Any]) -> bool:
+    """Whether a connection with this `info` was opened by a prepared engine."""
+    return _HAS_CODEC in info
+
+
+async def register_vector_codec(connection: Any) -> bool:
+    """Register the codec on an asyncpg connection; returns False if the database has no pgvector."""
+    schemas = [row["nspname"] for row in await connection.fetch(_SCHEMAS)]
+    for schema in schemas:
+        await connection.set_type_codec(
+            "vector", schema=schema, encoder=encode_vector, decoder=decode_vector, format="binary"
+        )
+    return bool(schemas)
+
+
+def _register(dbapi_connection: Any, record: Any) -> None:
+    async def register(connection: Any) -> bool:
+        # In a transaction, PgBouncer sends all messages to one server.
+        async with connection.transaction():
+            return await register_vector_codec(connection)
+
+    if dbapi_connection.run_async(register):
+        record.info[_HAS_CODEC] = True
+
+
+def encode_vector(value: Any) -> bytes:
+    """The binary format of a vector: a list of floats, a NumPy array, a `pgvector.Vector`, or its text."""
+    if isinstance(value, str):
+        # What pgvector's SQLAlchemy types bind.
+        return Vector.from_text(value).to_binary()
+    if isinstance(value, Vector) and not isinstance(value, list):
+        return value.to_binary()
+    return Vector(value).to_binary()
+
+
+class _FloatList(list[float], Vector):
+    """A list of floats that pgvector's SQLAlchemy types take for a vector."""
+
+    def to_list(self) -> list[float]:
+        return list(self)
+
+
+def decode_vector(value: bytes) -> list[float]:
+    """The elements of a vector in binary format."""
+    # The number of dimensions and a zero as 16-bit integers, then float32 numbers, all big-endian. Half as long as
+    # by way of Vector.from_binary.
+    numbers = array("f", value[4:])
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return _FloatList(numbers.tolist())
