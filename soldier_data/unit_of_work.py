@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from soldier_data.audit.store import AuditStore
 from soldier_data.base.inmemory import InMemoryStore
@@ -14,6 +17,7 @@ from soldier_data.config.store import ConfigStore
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.memory.store import MemoryStore
 from soldier_data.postgres.database import Database
+from soldier_data.postgres.sqlalchemy_session import UnitSession
 from soldier_data.postgres.transaction import Transaction
 from soldier_data.profiles.store import ProfileStore
 from soldier_data.runs.store import RunStore
@@ -53,12 +57,43 @@ class UnitOfWork:
         self._transaction = transaction
         self._in_memory: list[InMemoryStore] = []
         self._callbacks: list[Callable[[], Any]] = []
+        self._session: UnitSession | None = None
         self.config: ConfigStore = self._joined("config", stores.config)
         self.memory: MemoryStore = self._joined("memory", stores.memory)
         self.audit: AuditStore = self._joined("audit", stores.audit)
         self.profiles: ProfileStore = self._joined("profiles", stores.profiles)
         self.runs: RunStore = self._joined("runs", stores.runs)
         self.vectors: VectorStore = self._joined("vectors", stores.vectors)
+
+    @cached_property
+    def connection(self) -> AsyncConnection:
+        """An SQLAlchemy connection in the unit's transaction, for statements of your own.
+
+        It cannot run statements at the same time as the unit's stores, and cannot commit or roll back.
+
+        Raises:
+            ConfigurationError: No store of the data layer uses PostgreSQL.
+        """
+        if self._transaction is None:
+            raise ConfigurationError(
+                "the unit of work has no transaction: no store of the data layer uses PostgreSQL"
+            )
+        return self._transaction.sqlalchemy_connection()
+
+    @property
+    def session(self) -> AsyncSession:
+        """An SQLAlchemy session in the unit's transaction, for mapped classes of your own and `soldier_data.orm`.
+
+        It sees what the stores have written. Stores see what it has written after `await session.flush()`, and so
+        does the database at the end of the block. It cannot run statements at the same time as the unit's stores, and
+        cannot commit or roll back.
+
+        Raises:
+            ConfigurationError: No store of the data layer uses PostgreSQL.
+        """
+        if self._session is None:
+            self._session = UnitSession(self.connection)
+        return self._session
 
     def after_commit(self, callback: Callable[[], Any]) -> None:
         """Register `callback` to be called, and its result awaited if it is awaitable, after the commit.
@@ -74,8 +109,21 @@ class UnitOfWork:
         """Roll back, and discard the callbacks. No further calls are possible; the block may end normally."""
         self._callbacks.clear()
         self.end_in_memory()
+        await self.close_session()
         if self._transaction is not None:
             await self._transaction.rollback()
+
+    async def flush_session(self) -> None:
+        """Write the pending changes of the session."""
+        if self._session is not None:
+            await self._session.flush()
+
+    async def close_session(self) -> None:
+        """Detach the objects of the session, and reject further use of it and the connection."""
+        if self._session is not None:
+            await self._session.close()
+        if "connection" in vars(self):
+            await self.connection.close()
 
     def check_in_memory(self) -> None:
         """Check that the changes to in-memory stores can be committed. Called before PostgreSQL commits.
@@ -139,9 +187,11 @@ async def begin_unit_of_work(
         unit = UnitOfWork(transaction, stores)
         try:
             yield unit
+            await unit.flush_session()
             unit.check_in_memory()
             if transaction is not None:
                 await transaction.commit()
             unit.commit_in_memory()
         finally:
             unit.end_in_memory()
+            await unit.close_session()

@@ -18,6 +18,7 @@ from soldier_data.postgres import bulk
 from soldier_data.postgres.errors import READ_ONLY, TransientError, as_store_error
 from soldier_data.postgres.hosts import STANDBY_KINDS, read_target
 from soldier_data.postgres.pool import ConnectionPool, Lease
+from soldier_data.postgres.sqlalchemy_session import unit_connection
 from soldier_data.postgres.statements import Schemas, Statement
 from soldier_data.postgres.transaction import Row, Transaction, Values, describe
 from soldier_data.settings import Settings
@@ -153,7 +154,12 @@ class Database:
         return lease, await self._begin_on(lease)
 
     async def _begin_on(self, lease: Lease) -> Transaction:
-        transaction = Transaction(lease.driver, self.settings, self._schemas)
+        transaction = Transaction(
+            lease.driver,
+            self.settings,
+            self._schemas,
+            lambda: unit_connection(self._pool.engine, lease.proxy, self._schemas.tables),
+        )
         try:
             await transaction.begin()
         except BaseException:

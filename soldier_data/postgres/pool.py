@@ -49,7 +49,8 @@ class ConnectionPool:
     def __init__(self, settings: Settings) -> None:
         self.is_closed = False
         self._settings = settings
-        self._engine = create_engine(settings)
+        # Transactions are begun and ended by `Transaction`, also where SQLAlchemy runs statements in them.
+        self.engine = create_engine(settings, isolation_level="AUTOCOMMIT")
         self._recycle = settings.pool_recycle.total_seconds()
         # A checkout from SQLAlchemy's pool takes as long as a short query, so free connections stay checked out here,
         # the most recently used one last.
@@ -93,7 +94,7 @@ class ConnectionPool:
         await asyncio.gather(*self._opening_tasks, return_exceptions=True)
         self._discard_free(lambda _: True)
         await asyncio.gather(*self._closing_tasks)
-        await self._engine.dispose()
+        await self.engine.dispose()
 
     async def acquire(self, operation: str) -> Lease:
         """Acquire a connection, waiting for a free one if necessary. `operation` is for error messages.
@@ -220,7 +221,7 @@ class ConnectionPool:
     async def _open(self) -> None:
         """Provide one more connection, for the first caller in the queue or else for the next one."""
         try:
-            lease = await self._pop_tested() or Lease(await greenlet_spawn(self._engine.pool.connect))
+            lease = await self._pop_tested() or Lease(await greenlet_spawn(self.engine.pool.connect))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised to the waiting caller.
             self._opening -= 1
             # Cancelled by `close`, or at the end of the event loop.
@@ -298,7 +299,9 @@ class ConnectionPool:
         except Exception as error:  # noqa: BLE001 - the server may be unreachable.
             self._log.debug("database.abandoned", error=type(error).__name__)
             lease.driver.terminate()
-        lease.proxy.invalidate()
+        # SQLAlchemy has done so already if a statement of the session of a unit of work was cancelled.
+        if lease.proxy.is_valid:
+            lease.proxy.invalidate()
         if lease in self._in_use:
             self._in_use.discard(lease)
             self._slots.release()

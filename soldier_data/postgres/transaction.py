@@ -9,6 +9,8 @@ from itertools import groupby
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from soldier_data.errors import StoreError
 from soldier_data.postgres import bulk
 from soldier_data.postgres.errors import as_store_error
@@ -37,12 +39,20 @@ class Transaction:
 
     Attributes:
         settings: The settings in force.
+        sqlalchemy_connection: Returns an SQLAlchemy connection in this transaction.
         interrupted: Whether a statement was cancelled or timed out. It may still be running, so the transaction
             cannot be committed, and its connection has to be closed.
     """
 
-    def __init__(self, connection: Any, settings: Settings, schemas: Schemas) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        settings: Settings,
+        schemas: Schemas,
+        sqlalchemy_connection: Callable[[], AsyncConnection],
+    ) -> None:
         self.settings = settings
+        self.sqlalchemy_connection = sqlalchemy_connection
         self._schemas = schemas
         self._connection = connection
         self._tenant_id: UUID | None = None
@@ -83,7 +93,7 @@ class Transaction:
     async def atomically(self, work: Callable[[Transaction], Awaitable[T]], operation: str) -> T:
         """Run `work` in a savepoint: if it fails, its changes are undone and the transaction remains usable."""
         async with self._turn:
-            inner = Transaction(self._connection, self.settings, self._schemas)
+            inner = Transaction(self._connection, self.settings, self._schemas, self.sqlalchemy_connection)
             inner._tenant_id = self._tenant_id
             await self._command("SAVEPOINT inner_work", operation)
             try:

@@ -192,7 +192,7 @@ async def assert_no_connection_is_leaked(database: Database, connection: Any, kn
     while pending := {*pool._closing_tasks, *pool._opening_tasks}:
         await asyncio.gather(*pending)
     assert pool._in_use == set()
-    assert pool._engine.pool.checkedout() == len(pool._free)  # type: ignore[attr-defined]
+    assert pool.engine.pool.checkedout() == len(pool._free)  # type: ignore[attr-defined]
     async with asyncio.timeout(10):
         # The server hears of the end of a statement a moment later.
         while await connection.fetchval(f"SELECT count(*) {OTHERS} AND state <> 'idle'", known):  # noqa: ASYNC110 - no event tells.
