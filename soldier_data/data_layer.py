@@ -11,6 +11,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from soldier_data.audit.inmemory import InMemoryAuditStore
 from soldier_data.audit.postgres import PostgresAuditStore
@@ -94,9 +95,9 @@ class DataLayer:
         sessions: Sessions of running conversations.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, engine: AsyncEngine | None = None) -> None:
         self.settings = settings
-        self._database = Database(settings) if settings.uses_postgres else None
+        self._database = Database(settings, engine) if settings.uses_postgres else None
         dimensions, model = settings.embedding_dimensions, settings.embedding_model
         self.config: ConfigStore = self._create_store(
             settings.config_backend, PostgresConfigStore, lambda: InMemoryConfigStore(dimensions, model)
@@ -123,7 +124,7 @@ class DataLayer:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings | None = None, *, migrate: bool = False
+        cls, settings: Settings | None = None, *, engine: AsyncEngine | None = None, migrate: bool = False
     ) -> AsyncIterator[DataLayer]:
         """Open a data layer on the servers of `settings`.
 
@@ -131,17 +132,30 @@ class DataLayer:
 
         Args:
             settings: The settings; by default they are read from the environment.
-            migrate: Run pending migrations first.
+            engine: An SQLAlchemy engine of your own, passed through `prepare_engine` before it opened a connection.
+                The stores then use its connections; its pool opens, limits and recycles them, and stays open. Settings
+                of the database's connections and pool do not apply.
+            migrate: Run pending migrations first, on a connection of their own.
 
         Raises:
-            ConfigurationError: A setting is invalid, or the migrations cannot be run.
+            ConfigurationError: A setting is invalid, the engine's driver is not asyncpg, or the migrations cannot be
+                run.
             StoreConnectionError: With `migrate`, the database cannot be reached.
         """
         settings = settings or Settings()
         configure_logging(settings)
+        if engine is not None:
+            if engine.dialect.driver != "asyncpg":
+                raise ConfigurationError(
+                    f"engine uses the driver {engine.dialect.driver}: create it with a URL that begins with "
+                    "postgresql+asyncpg://"
+                )
+            settings = settings.model_copy(
+                update={"database_url": engine.url.render_as_string(hide_password=False)}
+            )
         if migrate and settings.uses_postgres:
             await upgrade(settings)
-        data = cls(settings)
+        data = cls(settings, engine)
         try:
             yield data
         finally:

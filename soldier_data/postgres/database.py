@@ -12,9 +12,11 @@ from uuid import UUID
 import asyncpg
 import stamina
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.postgres import bulk
+from soldier_data.postgres.engine_pool import EnginePool
 from soldier_data.postgres.errors import READ_ONLY, TransientError, as_store_error
 from soldier_data.postgres.hosts import STANDBY_KINDS, read_target
 from soldier_data.postgres.pool import ConnectionPool, Lease
@@ -42,16 +44,21 @@ class Database:
     fail because of a lost connection, a deadlock or a serialization failure are repeated for up to
     `settings.retry_budget`.
 
+    Args:
+        settings: The settings.
+        engine: An engine that was prepared with `prepare_engine`, to use its connections; by default connections
+            are opened as the settings say.
+
     Raises (every method):
         StoreConnectionError: The server is unreachable, rejects the login or does not answer in time.
         ConfigurationError: The database is not migrated.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, engine: AsyncEngine | None = None) -> None:
         self.settings = settings
         self._schemas = Schemas.of(settings)
         self._time_out = settings.command_timeout.total_seconds()
-        self._pool = ConnectionPool(settings)
+        self._pool = ConnectionPool(settings) if engine is None else EnginePool(engine)
         # SET LOCAL needs a transaction; and outside of one, PgBouncer may send the messages of a statement to
         # different servers.
         self._always_begin = settings.row_level_security or settings.pgbouncer

@@ -16,11 +16,19 @@ from soldier_data.errors import StoreError
 from soldier_data.migrations import run_grants
 from soldier_data.postgres.database import Database
 from soldier_data.postgres.engine import driver_url
+from soldier_data.postgres.pool import ConnectionPool
 from soldier_data.settings import Settings
 from tests.conftest import settings_for
 
 CANARY = "canary-8QX!"
 """The password in URLs that do not work."""
+
+
+def pool_of(database: Database | None) -> ConnectionPool:
+    """The pool of a database that opens connections itself."""
+    assert database is not None
+    assert isinstance(database._pool, ConnectionPool)
+    return database._pool
 
 
 @asynccontextmanager

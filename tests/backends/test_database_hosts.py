@@ -19,7 +19,7 @@ from soldier_data.embedded import EmbeddedServers
 from soldier_data.errors import ConfigurationError, StoreConnectionError, StoreError
 from soldier_data.postgres.database import Database
 from soldier_data.postgres.engine import open_connection
-from tests.backends.connections import administrator, assert_clean, opened
+from tests.backends.connections import administrator, assert_clean, opened, pool_of
 from tests.backends.redis_helpers import free_port, serving, wait_until
 from tests.backends.round_trips import _connect
 from tests.conftest import settings_for
@@ -143,7 +143,7 @@ async def test_connections_to_a_server_that_became_read_only_are_given_up(
             await data.config.save_agent(agent, if_revision=0)
             await data.run_in_transaction(lambda unit: unit.config.save_agent(AgentFactory()))
             # All that were as old are gone, not the one that met it alone.
-            await asyncio.gather(*data._database._pool._closing_tasks)
+            await asyncio.gather(*pool_of(data._database)._closing_tasks)
             assert await connection.fetchval(BACKENDS) == 1
             assert (await data.health()).ok
 

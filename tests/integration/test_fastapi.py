@@ -41,7 +41,7 @@ from soldier_data.fastapi import (
     lifespan,
     router,
 )
-from tests.backends.connections import CANARY
+from tests.backends.connections import CANARY, pool_of
 from tests.backends.round_trips import Proxy, _listening, _through
 from tests.conftest import settings_for
 from tests.factories.config import AgentFactory
@@ -326,7 +326,7 @@ async def test_a_unit_of_work_commits_before_the_answer_is_sent(
             database = data._database
             assert database is not None
             for _ in range(2):
-                pieces.append((await _saved(data, agent), len(database._pool._in_use)))
+                pieces.append((await _saved(data, agent), len(pool_of(database)._in_use)))
                 yield b"."
                 await asyncio.sleep(0)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Column, Integer, MetaData, Table, insert, select
+from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from soldier_data import DataLayer, prepare_engine
-from soldier_data.config.orm import RuleRow
+from soldier_data import Agent, ConfigurationError, DataLayer, StoreConnectionError, prepare_engine
+from soldier_data.config.orm import AgentRow, RuleRow
 from soldier_data.postgres.engine import driver_url
+from soldier_data.settings import Settings
 from tests.conftest import DIMENSIONS
 from tests.factories.config import AgentFactory, RuleFactory
 
@@ -22,9 +25,7 @@ QUERY = [1.0, *[0.0] * (DIMENSIONS - 1)]
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    own = prepare_engine(
-        create_async_engine(driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://"))
-    )
+    own = prepare_engine(create_async_engine(_url(database_url)))
     yield own
     await own.dispose()
 
@@ -91,3 +92,102 @@ async def test_an_engine_is_prepared_once(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         raw = await connection.get_raw_connection()
         assert list(raw.info) == ["soldier_data.vector_codec"]
+
+
+async def test_the_stores_use_the_engines_connections(
+    engine: AsyncEngine, settings: Settings, tenant_id: UUID
+) -> None:
+    async with DataLayer.open(settings, engine=engine) as data:
+        agent: Agent = AgentFactory(tenant_id=tenant_id)
+        await data.config.save_agent(agent)
+        rule = RuleFactory(tenant_id=tenant_id, agent_id=agent.id, embedding=QUERY)
+        await data.config.save_many([rule])
+        assert await data.config.get_rule(tenant_id, rule.id) == rule
+        [hit] = await data.config.vector_search_rules(QUERY, tenant_id, agent.id)
+        assert hit.rule == rule
+        async with data.unit_of_work() as uow:
+            agent.description = "renamed"
+            await uow.config.save_agent(agent)
+            row = await uow.session.get_one(AgentRow, (tenant_id, agent.id))
+            assert row.description == "renamed"
+        assert (await data.health()).ok
+        pool: Any = engine.pool
+        assert pool.checkedout() == 0
+        assert pool.checkedin() == 1
+    # It stays open, and its connections are as the service has them.
+    async with AsyncSession(engine) as session:
+        assert await session.scalar(select(AgentRow.description)) == "renamed"
+        await session.rollback()
+        assert await session.scalar(select(AgentRow.description)) == "renamed"
+
+
+async def test_transactions_of_the_service_are_as_before(
+    engine: AsyncEngine, settings: Settings, tenant_id: UUID
+) -> None:
+    async with DataLayer.open(settings, engine=engine) as data:
+        async with data.unit_of_work() as uow:
+            await uow.session.scalar(select(1))
+        async with AsyncSession(engine) as session:
+            await session.execute(text("CREATE TABLE notes (id int)"))
+            await session.rollback()
+            assert await session.scalar(text("SELECT to_regclass('notes')")) is None
+        assert await data.config.get_agents(tenant_id) == ([], 0)
+
+
+async def test_an_engine_that_was_not_prepared_is_refused_by_the_first_call(
+    database_url: str, settings: Settings, tenant_id: UUID
+) -> None:
+    own = create_async_engine(_url(database_url))
+    async with DataLayer.open(settings, engine=own) as data:
+        with pytest.raises(ConfigurationError, match=r"soldier_data\.prepare_engine\(engine\)"):
+            await data.config.get_agent(tenant_id, tenant_id)
+        prepare_engine(own)
+        await own.dispose()
+        assert await data.config.get_agent(tenant_id, tenant_id) is None
+    await own.dispose()
+
+
+async def test_an_engine_of_another_driver_is_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match=r"the driver aiosqlite: .*postgresql\+asyncpg://"):
+        async with DataLayer.open(settings, engine=_OfAnotherDriver()):  # type: ignore[arg-type]
+            pass
+
+
+class _OfAnotherDriver:
+    class dialect:  # noqa: N801 - as an engine has it.
+        driver = "aiosqlite"
+
+
+async def test_a_full_pool_is_told_as_the_engines(
+    database_url: str, settings: Settings, tenant_id: UUID
+) -> None:
+    own = prepare_engine(
+        create_async_engine(_url(database_url), pool_size=1, max_overflow=0, pool_timeout=0.1)
+    )
+    settings = settings.model_copy(update={"retry_budget": timedelta(0)})
+    async with DataLayer.open(settings, engine=own) as data, data.unit_of_work():
+        with pytest.raises(StoreConnectionError, match="all connections of the engine's pool are in use"):
+            await data.config.get_agent(tenant_id, tenant_id)
+    await own.dispose()
+
+
+async def test_callers_that_are_cancelled_leave_no_connection_out(
+    database_url: str, settings: Settings, tenant_id: UUID
+) -> None:
+    own = prepare_engine(create_async_engine(_url(database_url), pool_size=2))
+    async with DataLayer.open(settings, engine=own) as data:
+        for number in range(60):
+            call = asyncio.ensure_future(data.config.get_agents(tenant_id))
+            await asyncio.sleep(number / 2_000)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        pool: Any = own.pool
+        async with asyncio.timeout(10):
+            while pool.checkedout():  # noqa: ASYNC110 - nothing tells.
+                await asyncio.sleep(0.01)
+        assert await data.config.get_agents(tenant_id) == ([], 0)
+    await own.dispose()
+
+
+def _url(database_url: str) -> str:
+    return driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://")

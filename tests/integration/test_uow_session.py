@@ -16,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from soldier_data import Agent, ConfigurationError, ConflictError, DataLayer, StoreError, UnitOfWork
 from soldier_data.config.orm import AgentRow
 from soldier_data.settings import Settings
-from tests.backends.connections import bound_role
+from tests.backends.connections import bound_role, pool_of
 from tests.conftest import settings_for
 from tests.factories.config import AgentFactory
 
@@ -173,7 +173,7 @@ async def test_connections_are_used_again_without_a_trace(data: DataLayer, agent
             await uow.config.save_agent(agent)
     assert len(await titles(data)) == agent.revision == 30
     assert data._database is not None
-    [lease] = data._database._pool._free
+    [lease] = pool_of(data._database)._free
     assert len(lease.proxy._connection_record.finalize_callback) == 0
 
 

@@ -20,7 +20,7 @@ from soldier_data.postgres.database import Database
 from soldier_data.profiles import CustomerProfile
 from soldier_data.sessions import RedisSessionStore, Session
 from soldier_data.sessions.codec import decode
-from tests.backends.connections import administrator, bound_role
+from tests.backends.connections import administrator, bound_role, pool_of
 from tests.backends.redis_helpers import keys
 from tests.conftest import settings_for
 from tests.factories.config import AgentFactory, RuleFactory
@@ -187,7 +187,7 @@ OTHERS = (
 
 async def assert_no_connection_is_leaked(database: Database, connection: Any, known: list[int]) -> None:
     """None is checked out, none is in a transaction, and when the database is closed none is left."""
-    pool = database._pool
+    pool = pool_of(database)
     # Those that are being closed, or asked whether they are still there, are in nobody's hands.
     while pending := {*pool._closing_tasks, *pool._opening_tasks}:
         await asyncio.gather(*pending)

@@ -15,7 +15,7 @@ import pytest
 from soldier_data.config import Agent
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreConnectionError
-from tests.backends.connections import administrator
+from tests.backends.connections import administrator, pool_of
 from tests.conftest import settings_for
 from tests.factories.audit import TurnRecordFactory
 from tests.factories.config import AgentFactory, RuleFactory
@@ -200,7 +200,7 @@ async def test_a_bulk_write_is_let_go_at_any_moment(
                 slowest = max(slowest, late)
                 # What is under way would be out of time while thousands of entities are made, in which the loop
                 # does nothing else.
-                pool = bulk.data._database._pool
+                pool = pool_of(bulk.data._database)
                 await asyncio.gather(*pool._closing_tasks, *pool._opening_tasks)
                 before, stored = stored, await bulk.rows_of(connection, written.table)
                 # The reply to a COMMIT may not have come in time.

@@ -14,7 +14,7 @@ from soldier_data.config import PostgresConfigStore
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreConnectionError
 from soldier_data.postgres.database import Database
-from tests.backends.connections import administrator
+from tests.backends.connections import administrator, pool_of
 from tests.backends.redis_helpers import wait_until
 from tests.conftest import settings_for
 from tests.reliability.conftest import Found
@@ -35,7 +35,7 @@ async def fill(database: Database) -> None:
     async with AsyncExitStack() as opened:
         for _ in range(IDLE):
             await opened.enter_async_context(database.transaction())
-    assert len(database._pool._free) == IDLE
+    assert len(pool_of(database)._free) == IDLE
 
 
 @asynccontextmanager
@@ -137,9 +137,9 @@ async def test_closing_leaves_no_connection_that_was_being_opened(database_url: 
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await PostgresConfigStore(database).get_agent(uuid4(), uuid4())
-        assert database._pool._opening_tasks
+        assert pool_of(database)._opening_tasks
         await database.close()
-        assert not database._pool._opening_tasks
+        assert not pool_of(database)._opening_tasks
 
         async def none_is_left() -> bool:
             left = await connection.fetchval(

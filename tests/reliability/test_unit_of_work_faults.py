@@ -14,7 +14,7 @@ from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreConnectionError
 from soldier_data.memory import Episode
 from soldier_data.unit_of_work import UnitOfWork
-from tests.backends.connections import assert_clean
+from tests.backends.connections import assert_clean, pool_of
 from tests.conftest import settings_for
 from tests.factories.config import AgentFactory
 from tests.factories.memory import EpisodeFactory
@@ -88,7 +88,7 @@ async def fails(data: DataLayer, work: Work) -> None:
     assert_clean(failed.value)
     assert called == []
     assert data._database is not None
-    pool = data._database._pool
+    pool = pool_of(data._database)
     await asyncio.gather(*pool._closing_tasks)
     assert pool._in_use == set()
 

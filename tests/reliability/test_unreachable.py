@@ -16,7 +16,7 @@ import pytest
 from soldier_data.errors import StoreConnectionError, StoreError, ValidationError
 from soldier_data.postgres.database import Database
 from soldier_data.sessions import RedisSessionStore
-from tests.backends.connections import CANARY, assert_clean
+from tests.backends.connections import CANARY, assert_clean, pool_of
 from tests.backends.redis_helpers import FaultyRedisProxy, free_port, serving, store_at
 from tests.cases.case import Domain, public_methods
 from tests.cases.stores import DOMAINS, in_memory
@@ -95,8 +95,8 @@ async def database_at(url: str, **values: Any) -> AsyncIterator[Database]:
     limits = {"connect_timeout": 3, "command_timeout": 0.3, "retry_budget": 0.3, "pool_size": 40}
     database = Database(settings_for(url, **(limits | values)))
     yield database
-    await asyncio.gather(*database._pool._closing_tasks)
-    assert database._pool._in_use == set()
+    await asyncio.gather(*pool_of(database)._closing_tasks)
+    assert pool_of(database)._in_use == set()
     await database.close()
 
 
