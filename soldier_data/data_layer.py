@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from soldier_data.audit.inmemory import InMemoryAuditStore
 from soldier_data.audit.postgres import PostgresAuditStore
@@ -38,7 +38,7 @@ from soldier_data.sessions.opening import open_redis_store, session_tiers
 from soldier_data.sessions.redis import RedisSessionStore
 from soldier_data.sessions.store import SessionStore
 from soldier_data.settings import DatabaseBackend, Settings
-from soldier_data.unit_of_work import UnitOfWork, begin_unit_of_work
+from soldier_data.unit_of_work import UnitOfWork, begin_unit_of_work, join_unit_of_work
 from soldier_data.vectors.inmemory import InMemoryVectorStore
 from soldier_data.vectors.postgres import PostgresVectorStore
 from soldier_data.vectors.store import VectorStore
@@ -211,19 +211,40 @@ class DataLayer:
                 await self.sessions.close()
 
     @asynccontextmanager
-    async def unit_of_work(self, tenant_id: UUID | None = None) -> AsyncIterator[UnitOfWork]:
+    async def unit_of_work(
+        self,
+        tenant_id: UUID | None = None,
+        *,
+        session: AsyncSession | None = None,
+        connection: AsyncConnection | None = None,
+    ) -> AsyncIterator[UnitOfWork]:
         """Begin a unit of work: all calls on its stores commit together when the block ends.
 
         Any exception rolls everything back and propagates. Sessions in Redis are not part of the transaction: save
         them in `uow.after_commit`.
 
+        With `session` or `connection` the unit takes part in a transaction of yours: it runs in a savepoint, which an
+        exception undoes, and you commit. Callbacks of `uow.after_commit` then run after your commit, before the call
+        that commits returns, and never after a rollback. Do not run statements of the session at the same time as
+        calls of the stores.
+
         Args:
             tenant_id: The tenant to set for row-level security when the transaction begins. By default each call
                 sets its own tenant.
+            session: A session whose transaction to join. Its engine must be prepared (see `prepare_engine`).
+            connection: A connection whose transaction to join, if there is no session.
+
+        Raises:
+            ConfigurationError: The transaction cannot be joined: the engine is not prepared, its driver is not
+                asyncpg, or the isolation level is AUTOCOMMIT.
         """
-        async with begin_unit_of_work(self._database, self, tenant_id) as unit:
-            yield unit
-        await unit.run_callbacks()
+        if session is None and connection is None:
+            async with begin_unit_of_work(self._database, self, tenant_id) as unit:
+                yield unit
+            await unit.run_callbacks()
+        else:
+            async with join_unit_of_work(self.settings, self, tenant_id, session, connection) as unit:
+                yield unit
 
     async def run_in_transaction(
         self, work: Callable[[UnitOfWork], Awaitable[T]], *, tenant_id: UUID | None = None

@@ -17,10 +17,12 @@ from soldier_data.config.store import ConfigStore
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.memory.store import MemoryStore
 from soldier_data.postgres.database import Database
-from soldier_data.postgres.sqlalchemy_session import UnitSession
+from soldier_data.postgres.joining import call_after_commit, join_transaction
+from soldier_data.postgres.sqlalchemy_session import UnitConnection, UnitSession
 from soldier_data.postgres.transaction import Transaction
 from soldier_data.profiles.store import ProfileStore
 from soldier_data.runs.store import RunStore
+from soldier_data.settings import Settings
 from soldier_data.vectors.store import VectorStore
 
 S = TypeVar("S")
@@ -53,11 +55,13 @@ class UnitOfWork:
     a ConflictError at the end of its block.
     """
 
-    def __init__(self, transaction: Transaction | None, stores: Stores) -> None:
+    def __init__(
+        self, transaction: Transaction | None, stores: Stores, session: AsyncSession | None = None
+    ) -> None:
         self._transaction = transaction
         self._in_memory: list[InMemoryStore] = []
         self._callbacks: list[Callable[[], Any]] = []
-        self._session: UnitSession | None = None
+        self._session = session
         self.config: ConfigStore = self._joined("config", stores.config)
         self.memory: MemoryStore = self._joined("memory", stores.memory)
         self.audit: AuditStore = self._joined("audit", stores.audit)
@@ -105,6 +109,11 @@ class UnitOfWork:
         """
         self._callbacks.append(callback)
 
+    @property
+    def has_work_after_commit(self) -> bool:
+        """Whether there are callbacks or in-memory stores."""
+        return bool(self._callbacks or self._in_memory)
+
     async def rollback(self) -> None:
         """Roll back, and discard the callbacks. No further calls are possible; the block may end normally."""
         self._callbacks.clear()
@@ -119,11 +128,12 @@ class UnitOfWork:
             await self._session.flush()
 
     async def close_session(self) -> None:
-        """Detach the objects of the session, and reject further use of it and the connection."""
-        if self._session is not None:
+        """Detach the objects of the unit's own session, and reject further use of it and of the unit's connection."""
+        if isinstance(self._session, UnitSession):
             await self._session.close()
-        if "connection" in vars(self):
-            await self.connection.close()
+        connection = vars(self).get("connection")
+        if isinstance(connection, UnitConnection):
+            await connection.close()
 
     def check_in_memory(self) -> None:
         """Check that the changes to in-memory stores can be committed. Called before PostgreSQL commits.
@@ -144,6 +154,11 @@ class UnitOfWork:
         for store in self._in_memory:
             store.end()
         self._in_memory.clear()
+
+    async def finish_joined(self) -> None:
+        """Apply the changes to in-memory stores and run the callbacks, after the caller's transaction is committed."""
+        self.commit_in_memory()
+        await self.run_callbacks()
 
     async def run_callbacks(self) -> None:
         """Run the callbacks that were registered with `after_commit`."""
@@ -195,3 +210,40 @@ async def begin_unit_of_work(
         finally:
             unit.end_in_memory()
             await unit.close_session()
+
+
+@asynccontextmanager
+async def join_unit_of_work(
+    settings: Settings,
+    stores: Stores,
+    tenant_id: UUID | None,
+    session: AsyncSession | None,
+    connection: AsyncConnection | None,
+) -> AsyncIterator[UnitOfWork]:
+    """Begin a unit of work in a savepoint of the caller's transaction, which the caller commits or rolls back."""
+    if session is not None:
+        if connection is not None:
+            raise ConfigurationError("beginning a unit of work: pass session or connection, not both")
+        connection = await session.connection()
+    assert connection is not None
+    transaction = await join_transaction(connection, settings)
+    # It also flushes the session: the stores may refer to rows that it has not written yet.
+    async with (session or connection).begin_nested():
+        if session is not None:
+            # A session sends SAVEPOINT when its connection is next used.
+            await session.connection()
+        if tenant_id is not None:
+            await transaction.use_tenant(tenant_id)
+        unit = UnitOfWork(transaction, stores, session)
+        try:
+            yield unit
+            await unit.flush_session()
+            unit.check_in_memory()
+        except BaseException:
+            unit.end_in_memory()
+            raise
+        finally:
+            transaction.end()
+            await unit.close_session()
+    if unit.has_work_after_commit:
+        await call_after_commit(connection, unit.finish_joined)

@@ -36,13 +36,8 @@ _PROTOCOL_VIOLATION = "08P01"
 _REFUSED_SETTING = {"42704", "22023", "55P02", "42501", _PROTOCOL_VIOLATION}
 
 
-def create_engine(settings: Settings, **options: Any) -> AsyncEngine:
-    """An engine configured by `settings`. It connects on first use.
-
-    Args:
-        settings: The settings.
-        options: Further arguments of SQLAlchemy's `create_async_engine`.
-    """
+def create_engine(settings: Settings) -> AsyncEngine:
+    """An engine configured by `settings`. It connects on first use."""
     arguments: dict[str, Any] = {"async_creator_fn": Connector(settings).open}
     if settings.pgbouncer:
         # For the statements that SQLAlchemy runs on the first connection: behind PgBouncer, names of prepared
@@ -61,7 +56,6 @@ def create_engine(settings: Settings, **options: Any) -> AsyncEngine:
         pool_reset_on_return=None,
         # Keep JSON as text: Pydantic parses it three times as fast as json.loads().
         json_deserializer=str,
-        **options,
     )
 
 

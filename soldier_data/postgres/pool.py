@@ -49,8 +49,7 @@ class ConnectionPool:
     def __init__(self, settings: Settings) -> None:
         self.is_closed = False
         self._settings = settings
-        # Transactions are begun and ended by `Transaction`, also where SQLAlchemy runs statements in them.
-        self.engine = create_engine(settings, isolation_level="AUTOCOMMIT")
+        self.engine = create_engine(settings)
         self._recycle = settings.pool_recycle.total_seconds()
         # A checkout from SQLAlchemy's pool takes as long as a short query, so free connections stay checked out here,
         # the most recently used one last.
@@ -221,7 +220,7 @@ class ConnectionPool:
     async def _open(self) -> None:
         """Provide one more connection, for the first caller in the queue or else for the next one."""
         try:
-            lease = await self._pop_tested() or Lease(await greenlet_spawn(self.engine.pool.connect))
+            lease = await self._pop_tested() or await self._connect()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised to the waiting caller.
             self._opening -= 1
             # Cancelled by `close`, or at the end of the event loop.
@@ -229,6 +228,13 @@ class ConnectionPool:
         else:
             self._opening -= 1
             self._pass_on(lease)
+
+    async def _connect(self) -> Lease:
+        proxy = await greenlet_spawn(self.engine.pool.connect)
+        assert proxy.dbapi_connection is not None
+        # `Transaction` begins and ends transactions, also those in which SQLAlchemy runs statements.
+        self.engine.dialect.set_isolation_level(proxy.dbapi_connection, "AUTOCOMMIT")
+        return Lease(proxy)
 
     async def _pop_tested(self) -> Lease | None:
         """A free connection that answers, or None."""

@@ -54,7 +54,7 @@ class UnitSession(AsyncSession):
 
 
 def unit_connection(engine: AsyncEngine, proxy: PoolProxiedConnection, schema: str) -> UnitConnection:
-    """A connection on `proxy`, whose engine has the isolation level AUTOCOMMIT, so that it never sends BEGIN or COMMIT.
+    """A connection on `proxy`, which is in AUTOCOMMIT mode for SQLAlchemy, so that it never sends BEGIN or COMMIT.
 
     Args:
         engine: The engine that `proxy` belongs to.

@@ -23,6 +23,7 @@ from sqlalchemy import (
     FromClause,
     Integer,
     Table,
+    UpdateBase,
     any_,
     bindparam,
     func,
@@ -33,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.types import TypeEngine
 
 from soldier_data.errors import ConfigurationError
@@ -73,9 +75,10 @@ class Statement:
 
     Attributes:
         operation: Description for error messages, such as "saving the rule".
+        writes: Whether the statement, or a CTE of it, changes rows.
     """
 
-    __slots__ = ("_constants", "_names", "_template", "_texts", "operation")
+    __slots__ = ("_constants", "_names", "_template", "_texts", "operation", "writes")
 
     def __init__(self, operation: str, clause: ClauseElement) -> None:
         with use_ddl_options(_COMPILING):
@@ -83,6 +86,7 @@ class Statement:
                 dialect=_DIALECT, schema_translate_map={None: _TABLES}, render_schema_translate=True
             )
         self.operation = operation
+        self.writes = any(isinstance(part, UpdateBase) for part in iterate(clause))
         self._template = str(compiled)
         self._texts: dict[Schemas, str] = {}
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
