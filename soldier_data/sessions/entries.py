@@ -1,9 +1,9 @@
-"""The entries of an index: read page by page, removed where they are stale."""
+"""Index entries: their scores, reading them page by page, and removing stale ones."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from soldier_data.sessions.client import RedisRunner, load_script
 from soldier_data.sessions.keys import SessionKeys
@@ -14,11 +14,27 @@ Entry = tuple[bytes, float]
 """Session id and score."""
 
 
-class IndexWalk:
-    """Reads an index page by page, last activity first.
+class EntryUpdate(NamedTuple):
+    """What a save writes to each index of its session.
 
-    The position is a score and the members that were seen with it, no number of entries: other readers remove
-    entries meanwhile.
+    Attributes:
+        score: The time of the save, in microseconds.
+        dead_score: Entries with lower scores may belong to expired sessions.
+        session_ttl: The shortest TTL that an index may have, in milliseconds.
+        index_ttl: The TTL that an index with a shorter one is given, in milliseconds.
+    """
+
+    score: int
+    dead_score: int
+    session_ttl: int
+    index_ttl: int
+
+
+class IndexReader:
+    """Reader of an index, page by page, most recent activity first.
+
+    Its position is a score and the members already seen with that score, not an offset, because others may remove
+    entries between two pages.
     """
 
     def __init__(self, redis: RedisRunner, action: str, index: str | bytes) -> None:
@@ -28,11 +44,11 @@ class IndexWalk:
         self._top = self._position = "+inf"
         self._seen_there: set[bytes] = set()
         self.pages = 0
-        self.is_over = False
+        self.is_exhausted = False
 
     async def page(self, size: int) -> list[Entry]:
-        """The next entries, `size` or more unless the index ends before."""
-        # Those at the position come again.
+        """Return the next entries: at least `size`, unless the index ends earlier."""
+        # The entries at the position are read again.
         count = size + len(self._seen_there)
 
         def call() -> Awaitable[Any]:
@@ -42,7 +58,7 @@ class IndexWalk:
 
         read: list[Entry] = await self._redis.run(self._action, call)
         self.pages += 1
-        self.is_over = len(read) < count
+        self.is_exhausted = len(read) < count
         page = [(member, score) for member, score in read if member not in self._seen_there]
         if page:
             if self.pages == 1:
@@ -51,8 +67,8 @@ class IndexWalk:
             self._seen_there = {member for member, score in read if repr(score) == self._position}
         return page
 
-    async def risen(self) -> list[Entry]:
-        """The entries above the first page: of sessions saved since then, which the walk may have missed."""
+    async def new_entries(self) -> list[Entry]:
+        """Return the entries above the first page: sessions saved since then, which the pages may lack."""
 
         def call() -> Awaitable[Any]:
             return self._redis.client.zrevrangebyscore(self._index, "+inf", f"({self._top}", withscores=True)
@@ -64,11 +80,11 @@ class IndexWalk:
 async def remove_dead(
     redis: RedisRunner, keys: SessionKeys, action: str, index: str | bytes, entries: Sequence[Entry]
 ) -> int:
-    """Remove those of the entries that lead to no session; returns how many there were."""
+    """Remove the entries whose session does not exist, and return their number."""
     exists = await redis.pipeline(
         action, [("EXISTS", keys.session(member.decode())[1]) for member, _ in entries]
     )
-    # With the scores that were seen: an entry that a save has renewed since leads somewhere.
+    # The scores protect entries that a save has renewed meanwhile.
     dead = [
         part
         for (member, score), alive in zip(entries, exists, strict=True)
