@@ -30,7 +30,7 @@ def _in_utc(value: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """An aware datetime, converted to UTC. Python compares two datetimes of the same zone by their local time, which is
-wrong in the hour that is repeated when daylight saving time ends."""
+wrong in the hour that is repeated when daylight saving time ends; and JSON keeps UTC offsets in whole minutes only."""
 
 
 class Model(BaseModel):
