@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from importlib import resources
 from itertools import groupby
 from time import monotonic
@@ -190,21 +191,16 @@ class RedisRunner:
         # Outside the except block, so that an error of this call does not have the first one as its context.
         return await self.run(action, self._execute, "EVAL", script.text, len(keys), *keys, *arguments)
 
-    def replicated_script(
+    async def replicated_script(
         self, action: str, script: Script, keys: Sequence[str | bytes], *arguments: str | bytes | int
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Run a script like `script`, and wait until `wait_replicas` replicas have confirmed its writes.
 
         Raises:
             StoreConnectionError: Too few replicas confirmed the write in time; it is stored on the primary.
         """
         if not self._wait_replicas:
-            return self.script(action, script, keys, *arguments)
-        return self._replicated_script(action, script, keys, *arguments)
-
-    async def _replicated_script(
-        self, action: str, script: Script, keys: Sequence[str | bytes], *arguments: str | bytes | int
-    ) -> Any:
+            return await self.script(action, script, keys, *arguments)
         rest = (len(keys), *keys, *arguments)
         try:
             replies = await self._batches(action, [[("EVALSHA", script.sha, *rest), self._wait]])
@@ -345,12 +341,9 @@ class RedisRunner:
             target = {} if node is None else {"target_nodes": node}
             cursor = 0
             while True:
-
-                async def call(cursor: int = cursor, target: dict[str, Any] = target) -> Any:
-                    return await self.client.scan(
-                        cursor=cursor, match=pattern, count=_SCAN_COUNT, _type=kind, **target
-                    )
-
+                call: Callable[..., Awaitable[Any]] = partial(
+                    self.client.scan, cursor, pattern, _SCAN_COUNT, kind, **target
+                )
                 position, keys = await self.run(action, call)
                 yield keys
                 cursor = position[node.name] if node is not None else position

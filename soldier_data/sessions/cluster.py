@@ -98,14 +98,14 @@ class ClusterCommands:
         """
         manager = self._client.nodes_manager
         self._epoch = manager._epoch  # noqa: SLF001 - as above.
-        present = {id(node) for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values())}
+        nodes = (*manager.nodes_cache.values(), *manager.startup_nodes.values())
+        present = {id(node) for node in nodes}
         for identity, node in list(self._nodes.items()):
             if identity not in present:
                 await drop_idle_connections_of(node)
                 if not any(connection.is_connected for connection in node._connections):  # noqa: SLF001 - as above.
                     self._nodes.pop(identity, None)
-        for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values()):
-            self._nodes[id(node)] = node
+        self._nodes.update((id(node), node) for node in nodes)
 
     def mark_stale(self) -> None:
         """Make the next `ensure_ready` reload the slot assignments."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from soldier_data.sessions.client import RedisRunner, load_script
@@ -50,13 +51,7 @@ class IndexReader:
         """Return the next entries: at least `size`, unless the index ends earlier."""
         # The entries at the position are read again.
         count = size + len(self._seen_there)
-
-        def call() -> Awaitable[Any]:
-            return self._redis.client.zrevrangebyscore(
-                self._index, self._position, "-inf", start=0, num=count, withscores=True
-            )
-
-        read: list[Entry] = await self._redis.run(self._action, call)
+        read = await self._read(self._position, "-inf", count)
         self.pages += 1
         self.is_exhausted = len(read) < count
         page = [(member, score) for member, score in read if member not in self._seen_there]
@@ -69,10 +64,13 @@ class IndexReader:
 
     async def new_entries(self) -> list[Entry]:
         """Return the entries above the first page: sessions saved since then, which the pages may lack."""
+        return await self._read("+inf", f"({self._top}")
 
-        def call() -> Awaitable[Any]:
-            return self._redis.client.zrevrangebyscore(self._index, "+inf", f"({self._top}", withscores=True)
-
+    async def _read(self, highest: str, lowest: str, count: int | None = None) -> list[Entry]:
+        start = None if count is None else 0
+        call: Callable[..., Awaitable[Any]] = partial(
+            self._redis.client.zrevrangebyscore, self._index, highest, lowest, start, count, withscores=True
+        )
         entries: list[Entry] = await self._redis.run(self._action, call)
         return entries
 
@@ -84,12 +82,17 @@ async def remove_dead(
     exists = await redis.pipeline(
         action, [("EXISTS", keys.session(member.decode())[1]) for member, _ in entries]
     )
-    # The scores protect entries that a save has renewed meanwhile.
-    dead = [
-        part
-        for (member, score), alive in zip(entries, exists, strict=True)
-        if not alive
-        for part in (member, repr(score))
-    ]
-    removed: int = await redis.script(action, REPAIR, (index,), "call", *dead) if dead else 0
+    dead = [entry for entry, alive in zip(entries, exists, strict=True) if not alive]
+    return await remove_entries(redis, action, index, dead, "call") if dead else 0
+
+
+async def remove_entries(
+    redis: RedisRunner, action: str, index: str | bytes, entries: Sequence[Entry], call: str
+) -> int:
+    """Remove entries, except those that a save has renewed, and return the number removed.
+
+    With `call` set to "pcall" instead of "call", do nothing on a server that does not accept writes.
+    """
+    pairs = [part for member, score in entries for part in (member, repr(score))]
+    removed: int = await redis.script(action, REPAIR, (index,), call, *pairs)
     return removed

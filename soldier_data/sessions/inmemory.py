@@ -88,12 +88,9 @@ class InMemorySessionStore(SessionStore):
         check_text(user_channel_id, "user_channel_id")
         return self._select(
             "session_list_by_channel",
-            lambda session: (
-                session.tenant_id == tenant_id
-                and session.channel == channel
-                and session.user_channel_id == user_channel_id
-            ),
-            limit=limit,
+            tenant_id,
+            lambda session: session.channel == channel and session.user_channel_id == user_channel_id,
+            limit,
         )
 
     async def list_by_agent(
@@ -101,12 +98,9 @@ class InMemorySessionStore(SessionStore):
     ) -> list[Session]:
         return self._select(
             "session_list_by_agent",
-            lambda session: (
-                session.tenant_id == tenant_id
-                and session.agent_id == agent_id
-                and (status is None or session.status == status)
-            ),
-            limit=limit,
+            tenant_id,
+            lambda session: session.agent_id == agent_id and status in {None, session.status},
+            limit,
         )
 
     async def list_by_customer(
@@ -114,10 +108,9 @@ class InMemorySessionStore(SessionStore):
     ) -> list[Session]:
         return self._select(
             "session_list_by_customer",
-            lambda session: (
-                session.tenant_id == tenant_id and session.customer_profile_id == customer_profile_id
-            ),
-            limit=limit,
+            tenant_id,
+            lambda session: session.customer_profile_id == customer_profile_id,
+            limit,
         )
 
     async def find_sessions_by_step_hash(
@@ -133,9 +126,9 @@ class InMemorySessionStore(SessionStore):
         now = self._now()
         return self._select(
             "session_find_by_step",
+            tenant_id,
             lambda session: (
-                session.tenant_id == tenant_id
-                and step_place(session) == place
+                step_place(session) == place
                 and (scope_filter is None or in_scope(session, scope_filter, now))
             ),
         )
@@ -159,24 +152,22 @@ class InMemorySessionStore(SessionStore):
 
     def _find(self, session_id: UUID) -> Session | None:
         record = self._records.get(session_id)
-        if record is None:
-            return None
-        if self._is_expired(record):
+        if record is not None and self._is_expired(record):
             del self._records[session_id]
             return None
-        return record.session
+        return record and record.session
 
     def _select(
-        self, operation: str, matches: Callable[[Session], bool], *, limit: int | None = None
+        self, event: str, tenant_id: UUID, matches: Callable[[Session], bool], limit: int | None = None
     ) -> list[Session]:
         if limit is not None:
             check_page(limit)
-        for session_id in [id_ for id_, record in self._records.items() if self._is_expired(record)]:
-            del self._records[session_id]
-        found = [record.session for record in self._records.values() if matches(record.session)]
+        self._records = {id_: record for id_, record in self._records.items() if not self._is_expired(record)}
+        sessions = (record.session for record in self._records.values())
+        found = [session for session in sessions if session.tenant_id == tenant_id and matches(session)]
         found.sort(key=lambda session: (session.last_activity_at, str(session.session_id)), reverse=True)
         copies = [session.model_copy(deep=True) for session in found[:limit]]
-        self._log.debug(operation, found=len(copies))
+        self._log.debug(event, found=len(copies))
         return copies
 
     def _is_expired(self, record: _Record) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from soldier_data.errors import StoreError
 from soldier_data.logging import get_logger
 from soldier_data.sessions.client import RedisRunner
 from soldier_data.sessions.codec import decode
-from soldier_data.sessions.entries import REPAIR, Entry, IndexReader
+from soldier_data.sessions.entries import Entry, IndexReader, remove_entries
 from soldier_data.sessions.keys import SessionKeys
 from soldier_data.sessions.lifetimes import past_max_age
 from soldier_data.sessions.models import Session, SessionTierConfig
@@ -24,6 +24,7 @@ _GROWTH = 30
 _LONGEST_PAGE = 10_000
 
 _READING = "reading an index of sessions"
+_REPAIRING = "removing stale entries from an index of sessions"
 # More entries than any index has. Redis counts in 64 bits.
 _ALL = 2**62
 
@@ -64,41 +65,44 @@ class SessionLookup:
 
     def belongs(self, session: Session | None, index: str) -> bool:
         """Whether the session exists, has not expired and is to be listed in the index."""
-        return (
-            session is not None
-            and index in self._keys.indexes(session)
-            and not past_max_age(session, self._config, utcnow())
-        )
+        return session is not None and index in self._keys.indexes(session) and not self.is_expired(session)
+
+    def is_expired(self, session: Session) -> bool:
+        """Whether the session is past `max_session_age`; Redis may still store it."""
+        return past_max_age(session, self._config, utcnow())
 
     async def repair(self, index: str, stale: Sequence[Entry]) -> int:
         """Remove stale entries, except those that a save has renewed, and return the number removed."""
         removed = 0
         for start in range(0, len(stale), BATCH_SIZE):
             batch = stale[start : start + BATCH_SIZE]
-            pairs = [part for member, score in batch for part in (member, repr(score))]
             try:
-                removed += await self._redis.script(
-                    "removing stale entries from an index of sessions", REPAIR, (index,), "pcall", *pairs
-                )
+                removed += await remove_entries(self._redis, _REPAIRING, index, batch, "pcall")
             except StoreError:
                 # The result of the lookup is correct all the same, and the next reader tries again.
                 break
         self._log.debug("session_index_repaired", removed=removed)
         return removed
 
+    async def read(self, session_ids: Sequence[UUID]) -> list[Session | None]:
+        """Return the stored sessions, expired ones included, with None for those that do not exist.
+
+        Unreadable values are logged and returned as None. Does not promote.
+        """
+        keys = [self._keys.session(session_id)[1] for session_id in session_ids]
+        values = await self.values(keys)
+        return [self._decode_or_none(value, key) for value, key in zip(values, keys, strict=True)]
+
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of keys, in one round trip (one per node on Cluster)."""
         action = "reading sessions"
         if self._redis.is_cluster:
             return await self._redis.pipeline(action, [("GET", key) for key in keys])
-
-        def call() -> Awaitable[Any]:
-            return self._redis.client.mget(keys)
-
-        values: list[bytes | None] = await self._redis.run(action, call)
+        mget: Callable[..., Awaitable[Any]] = self._redis.client.mget
+        values: list[bytes | None] = await self._redis.run(action, mget, keys)
         return values
 
-    def decode_or_none(self, value: bytes | None, key: str) -> Session | None:
+    def _decode_or_none(self, value: bytes | None, key: str) -> Session | None:
         """Return the session in a value, or None if there is no value or it is unreadable.
 
         An unreadable value is logged and must not make other sessions inaccessible; `get` raises an error for it.
@@ -124,7 +128,7 @@ class SessionLookup:
             batch = entries[start : start + BATCH_SIZE]
             keys = [self._keys.session(member.decode())[1] for member, _ in batch]
             for entry, key, value in zip(batch, keys, await self.values(keys), strict=True):
-                session = self.decode_or_none(value, key)
+                session = self._decode_or_none(value, key)
                 if session is not None and self.belongs(session, index):
                     found[session.session_id] = session
                 # A session past our `max_session_age` keeps its entry: another process may have a longer one.

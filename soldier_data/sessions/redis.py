@@ -23,10 +23,10 @@ from soldier_data.sessions.connections import RedisClient
 from soldier_data.sessions.entries import EntryUpdate, IndexReader
 from soldier_data.sessions.key_events import removed_keys
 from soldier_data.sessions.keys import SessionKeys
-from soldier_data.sessions.lifetimes import microseconds, milliseconds, milliseconds_to_live, past_max_age
+from soldier_data.sessions.lifetimes import microseconds, milliseconds, milliseconds_to_live
 from soldier_data.sessions.lookup import SessionLookup
 from soldier_data.sessions.maintenance import remove_dead_entries, remove_old_sessions, stored_ids
-from soldier_data.sessions.marking import SessionMarker
+from soldier_data.sessions.marking import mark_sessions
 from soldier_data.sessions.models import (
     MILLISECOND,
     PendingMigration,
@@ -91,7 +91,6 @@ class RedisSessionStore(SessionStore):
         self._log = get_logger(__name__)
         self._keys = SessionKeys(self.config.key_prefix)
         self._lookup = SessionLookup(self._redis, self._keys, self.config)
-        self._marker = SessionMarker(self._redis, self._keys, self._lookup, self.config)
         self._hot_ttl = self.config.hot_ttl // MILLISECOND
         self._persist_ttl = self.config.persist_ttl // MILLISECOND
         self._max_age = self.config.max_session_age // MILLISECOND
@@ -193,8 +192,7 @@ class RedisSessionStore(SessionStore):
         self, tenant_id: UUID, agent_id: UUID, *, status: SessionStatus | None = None, limit: int = 100
     ) -> list[Session]:
         check_page(limit)
-        index = self._keys.agent(tenant_id, agent_id, status)
-        found = await self._lookup.first(index, limit)
+        found = await self._lookup.first(self._keys.agent(tenant_id, agent_id, status), limit)
         self._log.debug("session_list_by_agent", agent_id=str(agent_id), found=len(found))
         return found
 
@@ -229,7 +227,9 @@ class RedisSessionStore(SessionStore):
         self, tenant_id: UUID, session_ids: Sequence[UUID], pending: PendingMigration
     ) -> int:
         check_storable(pending)
-        marked, left = await self._marker.mark(tenant_id, session_ids, pending)
+        marked, left = await mark_sessions(
+            self._redis, self._keys, self._lookup, tenant_id, session_ids, pending
+        )
         self._log.debug("sessions_marked", tenant_id=str(tenant_id), marked=marked)
         if left:
             raise ConflictError(
@@ -292,7 +292,7 @@ class RedisSessionStore(SessionStore):
         for key, value in zip(keys, await self._lookup.values(keys), strict=True):
             if value is not None:
                 session = decode(value, key)
-                return None if past_max_age(session, self.config, utcnow()) else session
+                return None if self._lookup.is_expired(session) else session
         return None
 
     async def stats(self) -> dict[Tier, int]:
@@ -348,8 +348,5 @@ class RedisSessionStore(SessionStore):
         if value is None:
             return None
         session = decode(value, keys[0])
-        if (tenant_id is not None and session.tenant_id != tenant_id) or past_max_age(
-            session, self.config, utcnow()
-        ):
-            return None
-        return session
+        is_foreign = tenant_id is not None and session.tenant_id != tenant_id
+        return None if is_foreign or self._lookup.is_expired(session) else session

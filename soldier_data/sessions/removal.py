@@ -44,10 +44,7 @@ async def delete_sessions(
 async def _delete_batch(
     redis: RedisRunner, keys: SessionKeys, lookup: SessionLookup, tenant_id: UUID, ids: list[UUID]
 ) -> int:
-    persistent_keys = [keys.session(session_id)[1] for session_id in ids]
-    values = await lookup.values(persistent_keys)
-    sessions = [lookup.decode_or_none(value, key) for value, key in zip(values, persistent_keys, strict=True)]
-    indexes = [_indexes(keys, session, tenant_id) for session in sessions]
+    indexes = [_indexes(keys, session, tenant_id) for session in await lookup.read(ids)]
     if redis.is_cluster:
         # The indexes are in other slots. The last entry is removed after the session, so that a repetition of an
         # interrupted deletion still finds the session.
@@ -58,9 +55,9 @@ async def _delete_batch(
             deletion(keys, id_, tenant_id, of_session) for id_, of_session in zip(ids, indexes, strict=True)
         ]
     replies = await redis.scripts(_ACTION, DELETE, calls)
-    for key, reply in zip(persistent_keys, replies, strict=True):
+    for session_id, reply in zip(ids, replies, strict=True):
         if reply < 0:
-            raise unreadable(key)
+            raise unreadable(keys.session(session_id)[1])
     if redis.is_cluster:
         await _remove_entries(redis, ids, [of_session[-1:] for of_session in indexes])
     return sum(replies)

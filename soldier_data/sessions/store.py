@@ -29,11 +29,7 @@ class SessionStore(ChecksArguments, ABC):
 
     @abstractmethod
     async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
-        """Return the session, or None if it does not exist.
-
-        Args:
-            session_id: The id of the session.
-            tenant_id: If given, a session of another tenant counts as one that does not exist.
+        """Return the session, or None if it does not exist or, with `tenant_id`, belongs to another tenant.
 
         Raises:
             StoreError: The stored value is not a session that this version can read. It is not changed.
@@ -62,11 +58,7 @@ class SessionStore(ChecksArguments, ABC):
 
     @abstractmethod
     async def delete(self, session_id: UUID, *, tenant_id: UUID | None = None) -> bool:
-        """Delete the session permanently.
-
-        Args:
-            session_id: The id of the session.
-            tenant_id: If given, delete the session only if it belongs to this tenant.
+        """Delete the session permanently; with `tenant_id`, only if it belongs to that tenant.
 
         Returns:
             Whether a session was deleted.
@@ -93,9 +85,7 @@ class SessionStore(ChecksArguments, ABC):
 
     @abstractmethod
     async def get_by_channel(self, tenant_id: UUID, channel: Channel, user_channel_id: str) -> Session | None:
-        """Return the most recently saved session of a customer's address on a channel, or None.
-
-        The session may have any status.
+        """Return the most recently saved session of a customer's address on a channel, of any status, or None.
 
         Raises:
             StoreError: The stored value is not a session that this version can read. It is not changed.
