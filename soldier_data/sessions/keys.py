@@ -75,11 +75,11 @@ class SessionKeys:
     def indexes(self, session: Session) -> list[str]:
         """Return the keys of all indexes that list the session. An entry in any other index is stale."""
         tenant_id = session.tenant_id
-        of_agent = self.agent(tenant_id, session.agent_id)
+        agent_key = self.agent(tenant_id, session.agent_id)
         keys = [
             self.channel(tenant_id, session.channel, session.user_channel_id),
-            of_agent,
-            f"{of_agent}:{session.status}",
+            agent_key,
+            f"{agent_key}:{session.status}",
         ]
         if session.customer_profile_id is not None:
             keys.append(self.customer(tenant_id, session.customer_profile_id))

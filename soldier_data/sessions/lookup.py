@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from soldier_data.base.models import utcnow
+from soldier_data.base.subjects import batches
 from soldier_data.errors import StoreError
 from soldier_data.logging import get_logger
 from soldier_data.sessions.client import RedisRunner
@@ -74,8 +75,7 @@ class SessionLookup:
     async def repair(self, index: str, stale: Sequence[Entry]) -> int:
         """Remove stale entries, except those that a save has renewed, and return the number removed."""
         removed = 0
-        for start in range(0, len(stale), BATCH_SIZE):
-            batch = stale[start : start + BATCH_SIZE]
+        for batch in batches(stale, BATCH_SIZE):
             try:
                 removed += await remove_entries(self._redis, _REPAIRING, index, batch, "pcall")
             except StoreError:
@@ -122,10 +122,9 @@ class SessionLookup:
         stale: list[Entry],
     ) -> None:
         """Add the sessions of `entries` to `found`, until it has at least `limit`, and stale entries to `stale`."""
-        for start in range(0, len(entries), BATCH_SIZE):
+        for batch in batches(entries, BATCH_SIZE):
             if len(found) >= limit:
                 break
-            batch = entries[start : start + BATCH_SIZE]
             keys = [self._keys.session(member.decode())[1] for member, _ in batch]
             for entry, key, value in zip(batch, keys, await self.values(keys), strict=True):
                 session = self._decode_or_none(value, key)

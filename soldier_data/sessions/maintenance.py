@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from soldier_data.base.subjects import batches
 from soldier_data.sessions.client import RedisRunner, load_script
 from soldier_data.sessions.entries import IndexReader, remove_dead
 from soldier_data.sessions.keys import SessionKeys
@@ -30,10 +31,8 @@ async def remove_old_sessions(redis: RedisRunner, keys: SessionKeys, created_unt
     removed = 0
     async for page in redis.scan(_ACTION, keys.pattern("persist"), "string"):
         ids = [session_id for key in page if (session_id := keys.session_id(key, "persist")) is not None]
-        for start in range(0, len(ids), _BATCH):
-            calls = [
-                (keys.session(session_id), (created_until,)) for session_id in ids[start : start + _BATCH]
-            ]
+        for batch in batches(ids, _BATCH):
+            calls = [(keys.session(session_id), (created_until,)) for session_id in batch]
             removed += sum(await redis.scripts(_ACTION, _EXPIRE, calls))
     return removed
 

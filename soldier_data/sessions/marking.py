@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from soldier_data.base.subjects import batches
 from soldier_data.sessions.client import RedisRunner, load_script
 from soldier_data.sessions.codec import encode, new_write_id, stored_values
 from soldier_data.sessions.keys import SessionKeys
 from soldier_data.sessions.lookup import BATCH_SIZE, SessionLookup
-from soldier_data.sessions.models import PendingMigration
+from soldier_data.sessions.models import PendingMigration, Session
 
 _MARK = load_script("mark", common=True)
 
@@ -33,37 +34,25 @@ async def mark_sessions(
     left = list(dict.fromkeys(session_ids))
     marked = 0
     for _ in range(_ATTEMPTS):
-        changed: list[UUID] = []
-        for start in range(0, len(left), BATCH_SIZE):
-            batch = left[start : start + BATCH_SIZE]
-            replies = await _mark_batch(redis, keys, lookup, tenant_id, batch, pending)
-            marked += sum(reply == 1 for reply in replies.values())
-            changed += [session_id for session_id, reply in replies.items() if reply < 0]
-        left = changed
+        replies: dict[UUID, int] = {}
+        for batch in batches(left, BATCH_SIZE):
+            calls = {
+                session_id: (keys.session(session_id), _arguments(session, pending))
+                for session_id, session in zip(batch, await lookup.read(batch), strict=True)
+                if session is not None and session.tenant_id == tenant_id and not lookup.is_expired(session)
+            }
+            if calls:
+                outcomes = await redis.scripts("marking sessions", _MARK, list(calls.values()))
+                replies.update(zip(calls, outcomes, strict=True))
+        marked += sum(reply == 1 for reply in replies.values())
+        left = [session_id for session_id, reply in replies.items() if reply < 0]
         if not left:
             break
     return marked, left
 
 
-async def _mark_batch(
-    redis: RedisRunner,
-    keys: SessionKeys,
-    lookup: SessionLookup,
-    tenant_id: UUID,
-    session_ids: Sequence[UUID],
-    pending: PendingMigration,
-) -> dict[UUID, int]:
-    """Return the reply of ``mark.lua`` for each session of the tenant."""
-    calls = {}
-    for session_id, session in zip(session_ids, await lookup.read(session_ids), strict=True):
-        if session is None or session.tenant_id != tenant_id or lookup.is_expired(session):
-            continue
-        session.pending_migration = pending
-        # Lua cannot change the compressed form, so the new values are built here, for this revision only.
-        values = stored_values(session, encode(session, session.last_activity_at))
-        expected = f"{session.revision} {new_write_id()} {tenant_id}"
-        calls[session_id] = keys.session(session_id), (expected, *values)
-    if not calls:
-        return {}
-    replies = await redis.scripts("marking sessions", _MARK, list(calls.values()))
-    return dict(zip(calls, replies, strict=True))
+def _arguments(session: Session, pending: PendingMigration) -> tuple[str, bytes, bytes]:
+    session.pending_migration = pending
+    # Lua cannot change the compressed form, so the new values are built here, for this revision only.
+    values = stored_values(session, encode(session, session.last_activity_at))
+    return f"{session.revision} {new_write_id()} {session.tenant_id}", *values

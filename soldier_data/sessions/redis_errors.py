@@ -84,7 +84,7 @@ def is_transient(cause: Exception) -> bool:
     if is_timeout(cause) or _is_login_failure(cause) or _lacks_permission(cause):
         return False
     if isinstance(cause, MasterNotFoundError):
-        return not _sentinels_refuse(cause)
+        return not _is_sentinel_login_failure(cause)
     if isinstance(cause, ResponseError | ClusterError):
         return _code(cause) in _TRANSIENT
     return isinstance(cause, RedisConnectionError | RedisClusterException | OSError)
@@ -101,31 +101,26 @@ def translate(action: str, cause: Exception, timeout: float) -> StoreError:
         )
     if _is_login_failure(inner):
         message = f"Redis rejected the login while {action}: check user and password in SOLDIER_REDIS_URL"
-        return StoreConnectionError(f"{message}, and SOLDIER_REDIS_PASSWORD", cause=cause)
+        return StoreConnectionError(f"{message} or SOLDIER_REDIS_PASSWORD", cause=cause)
     if is_timeout(inner):
-        message = (
-            f"Redis did not answer within {timeout:g} s while {action}: "
-            "check that it is running and not overloaded, and check SOLDIER_REDIS_URL"
+        message = f"Redis did not answer within {timeout:g} s while {action}"
+        return StoreConnectionError(
+            f"{message}: check the server, its load and SOLDIER_REDIS_URL", cause=cause
         )
-        return StoreConnectionError(message, cause=cause)
     if isinstance(inner, MasterNotFoundError):
         return _no_primary(action, inner)
     if isinstance(inner, ResponseError | ClusterError | BusyLoadingError):
         return _from_reply(action, inner)
     if isinstance(inner, RedisConnectionError | RedisClusterException | OSError):
-        message = (
-            f"Redis cannot be reached while {action}: check that it is running, and check SOLDIER_REDIS_URL"
-        )
+        message = f"Redis cannot be reached while {action}: check the server and SOLDIER_REDIS_URL"
         return StoreConnectionError(message, cause=cause)
     return StoreError(f"the Redis client failed ({type(cause).__name__}) while {action}", cause=cause)
 
 
 def _from_reply(action: str, cause: Exception) -> StoreError:
     if _lacks_permission(cause):
-        message = (
-            f"the Redis user lacks a permission for {action}: grant it the command, key pattern or channel"
-        )
-        return ConfigurationError(message, cause=cause)
+        message = f"the Redis user lacks a permission for {action}"
+        return ConfigurationError(f"{message}: grant it the command, key pattern or channel", cause=cause)
     code = _code(cause)
     if why := _TRANSIENT.get(code) or _PERSISTENT.get(code):
         return StoreConnectionError(f"Redis is temporarily unavailable while {action}: {why}", cause=cause)
@@ -136,10 +131,10 @@ def _from_reply(action: str, cause: Exception) -> StoreError:
 
 
 def _no_primary(action: str, cause: Exception) -> StoreConnectionError:
-    if _sentinels_refuse(cause):
+    if _is_sentinel_login_failure(cause):
         why = "rejected the login: check SOLDIER_REDIS_SENTINEL_USERNAME and SOLDIER_REDIS_SENTINEL_PASSWORD"
     else:
-        why = "know no primary: check that they are running, and check the service in SOLDIER_REDIS_URL"
+        why = "know no primary: check the sentinels and the service in SOLDIER_REDIS_URL"
     return StoreConnectionError(f"Redis cannot be reached while {action}: its sentinels {why}", cause=cause)
 
 
@@ -157,7 +152,7 @@ def _is_login_failure(cause: Exception) -> bool:
     return isinstance(cause, _LOGIN_ERRORS) or str(cause).startswith(_LOGIN_CODES)
 
 
-def _sentinels_refuse(cause: Exception) -> bool:
+def _is_sentinel_login_failure(cause: Exception) -> bool:
     # redis-py keeps only the repr of the sentinels' errors.
     return "auth:" in str(cause)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from soldier_data.base.subjects import batches
 from soldier_data.sessions.client import RedisRunner, load_script
 from soldier_data.sessions.codec import new_write_id
 from soldier_data.sessions.keys import SessionKeys
@@ -35,39 +36,36 @@ async def delete_sessions(
 ) -> int:
     """Delete sessions of the tenant with their index entries, and return the number deleted."""
     removed = 0
-    ids = list(dict.fromkeys(session_ids))
-    for start in range(0, len(ids), BATCH_SIZE):
-        removed += await _delete_batch(redis, keys, lookup, tenant_id, ids[start : start + BATCH_SIZE])
+    for ids in batches(list(dict.fromkeys(session_ids)), BATCH_SIZE):
+        removed += await _delete_batch(redis, keys, lookup, tenant_id, ids)
     return removed
 
 
 async def _delete_batch(
-    redis: RedisRunner, keys: SessionKeys, lookup: SessionLookup, tenant_id: UUID, ids: list[UUID]
+    redis: RedisRunner, keys: SessionKeys, lookup: SessionLookup, tenant_id: UUID, ids: Sequence[UUID]
 ) -> int:
     indexes = [_indexes(keys, session, tenant_id) for session in await lookup.read(ids)]
     if redis.is_cluster:
         # The indexes are in other slots. The last entry is removed after the session, so that a repetition of an
         # interrupted deletion still finds the session.
-        await _remove_entries(redis, ids, [of_session[:-1] for of_session in indexes])
+        await _remove_entries(redis, ids, [listing[:-1] for listing in indexes])
         calls = [deletion(keys, session_id, tenant_id) for session_id in ids]
     else:
-        calls = [
-            deletion(keys, id_, tenant_id, of_session) for id_, of_session in zip(ids, indexes, strict=True)
-        ]
+        calls = [deletion(keys, id_, tenant_id, listing) for id_, listing in zip(ids, indexes, strict=True)]
     replies = await redis.scripts(_ACTION, DELETE, calls)
     for session_id, reply in zip(ids, replies, strict=True):
         if reply < 0:
             raise unreadable(keys.session(session_id)[1])
     if redis.is_cluster:
-        await _remove_entries(redis, ids, [of_session[-1:] for of_session in indexes])
+        await _remove_entries(redis, ids, [listing[-1:] for listing in indexes])
     return sum(replies)
 
 
-async def _remove_entries(redis: RedisRunner, ids: list[UUID], indexes: list[list[str]]) -> None:
+async def _remove_entries(redis: RedisRunner, ids: Sequence[UUID], indexes: list[list[str]]) -> None:
     commands = [
         ("ZREM", index, str(session_id))
-        for session_id, of_session in zip(ids, indexes, strict=True)
-        for index in of_session
+        for session_id, listing in zip(ids, indexes, strict=True)
+        for index in listing
     ]
     if commands:
         await redis.pipeline(_ACTION, commands)
