@@ -157,7 +157,7 @@ class RedisRunner:
                 backoff = _Backoff(self._retry_budget)
             # Raised outside the except block: the driver's message may hold stored values, so it must not be chained.
             if not is_transient(cause) or not await backoff.pause():
-                raise self.failure(action, cause)
+                raise self._failure(action, cause)
             self._log.debug("redis_repeated", action=action, error=type(cause).__name__)
 
     async def close(self) -> None:
@@ -175,7 +175,7 @@ class RedisRunner:
             )
         self._loop = asyncio.get_running_loop()
 
-    def failure(self, action: str, cause: Exception) -> StoreError:
+    def _failure(self, action: str, cause: Exception) -> StoreError:
         """Log an error of redis-py and translate it."""
         self._log.error("redis_failed", action=action, error=type(cause).__name__)
         return translate(action, cause, self._timeout)

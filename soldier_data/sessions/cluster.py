@@ -138,9 +138,7 @@ class ClusterCommands:
                 await drop_idle_connections_of(node)
         answered = iter(sent[1::2] if asking else sent)
         replies = [[next(answered).result for _ in batch] for batch in batches]
-        if any(
-            isinstance(reply, RedisConnectionError | OSError) for of_batch in replies for reply in of_batch
-        ):
+        if any(isinstance(command.result, RedisConnectionError | OSError) for command in sent):
             await self._drop_connections(node)
         return replies
 

@@ -16,7 +16,7 @@ Entry = tuple[bytes, float]
 
 
 class EntryUpdate(NamedTuple):
-    """What a save writes to each index of its session.
+    """The values that a save writes to the indexes of its session.
 
     Attributes:
         score: The time of the save, in microseconds.

@@ -41,7 +41,7 @@ class SessionKeys:
         return f"{prefix}:{kind}:*"
 
     def is_index(self, key: bytes) -> bool:
-        """Whether this is the key of an index, rather than a foreign key with the same prefix."""
+        """Return whether this is the key of an index, rather than a foreign key with the same prefix."""
         return self._index.fullmatch(key) is not None
 
     def session_id(self, key: bytes, kind: str) -> UUID | None:

@@ -15,7 +15,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def past_max_age(session: Session, config: SessionTierConfig, now: datetime) -> bool:
-    """Whether the session has expired because of its age, regardless of activity."""
+    """Return whether the session has expired because of its age, regardless of activity."""
     return now - session.created_at >= config.max_session_age
 
 

@@ -65,11 +65,11 @@ class SessionLookup:
         return await self.first(index, _ALL)
 
     def belongs(self, session: Session | None, index: str) -> bool:
-        """Whether the session exists, has not expired and is to be listed in the index."""
+        """Return whether the session exists, has not expired and is to be listed in the index."""
         return session is not None and index in self._keys.indexes(session) and not self.is_expired(session)
 
     def is_expired(self, session: Session) -> bool:
-        """Whether the session is past `max_session_age`; Redis may still store it."""
+        """Return whether the session is past `max_session_age`; Redis may still store it."""
         return past_max_age(session, self._config, utcnow())
 
     async def repair(self, index: str, stale: Sequence[Entry]) -> int:

@@ -233,8 +233,8 @@ class RedisSessionStore(SessionStore):
         self._log.debug("sessions_marked", tenant_id=str(tenant_id), marked=marked)
         if left:
             raise ConflictError(
-                f"{len(left)} sessions, such as {left[0]}, were saved too often to be marked; {marked} were marked: "
-                "try again"
+                f"{len(left)} sessions, such as {left[0]}, changed during every attempt to mark them; {marked} were "
+                "marked: try again"
             )
         return marked
 

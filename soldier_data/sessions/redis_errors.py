@@ -66,17 +66,17 @@ _PERMISSION = ("NOPERM ", "ACL failure in script", "executing the script can't")
 
 
 def is_timeout(cause: Exception) -> bool:
-    """Whether Redis did not answer in time."""
+    """Return whether Redis did not answer in time."""
     return isinstance(cause, RedisTimeoutError | TimeoutError)
 
 
 def is_from_replica(cause: Exception) -> bool:
-    """Whether the server that answered is no longer a primary."""
+    """Return whether the server that answered is no longer a primary."""
     return _code(cause) in (_REPLICA, "UNBLOCKED")
 
 
 def is_transient(cause: Exception) -> bool:
-    """Whether the same call may succeed soon.
+    """Return whether the same call may succeed soon.
 
     Time-outs do not count as transient: a retry would make the caller wait even longer.
     """

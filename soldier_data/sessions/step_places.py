@@ -38,7 +38,7 @@ def check_place(scenario_version: int, step_content_hash: str) -> None:
 
 
 def in_scope(session: Session, scope: ScopeFilter, now: datetime) -> bool:
-    """Whether a scenario migration with this scope applies to the session."""
+    """Return whether a scenario migration with this scope applies to the session."""
     visit = session.last_visit
     step_name = visit.step_name if visit else None
     age = now - session.created_at

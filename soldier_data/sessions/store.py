@@ -72,8 +72,8 @@ class SessionStore(ChecksArguments, ABC):
     async def delete_many(self, tenant_id: UUID, session_ids: Iterable[UUID]) -> int:
         """Delete sessions of the tenant permanently, with all their index entries.
 
-        Ids that do not exist or belong to another tenant are skipped. In Redis this takes two
-        round trips per 1,000 sessions, more on a cluster.
+        Ids that do not exist or belong to another tenant are skipped. In Redis this takes two round trips per
+        1,000 sessions, more on a cluster.
 
         Returns:
             The number of sessions deleted.
@@ -150,16 +150,16 @@ class SessionStore(ChecksArguments, ABC):
 
         The revision increases by one; nothing else changes, and lifetimes are not extended. Concurrent saves are
         preserved, except that a session that was read before and is saved after the mark without `if_revision`
-        loses the mark. Ids that do not exist or belong to another tenant are skipped. In Redis
-        this takes two round trips per 1,000 sessions, more on a cluster.
+        loses the mark. Ids that do not exist or belong to another tenant are skipped. In Redis this takes two
+        round trips per 1,000 sessions, more on a cluster.
 
         Returns:
             The number of sessions marked.
 
         Raises:
-            ConflictError: Some sessions were saved too often to be marked; the others are marked.
+            ConflictError: Some sessions changed during every attempt to mark them; the others are marked.
         """
 
     @abstractmethod
     async def health_check(self) -> bool:
-        """Whether the store is reachable and ready for writes. Never raises."""
+        """Return whether the store is reachable and ready for writes. Never raises."""
