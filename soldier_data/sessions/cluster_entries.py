@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from soldier_data.errors import StoreError
 from soldier_data.sessions.client import RedisRunner, load_script
-from soldier_data.sessions.entries import REPAIR, Entry, EntryUpdate, remove_dead
+from soldier_data.sessions.entries import REPAIR, Entry, remove_dead
 from soldier_data.sessions.keys import SessionKeys
 from soldier_data.sessions.lifetimes import microseconds
 from soldier_data.sessions.models import Session, SessionStatus
@@ -22,17 +22,35 @@ class ClusterEntries:
 
     An entry without a session is harmless, but a session without entries would be missed when its customer's data is
     erased. A save that is interrupted, or that an index refuses, therefore leaves extra entries behind.
+
+    Args:
+        redis: The cluster.
+        keys: The names of its keys.
+        session: The session to be saved.
+        score: The score of its entries.
+        dead_score: Entries with lower scores may belong to expired sessions.
+        session_ttl: The shortest TTL that an index may have, in milliseconds.
+        index_ttl: The TTL that an index with a shorter one is given, in milliseconds.
     """
 
-    def __init__(self, redis: RedisRunner, keys: SessionKeys, session: Session, update: EntryUpdate) -> None:
+    def __init__(
+        self,
+        redis: RedisRunner,
+        keys: SessionKeys,
+        session: Session,
+        score: int,
+        dead_score: int,
+        session_ttl: int,
+        index_ttl: int,
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._session = session
         self._id = str(session.session_id)
         self._action = f"writing the index entries of session {self._id}"
         self._indexes = keys.indexes(session)
-        self._score = update.score
-        self._arguments = (self._id, update.session_ttl, update.index_ttl, update.dead_score, _MIN_OLD)
+        self._score = score
+        self._arguments = (self._id, session_ttl, index_ttl, dead_score, _MIN_OLD)
         self._added: set[str] = set()
         self._old: dict[str, list[Entry]] = {}
 

@@ -85,13 +85,12 @@ def encode(session: Session, last_activity_at: datetime) -> bytes:
     )
 
 
-def stored_values(session: Session, body: bytes) -> tuple[bytes, bytes]:
+def stored_values(tenant_id: str, created_at: datetime, body: bytes) -> tuple[bytes, bytes]:
     """Return the persistent and the hot value, with blanks for the script that stores them."""
-    tenant_id = str(session.tenant_id).encode()
-    created_at = milliseconds(session.created_at)
+    tenant = tenant_id.encode()
     return (
-        b"%b%b %d\n%b" % (_PERSISTENT_BLANKS, tenant_id, created_at, _compress(body, 1)),
-        b'%b%b",%b' % (_HOT_BLANKS, tenant_id, body),
+        b"%b%b %d\n%b" % (_PERSISTENT_BLANKS, tenant, milliseconds(created_at), _compress(body, 1)),
+        b'%b%b",%b' % (_HOT_BLANKS, tenant, body),
     )
 
 

@@ -1,10 +1,10 @@
-"""Index entries: their scores, reading them page by page, and removing stale ones."""
+"""The entries of an index: reading them page by page, and removing stale ones."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from soldier_data.sessions.client import RedisRunner, load_script
 from soldier_data.sessions.keys import SessionKeys
@@ -13,22 +13,6 @@ REPAIR = load_script("repair")
 
 Entry = tuple[bytes, float]
 """Session id and score."""
-
-
-class EntryUpdate(NamedTuple):
-    """The values that a save writes to the indexes of its session.
-
-    Attributes:
-        score: The time of the save, in microseconds.
-        dead_score: Entries with lower scores may belong to expired sessions.
-        session_ttl: The shortest TTL that an index may have, in milliseconds.
-        index_ttl: The TTL that an index with a shorter one is given, in milliseconds.
-    """
-
-    score: int
-    dead_score: int
-    session_ttl: int
-    index_ttl: int
 
 
 class IndexReader:

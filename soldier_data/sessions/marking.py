@@ -54,5 +54,7 @@ async def mark_sessions(
 def _arguments(session: Session, pending: PendingMigration) -> tuple[str, bytes, bytes]:
     session.pending_migration = pending
     # Lua cannot change the compressed form, so the new values are built here, for this revision only.
-    values = stored_values(session, encode(session, session.last_activity_at))
-    return f"{session.revision} {new_write_id()} {session.tenant_id}", *values
+    body = encode(session, session.last_activity_at)
+    tenant_id = str(session.tenant_id)
+    expected = f"{session.revision} {new_write_id()} {tenant_id}"
+    return expected, *stored_values(tenant_id, session.created_at, body)

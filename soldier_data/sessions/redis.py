@@ -20,7 +20,7 @@ from soldier_data.sessions.client import RETRY_BUDGET, WAIT_TIMEOUT, RedisRunner
 from soldier_data.sessions.cluster_entries import ClusterEntries
 from soldier_data.sessions.codec import decode, encode, stored_values
 from soldier_data.sessions.connections import RedisClient
-from soldier_data.sessions.entries import EntryUpdate, IndexReader
+from soldier_data.sessions.entries import IndexReader
 from soldier_data.sessions.key_events import removed_keys
 from soldier_data.sessions.keys import SessionKeys
 from soldier_data.sessions.lifetimes import microseconds, milliseconds, milliseconds_to_live
@@ -120,35 +120,35 @@ class RedisSessionStore(SessionStore):
             self._unconfirmed.add(session, write, body)
             raise
         mark_saved(session, write.time, revision, "last_activity_at")
-        self._log.debug("session_saved", session_id=str(session.session_id), revision=revision)
         return session.session_id
 
     async def _store(self, session: Session, write: Write, ttl: int, body: bytes) -> int:
         """Run `save.lua` and return the new revision."""
+        session_id, tenant_id = str(session.session_id), str(session.tenant_id)
         score = microseconds(write.time)
         # Sessions last saved a whole persist_ttl ago have expired, unless another process has a longer one.
         dead_score = score - self._persist_ttl * 1000
-        update = EntryUpdate(score, dead_score, ttl, max(self._max_age, ttl))
-        session_id = str(session.session_id)
+        index_ttl = max(self._max_age, ttl)
         keys = self._keys.session(session_id)
         entries = None
-        # A script reaches only one slot of a cluster, so the index entries are written before and after it.
         if self._redis.is_cluster:
-            entries = ClusterEntries(self._redis, self._keys, session, update)
+            # The script reaches only the slot of the session, so the entries are written before and after it.
+            entries = ClusterEntries(self._redis, self._keys, session, score, dead_score, ttl, index_ttl)
             await entries.add_missing()
         reply = await self._redis.replicated_script(
             f"saving session {session_id}",
             _SAVE,
             (*keys, *self._keys.indexes(session)) if entries is None else keys,
-            f"{'-' if write.if_revision is None else write.if_revision} {write.id} {session.tenant_id}"
-            f" {min(self._hot_ttl, ttl)} {ttl} {score} {update.index_ttl} {dead_score} {_STATUSES}",
-            *stored_values(session, body),
+            f"{'-' if write.if_revision is None else write.if_revision} {write.id} {tenant_id}"
+            f" {min(self._hot_ttl, ttl)} {ttl} {score} {index_ttl} {dead_score} {_STATUSES}",
+            *stored_values(tenant_id, session.created_at, body),
         )
         if isinstance(reply, list):
             raise refused_save(session, write.if_revision, *reply, key=keys[1])
         if entries is not None:
             await entries.update()
         revision: int = reply
+        self._log.debug("session_saved", session_id=session_id, revision=revision)
         return revision
 
     async def delete(self, session_id: UUID, *, tenant_id: UUID | None = None) -> bool:
