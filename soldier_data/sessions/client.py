@@ -69,10 +69,10 @@ class RedisRunner:
 
     Args:
         client: The client.
-        retry_budget: How long a call is retried; zero disables retries.
+        retry_budget: Time for which a call is retried; zero disables retries.
         wait_replicas: Number of replicas that must confirm the writes of `replicated_script` and
             `replicated_pipeline`.
-        wait_timeout: How long to wait for them.
+        wait_timeout: Time limit for their confirmation.
 
     Raises:
         ConfigurationError: The client decodes responses.
@@ -194,7 +194,7 @@ class RedisRunner:
     async def replicated_script(
         self, action: str, script: Script, keys: Sequence[str | bytes], *arguments: str | bytes | int
     ) -> Any:
-        """Run a script like `script`, and wait until `wait_replicas` replicas have confirmed its writes.
+        """Run a script as `script` does, and wait until `wait_replicas` replicas have confirmed its writes.
 
         Raises:
             StoreConnectionError: Too few replicas confirmed the write in time; it is stored on the primary.
@@ -318,7 +318,7 @@ class RedisRunner:
     async def _drop_suspect_connections(self, cause: Exception) -> None:
         """Close idle connections on which the same failure is likely.
 
-        After a time-out they may be dead too: a firewall drops connections that were idle equally long. And
+        After a timeout they may be dead too: a firewall drops connections that were idle equally long. And
         connections to a former primary stay open.
         """
         if self.is_cluster and not isinstance(cause, ResponseError):

@@ -1,4 +1,4 @@
-"""Running commands on the nodes of a Redis Cluster, also while its slots move.
+"""Running commands on the nodes of a Redis Cluster, even while its slots move.
 
 redis-py's own cluster commands send ASKING on one connection and the command on another, close the connections of all
 calls in progress when slots have moved, and support neither EVALSHA nor WAIT in pipelines.

@@ -65,9 +65,10 @@ class RedisSessionStore(SessionStore):
             `decode_responses`. An operation takes at most the client's `socket_timeout` (else its
             `socket_connect_timeout`, else 5 s), and waits while all connections are in use. The caller closes it.
         config: Lifetimes and key prefix.
-        retry_budget: How long a call is retried while Redis is unreachable or fails over.
+        retry_budget: Time for which a call is retried while Redis is unreachable or fails over; zero disables
+            retries.
         wait_replicas: Number of replicas that must confirm a save.
-        wait_timeout: How long to wait for them; must be shorter than the time-out of an operation.
+        wait_timeout: Time limit for their confirmation; must be shorter than the timeout of an operation.
 
     Raises:
         ConfigurationError: The client decodes responses.

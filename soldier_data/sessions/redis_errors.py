@@ -78,7 +78,7 @@ def is_from_replica(cause: Exception) -> bool:
 def is_transient(cause: Exception) -> bool:
     """Return whether the same call may succeed soon.
 
-    Time-outs do not count as transient: a retry would make the caller wait even longer.
+    Timeouts do not count as transient: a retry would make the caller wait even longer.
     """
     cause = _innermost(cause)
     if is_timeout(cause) or _is_login_failure(cause) or _lacks_permission(cause):
