@@ -193,7 +193,7 @@ def _check_containers(model: BaseModel) -> None:
     values = model.__dict__
     for name, type_ in _item_types(type(model)).items():
         # Most are empty, and this runs for each save of a session.
-        if values[name]:
+        if values.get(name):
             _check_field(name, partial(_check_items, type_=type_), values[name])
 
 
