@@ -21,6 +21,7 @@ from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
 from soldier_data.base.values import check_storable, check_text
 from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.queries import cursor_values
 from soldier_data.postgres.transaction import Row, Transaction, Values
 
 _TOOL_CALLS = TypeAdapter(list[ToolCall])
@@ -69,8 +70,7 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
             "start_time": start_time,
             "end_time": end_time,
             "limit": limit,
-            "before_at": before and before.at,
-            "before_id": before and before.id,
+            **cursor_values(before),
         }
         return [_turn(row) for row in await self._db.fetch_all(statement, values)]
 

@@ -1,11 +1,11 @@
-"""Checks of the lists of entities that stores save at once."""
+"""Checks of entities that stores add or save, one or many at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from soldier_data.errors import ValidationError
+from soldier_data.errors import ConflictError, ValidationError
 
 E = TypeVar("E")
 
@@ -31,6 +31,27 @@ def check_items(items: Sequence[E], name: str, check: Callable[[E], Any]) -> Non
                 f"{name}[{place}].tenant_id differs from that of the first: pass each tenant's in a call of its own",
                 field="tenant_id",
             )
+
+
+def check_new(items: Sequence[E], name: str, check: Callable[[E], Any]) -> None:
+    """Check a list of entities to be added under new ids: as `check_items`, and that their ids differ.
+
+    Raises:
+        ValidationError: Names the item's place in the list and the field.
+        ConflictError: An id is in the list twice.
+    """
+    check_items(items, name, check)
+    if len({_id(item) for item in items}) < len(items):
+        raise ConflictError(f"adding {name}: an id is in the list twice: pass each entity once")
+
+
+def id_taken(operation: str) -> ConflictError:
+    """The error for adding an entity whose id is taken."""
+    return ConflictError(f"{operation}: an id is already taken: nothing was added; use a new id")
+
+
+def _id(item: Any) -> Any:
+    return item.id
 
 
 def _tenant_id(item: Any) -> Any:

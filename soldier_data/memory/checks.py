@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_embedding
-from soldier_data.base.items import check_items
+from soldier_data.base.items import check_new
 from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_integer, check_key, check_storable, check_text
-from soldier_data.errors import ConflictError, NotFoundError
+from soldier_data.errors import NotFoundError
 from soldier_data.memory.models import Entity, Episode, Relationship
 
 
@@ -32,9 +32,7 @@ def check_episodes(episodes: Sequence[Episode], dimensions: int) -> None:
         ValidationError: Names the episode's place in the list and the field.
         ConflictError: An id is in the list twice.
     """
-    check_items(episodes, "episodes", lambda episode: check_memory_item(episode, dimensions))
-    if len({episode.id for episode in episodes}) < len(episodes):
-        raise ConflictError("adding episodes: an id is in the list twice: keep one of them")
+    check_new(episodes, "episodes", lambda episode: check_memory_item(episode, dimensions))
 
 
 def check_filters(**given: str | UUID | None) -> dict[str, str | UUID]:
@@ -67,13 +65,6 @@ def check_traversal(
     for type_ in types:
         check_text(type_, "relation_types")
     return types
-
-
-def id_taken(operation: str) -> ConflictError:
-    """What adding raises when an id exists."""
-    return ConflictError(
-        f"{operation}: an id exists, perhaps of something deleted: nothing was added, use a new id"
-    )
 
 
 def missing_end(operation: str) -> NotFoundError:

@@ -33,21 +33,25 @@ from sqlalchemy.sql.expression import any_
 from soldier_data.memory.statements import (
     ENTITIES,
     EPISODES,
-    LIMIT,
     ONE,
     RELATIONSHIPS,
-    add_unless_taken,
     columns_of,
     content_of,
     delete_by_key,
+    of_group,
+    readable,
+)
+from soldier_data.postgres.purging import AT_A_TIME, oldest
+from soldier_data.postgres.queries import (
+    LIMIT,
+    equals,
     is_living,
     living,
     mark_deleted,
-    of_group,
     of_tenant,
     or_own_write,
+    unless_taken,
 )
-from soldier_data.postgres.purging import AT_A_TIME, oldest
 from soldier_data.postgres.statements import Statement, column_param, has_key, param
 
 
@@ -58,9 +62,8 @@ def _living_ends() -> Any:
         select(from_entity.c.id)
         .select_from(from_entity.join(to_entity, of_tenant(to_entity)))
         .where(
-            of_tenant(from_entity),
+            living(from_entity),
             from_entity.c.id == column_param(RELATIONSHIPS.c.from_entity_id),
-            is_living(from_entity),
             to_entity.c.id == column_param(RELATIONSHIPS.c.to_entity_id),
             is_living(to_entity),
         )
@@ -76,12 +79,8 @@ def _exists(found: Any) -> ColumnElement[bool]:
 def _add_relationship() -> Statement:
     ends = _living_ends()
     values = select(*(column_param(column) for column in RELATIONSHIPS.columns))
-    added = add_unless_taken(
-        RELATIONSHIPS,
-        insert(RELATIONSHIPS).from_select(
-            [column.name for column in RELATIONSHIPS.columns], values.where(_exists(ends))
-        ),
-    ).cte("added")
+    names = [column.name for column in RELATIONSHIPS.columns]
+    added = unless_taken(insert(RELATIONSHIPS).from_select(names, values.where(_exists(ends)))).cte("added")
     return Statement(
         "adding the relationship", select(_exists(ends).label("ends_live"), _exists(added).label("written"))
     )
@@ -91,7 +90,7 @@ def _update_relationship() -> Statement:
     ends = _living_ends()
     stored = (
         select(RELATIONSHIPS.c.id)
-        .where(has_key(RELATIONSHIPS), or_own_write(RELATIONSHIPS, living(RELATIONSHIPS)))
+        .where(has_key(RELATIONSHIPS), or_own_write(RELATIONSHIPS, readable(RELATIONSHIPS)))
         .cte("stored")
     )
     updated = (
@@ -120,9 +119,7 @@ def _delete_entity() -> Statement:
     entity = delete_by_key(ENTITIES).cte("entity")
     id_ = column_param(ENTITIES.c.id)
     leads_to_it = or_(RELATIONSHIPS.c.from_entity_id == id_, RELATIONSHIPS.c.to_entity_id == id_)
-    its = mark_deleted(
-        RELATIONSHIPS, and_(of_tenant(RELATIONSHIPS), leads_to_it, is_living(RELATIONSHIPS), _exists(entity))
-    )
+    its = mark_deleted(RELATIONSHIPS, and_(living(RELATIONSHIPS), leads_to_it, _exists(entity)))
     return Statement("deleting the entity", select(entity.c.id).add_cte(its.cte("its_relationships")))
 
 
@@ -281,7 +278,7 @@ def _delete_by_group() -> Statement:
             .where(
                 of_tenant(table),
                 table.c.deleted_at == param("now", table.c.deleted_at.type),
-                table.c.write_id == column_param(table.c.write_id),
+                equals(table.c.write_id),
             )
             .subquery(f"{table.name}_before")
         )

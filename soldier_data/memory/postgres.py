@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy import Table
 
 from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.items import id_taken
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_moment, check_text, moment_before
-from soldier_data.errors import ConflictError
 from soldier_data.memory import graph, subject_statements
 from soldier_data.memory import statements as sql
 from soldier_data.memory.checks import (
@@ -24,7 +24,6 @@ from soldier_data.memory.checks import (
     check_filters,
     check_memory_item,
     check_traversal,
-    id_taken,
     missing_end,
 )
 from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
@@ -32,15 +31,11 @@ from soldier_data.memory.search import EpisodeFilter, candidates, fold, patterns
 from soldier_data.memory.store import MemoryStore
 from soldier_data.postgres.database import Executor, PostgresStore
 from soldier_data.postgres.missing_embeddings import count_texts, list_texts, set_embeddings
+from soldier_data.postgres.queries import cursor_values
 from soldier_data.postgres.revisioned import delete_row
-from soldier_data.postgres.statements import Statement, in_order
-from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.transaction import Row, Values
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
-
-_COLUMNS = [column.name for column in sql.EPISODES.columns]
-
-# So many that COPY's own round trips do not count, and so few that each COPY ends well within the command timeout.
-_ROWS_AT_A_TIME = 5_000
 
 
 class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
@@ -56,29 +51,13 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
 
     async def add_episode(self, episode: Episode) -> UUID:
         check_memory_item(episode, self._dimensions)
-        return await self._add(sql.add_episode, episode)
+        await sql.episodes.add(self._db, _values(episode, new_id()))
+        return episode.id
 
     async def add_episodes(self, episodes: Iterable[Episode]) -> int:
         listed = list(episodes)
         check_episodes(listed, self._dimensions)
-        if not listed:
-            return 0
-        write_id = new_id()
-
-        async def work(transaction: Transaction) -> None:
-            for start in range(0, len(listed), _ROWS_AT_A_TIME):
-                rows = [_values(episode, write_id) for episode in listed[start : start + _ROWS_AT_A_TIME]]
-                await _write_episodes(transaction, rows)
-
-        try:
-            await self._db.atomically(work, "adding episodes")
-        except ConflictError:
-            taken = True
-        else:
-            taken = False
-        # COPY cannot tell the rows of an unanswered attempt of this very call, which are all there or none is.
-        if taken and await self._db.fetch_one(sql.own_episode, _values(listed[0], write_id)) is None:
-            raise id_taken("adding episodes")
+        await sql.episodes.add_many(self._db, listed, _values)
         return len(listed)
 
     async def get_episode(self, tenant_id: UUID, episode_id: UUID) -> Episode | None:
@@ -90,10 +69,9 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
     ) -> list[Episode]:
         check_text(group_id, "group_id")
         check_page(limit)
-        values: dict[str, Any] = {"tenant_id": tenant_id, "group_id": group_id, "limit": limit}
         if before is not None:
             check_moment(before.at, "before")
-            values |= {"before_at": before.at, "before_id": before.id}
+        values = {"tenant_id": tenant_id, "group_id": group_id, "limit": limit, **cursor_values(before)}
         rows = await self._db.fetch_all(sql.get_episodes(before=before is not None), values)
         return [_episode(row) for row in rows]
 
@@ -204,7 +182,8 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
 
     async def add_entity(self, entity: Entity) -> UUID:
         check_memory_item(entity, self._dimensions)
-        return await self._add(sql.add_entity, entity)
+        await sql.entities.add(self._db, _values(entity, new_id()))
+        return entity.id
 
     async def get_entity(self, tenant_id: UUID, entity_id: UUID) -> Entity | None:
         row = await self._db.fetch_one(sql.get_entity, {"tenant_id": tenant_id, "id": entity_id})
@@ -341,11 +320,6 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
     ) -> dict[str, list[UUID]]:
         return await subject_statements.erase(self._db, tenant_id, found)
 
-    async def _add(self, statement: Statement, entity: Episode | Entity) -> UUID:
-        if await self._db.fetch_one(statement, _values(entity, new_id())) is None:
-            raise id_taken(f"{statement.operation} {entity.id}")
-        return entity.id
-
     async def _vector_search(
         self, table: Table, tenant_id: UUID, filters: dict[str, Any], values: dict[str, Any]
     ) -> list[Row]:
@@ -361,17 +335,6 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
             assert row is not None
             how_many, more = how_many + row["how_many"], row["more"]
         return how_many
-
-
-async def _write_episodes(transaction: Transaction, rows: list[Values]) -> None:
-    if not transaction.settings.row_level_security:
-        records = [in_order(_COLUMNS, row, "adding episodes") for row in rows]
-        await transaction.copy_rows("episodes", _COLUMNS, records, "adding episodes")
-        return
-    # PostgreSQL refuses COPY to a table whose policies bind the role.
-    added = await transaction.fetch_many(sql.add_episode, rows)
-    if len(added) < len(rows):
-        raise id_taken("adding episodes")
 
 
 def _values(entity: Episode | Entity | Relationship, write_id: UUID) -> Values:

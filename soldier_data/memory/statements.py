@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     DateTime,
     Double,
-    Float,
     Integer,
     Select,
     Subquery,
@@ -21,18 +21,29 @@ from sqlalchemy import (
     cast,
     func,
     literal_column,
-    or_,
     select,
-    tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.expression import all_
 
 from soldier_data.memory.orm import EntityRow, EpisodeRow, RelationshipRow
 from soldier_data.memory.search import FUSION_CONSTANT
+from soldier_data.postgres.adding import AddedTable
 from soldier_data.postgres.missing_embeddings import EmbeddedText
 from soldier_data.postgres.orm import EmbeddingVector
+from soldier_data.postgres.queries import (
+    LIMIT,
+    columns_except,
+    equals,
+    is_living,
+    living,
+    mark_deleted,
+    nearest_first,
+    newest_first,
+    of_tenant,
+    or_own_write,
+)
 from soldier_data.postgres.statements import (
     Statement,
     column_param,
@@ -47,59 +58,47 @@ EPISODES = table_of(EpisodeRow)
 ENTITIES = table_of(EntityRow)
 RELATIONSHIPS = table_of(RelationshipRow)
 
-LIMIT = param("limit", BigInteger())
+_OCCURRED_AT = EPISODES.c.occurred_at
+
 QUERY = param("query", EmbeddingVector())
 
 ONE = literal_column("1", Integer)
 
 
-def of_tenant(table: Any) -> ColumnElement[bool]:
-    """The rows of the tenant."""
-    condition: ColumnElement[bool] = table.c.tenant_id == column_param(EPISODES.c.tenant_id)
-    return condition
-
-
 def of_group(table: Table) -> ColumnElement[bool]:
     """The living rows of the group, relationships with a dead end included."""
-    return and_(of_tenant(table), table.c.group_id == column_param(table.c.group_id), is_living(table))
+    return and_(living(table), equals(table.c.group_id))
 
 
-def is_living(table: Any) -> ColumnElement[bool]:
-    """Not deleted."""
-    condition: ColumnElement[bool] = table.c.deleted_at.is_(None)
-    return condition
-
-
-def living(table: Table) -> ColumnElement[bool]:
+def readable(table: Table) -> ColumnElement[bool]:
     """The living rows of the tenant, relationships only with both of their entities.
 
     `delete_entity` is one statement and cannot see a relationship that another transaction commits while it waits
     for the entity's lock; asking for the entities here hides that relationship all the same.
     """
-    own = and_(of_tenant(table), is_living(table))
     if table is not RELATIONSHIPS:
-        return own
+        return living(table)
     ends = (
-        select(ONE).where(of_tenant(end), end.c.id == column, is_living(end)).exists()
+        select(ONE).where(living(end), end.c.id == column).exists()
         for end, column in (
             (ENTITIES.alias("from_entity"), RELATIONSHIPS.c.from_entity_id),
             (ENTITIES.alias("to_entity"), RELATIONSHIPS.c.to_entity_id),
         )
     )
-    return and_(own, *ends)
+    return and_(living(table), *ends)
 
 
-def columns_of(table: Table) -> list[ColumnElement[Any]]:
+def columns_of(table: Table) -> list[Column[Any]]:
     """The columns that an entity is built from."""
-    return [column for column in table.columns if column.name not in ("write_id", "content_folded")]
+    return columns_except(table, "write_id", "content_folded")
 
 
 def _entities(table: Table) -> Select[Any]:
-    return select(*columns_of(table)).where(living(table))
+    return select(*columns_of(table)).where(readable(table))
 
 
 def _get(name: str, table: Table) -> Statement:
-    return Statement(f"reading the {name}", _entities(table).where(table.c.id == column_param(table.c.id)))
+    return Statement(f"reading the {name}", _entities(table).where(equals(table.c.id)))
 
 
 get_episode = _get("episode", EPISODES)
@@ -113,7 +112,7 @@ embedded_texts = (
         text=EPISODES.c.content,
         embedding=EPISODES.c.embedding,
         model=EPISODES.c.embedding_model,
-        in_tenant=living(EPISODES),
+        in_tenant=readable(EPISODES),
         anywhere=is_living(EPISODES),
     ),
 )
@@ -122,46 +121,19 @@ embedded_texts = (
 # -- writing ---------------------------------------------------------------------------------------------------
 
 
-def or_own_write(table: Table, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """`condition`, or what an unanswered attempt of this very call has written."""
-    return or_(condition, table.c.write_id == column_param(table.c.write_id))
-
-
-def add_unless_taken(table: Table, statement: Insert) -> Any:
-    """`statement`, returning no row if the id exists, but for a row of this very call.
-
-    Writing what is there already makes RETURNING report the row that an unanswered attempt inserted.
-    """
-    write_id = statement.excluded.write_id
-    return statement.on_conflict_do_update(
-        index_elements=["tenant_id", "id"], set_={"write_id": write_id}, where=table.c.write_id == write_id
-    ).returning(table.c.id)
-
-
-def _add(name: str, table: Table) -> Statement:
-    values = {column.name: column_param(column) for column in table.columns}
-    return Statement(f"adding the {name}", add_unless_taken(table, insert(table).values(values)))
-
-
 def content_of(table: Table) -> dict[str, Any]:
     """What an update replaces: every column but the key."""
     return {column.name: column_param(column) for column in table.columns if not column.primary_key}
 
 
-def mark_deleted(table: Table, where: ColumnElement[bool]) -> Any:
-    """An UPDATE that deletes rows as of the parameter `now`."""
-    now = param("now", table.c.deleted_at.type)
-    return update(table).values(deleted_at=now, write_id=column_param(table.c.write_id)).where(where)
-
-
 def delete_by_key(table: Table) -> Any:
     """An UPDATE that deletes one row."""
-    living_or_own = or_own_write(table, living(table))
+    living_or_own = or_own_write(table, readable(table))
     return mark_deleted(table, and_(has_key(table), living_or_own)).returning(table.c.id)
 
 
-add_episode = _add("episode", EPISODES)
-add_entity = _add("entity", ENTITIES)
+episodes = AddedTable("episode", "episodes", EPISODES)
+entities = AddedTable("entity", "entities", ENTITIES)
 
 delete_episode = Statement("deleting the episode", delete_by_key(EPISODES))
 delete_relationship = Statement("deleting the relationship", delete_by_key(RELATIONSHIPS))
@@ -174,11 +146,6 @@ update_entity = Statement(
     .returning(ENTITIES.c.id),
 )
 
-own_episode = Statement(
-    "adding episodes",
-    select(EPISODES.c.id).where(has_key(EPISODES), EPISODES.c.write_id == column_param(EPISODES.c.write_id)),
-)
-
 
 # -- lists -----------------------------------------------------------------------------------------------------
 
@@ -186,17 +153,10 @@ own_episode = Statement(
 @cache
 def get_episodes(*, before: bool) -> Statement:
     """A page of a group's episodes, newest first."""
-    statement = _entities(EPISODES).where(EPISODES.c.group_id == column_param(EPISODES.c.group_id))
-    if before:
-        position = tuple_(
-            param("before_at", EPISODES.c.occurred_at.type), param("before_id", EPISODES.c.id.type)
-        )
-        statement = statement.where(tuple_(EPISODES.c.occurred_at, EPISODES.c.id) < position)
-    return Statement("listing the episodes", _newest_first(statement).limit(LIMIT))
-
-
-def _newest_first(statement: Select[Any]) -> Select[Any]:
-    return statement.order_by(EPISODES.c.occurred_at.desc(), EPISODES.c.id.desc())
+    statement = _entities(EPISODES).where(equals(EPISODES.c.group_id))
+    return Statement(
+        "listing the episodes", newest_first(statement, _OCCURRED_AT, before=before).limit(LIMIT)
+    )
 
 
 def _filtered(table: Table, filters: frozenset[str]) -> Select[Any]:
@@ -205,7 +165,7 @@ def _filtered(table: Table, filters: frozenset[str]) -> Select[Any]:
 
 
 def _matching(table: Table, filters: Iterable[str]) -> ColumnElement[bool]:
-    return and_(living(table), *(_condition(table, name) for name in sorted(filters)))
+    return and_(readable(table), *(_condition(table, name) for name in sorted(filters)))
 
 
 def _condition(table: Table, name: str) -> ColumnElement[bool]:
@@ -213,8 +173,7 @@ def _condition(table: Table, name: str) -> ColumnElement[bool]:
         return table.c.occurred_at >= param(name, DateTime(timezone=True))
     if name == "occurred_before":
         return table.c.occurred_at < param(name, DateTime(timezone=True))
-    condition: ColumnElement[bool] = table.c[name] == column_param(table.c[name])
-    return condition
+    return equals(table.c[name])
 
 
 @cache
@@ -258,13 +217,7 @@ def vector_search(
 ) -> Statement:
     """The episodes or entities nearest to a vector; with `embedding_model`, of those whose vector is by that one."""
     found = _nearest(table, filters, search, embedding_model=embedding_model)
-    return Statement(
-        f"searching the {table.name}",
-        select(*columns_of(table), found.c.distance)
-        .join(found, and_(of_tenant(table), table.c.id == found.c.id))
-        .where(found.c.distance <= param("max_distance", Float(53)))
-        .order_by(found.c.distance, table.c.id),
-    )
+    return Statement(f"searching the {table.name}", nearest_first(columns_of(table), found))
 
 
 def _contains_words(*, indexed: bool) -> ColumnElement[bool]:
@@ -280,7 +233,7 @@ def _contains_words(*, indexed: bool) -> ColumnElement[bool]:
 def text_search_episodes(filters: frozenset[str], *, indexed: bool) -> Statement:
     """The episodes that contain words, newest first."""
     statement = _filtered(EPISODES, filters).where(_contains_words(indexed=indexed))
-    return Statement("searching the episodes", _newest_first(statement).limit(LIMIT))
+    return Statement("searching the episodes", newest_first(statement, _OCCURRED_AT).limit(LIMIT))
 
 
 @cache
@@ -290,7 +243,7 @@ def hybrid_search_episodes(
     """The episodes that rank best by words and vector together; with `embedding_model`, by vectors of that one."""
     columns = select(EPISODES.c.id, EPISODES.c.occurred_at).where(_matching(EPISODES, filters))
     containing = (
-        _newest_first(columns.where(_contains_words(indexed=indexed)))
+        newest_first(columns.where(_contains_words(indexed=indexed)), _OCCURRED_AT)
         .limit(param("text_limit", BigInteger()))
         .subquery("containing")
     )

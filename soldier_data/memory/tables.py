@@ -9,7 +9,7 @@ from uuid import UUID
 
 from soldier_data.base.embeddings import TextToEmbed, to_float32
 from soldier_data.base.inmemory import MemoryTable
-from soldier_data.memory.checks import id_taken
+from soldier_data.base.items import id_taken
 from soldier_data.memory.models import Entity, Episode, Relationship
 
 Remembered = TypeVar("Remembered", Episode, Entity, Relationship)

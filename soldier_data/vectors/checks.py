@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from soldier_data.base.embeddings import check_embedding
-from soldier_data.base.items import check_items
+from soldier_data.base.items import check_new
 from soldier_data.base.values import check_json, check_key, check_storable
-from soldier_data.errors import ConflictError
 from soldier_data.vectors.models import Embedding
 
 ANY_SCORE = -2.0
@@ -47,9 +45,7 @@ def check_all(embeddings: Sequence[Embedding], dimensions: int) -> None:
         ValidationError: Names the embedding's place in the list and the field.
         ConflictError: An id is in the list twice.
     """
-    check_items(embeddings, "embeddings", lambda embedding: check_added(embedding, dimensions))
-    if len({embedding.id for embedding in embeddings}) < len(embeddings):
-        raise ConflictError("adding embeddings: an id is in the list twice: keep one of them")
+    check_new(embeddings, "embeddings", lambda embedding: check_added(embedding, dimensions))
 
 
 def check_filters(source_type: str | None, metadata_filter: dict[str, Any] | None) -> None:
@@ -62,13 +58,3 @@ def check_filters(source_type: str | None, metadata_filter: dict[str, Any] | Non
         check_source(source_type, "source_type")
     if metadata_filter is not None:
         check_json(metadata_filter, "metadata_filter")
-
-
-def id_taken(operation: str) -> ConflictError:
-    """What adding raises when an id exists."""
-    return ConflictError(f"{operation}: an id exists: nothing was added, use a new id")
-
-
-def adding(id_: UUID) -> str:
-    """What a message says was being done."""
-    return f"adding the embedding {id_}"

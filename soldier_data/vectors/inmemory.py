@@ -9,17 +9,10 @@ from uuid import UUID
 
 from soldier_data.base.embeddings import check_search, cosine_similarity, to_float32
 from soldier_data.base.inmemory import InMemoryStore, MemoryTable
+from soldier_data.base.items import id_taken
 from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
 from soldier_data.settings import Settings
-from soldier_data.vectors.checks import (
-    ANY_SCORE,
-    adding,
-    check_added,
-    check_all,
-    check_filters,
-    check_source,
-    id_taken,
-)
+from soldier_data.vectors.checks import ANY_SCORE, check_added, check_all, check_filters, check_source
 from soldier_data.vectors.containment import contains
 from soldier_data.vectors.models import Embedding, EmbeddingHit
 from soldier_data.vectors.store import VectorStore
@@ -48,7 +41,7 @@ class InMemoryVectorStore(VectorStore, SubjectRecords, InMemoryStore):
 
     async def add_embedding(self, embedding: Embedding) -> UUID:
         check_added(embedding, self._dimensions)
-        self._add([embedding], adding(embedding.id))
+        self._add([embedding], f"adding the embedding {embedding.id}")
         return embedding.id
 
     async def add_embeddings(self, embeddings: Iterable[Embedding]) -> int:
