@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Table, Uuid, and_, any_, delete, or_, select, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from soldier_data.config.statements import AGENTS, ARCHIVES, PARTS, PLANS, SCENARIOS, of_tenant
+from soldier_data.config.statements import AGENTS, ARCHIVES, PARTS, PLANS, SCENARIOS
 from soldier_data.postgres.database import Executor
 from soldier_data.postgres.purging import BEFORE, ROWS_AT_A_TIME, oldest
+from soldier_data.postgres.queries import of_tenant
 from soldier_data.postgres.statements import Statement, param
 from soldier_data.postgres.transaction import Transaction, Values
 

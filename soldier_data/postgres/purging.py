@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import ColumnClause, DateTime, Integer, Select, Table, literal_column, select
 
-from soldier_data.postgres.statements import column_param, param
+from soldier_data.postgres.queries import of_tenant
+from soldier_data.postgres.statements import param
 
 ROWS_AT_A_TIME = 1_000
 """So many rows of a table go at once: in some 10 ms each, or a second on a slow disk."""
@@ -25,7 +26,7 @@ def oldest(table: Table, limit: int = ROWS_AT_A_TIME) -> Select[Any]:
     """The ids of the old rows of a tenant that were deleted first, at most `limit`."""
     return (
         select(table.c.id)
-        .where(table.c.tenant_id == column_param(table.c.tenant_id), table.c.deleted_at < BEFORE)
+        .where(of_tenant(table), table.c.deleted_at < BEFORE)
         .order_by(table.c.deleted_at)
         .limit(literal_column(str(limit)))
     )
