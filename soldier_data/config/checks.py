@@ -8,23 +8,12 @@ from uuid import UUID
 from soldier_data.base.embeddings import check_embedding
 from soldier_data.base.items import check_items
 from soldier_data.base.values import check_key, check_storable
-from soldier_data.config.models import Agent, AgentPart, Rule, Scenario, Template, ToolActivation, Variable
-from soldier_data.config.scenario_migrations import MigrationPlan
+from soldier_data.config.kinds import ConfigEntity, kind_of
+from soldier_data.config.models import Rule, Scenario, ToolActivation
 from soldier_data.errors import ValidationError
 
-KINDS: tuple[type[Agent | AgentPart | MigrationPlan], ...] = (
-    Agent,
-    Rule,
-    Scenario,
-    Template,
-    Variable,
-    ToolActivation,
-    MigrationPlan,
-)
-"""What a config store saves, in the order of saving: agents first, because the others refer to them."""
 
-
-def check_entity(entity: Agent | AgentPart | MigrationPlan, dimensions: int) -> None:
+def check_entity(entity: ConfigEntity, dimensions: int) -> None:
     """Check that `entity` can be stored, its embeddings having `dimensions` numbers.
 
     Raises:
@@ -46,26 +35,14 @@ def check_entity(entity: Agent | AgentPart | MigrationPlan, dimensions: int) -> 
         check_key(entity.tool_id, "tool_id")
 
 
-def kind_of(entity: Agent | AgentPart | MigrationPlan) -> type[Agent | AgentPart | MigrationPlan]:
-    """Which of `KINDS` the entity is, also when it is of a class derived from one.
-
-    Raises:
-        ValidationError: It is none of them.
-    """
-    for kind in KINDS:
-        if isinstance(entity, kind):
-            return kind
-    raise ValidationError(f"a config store does not keep entities of the type {type(entity).__name__}")
-
-
-def check_list(entities: Sequence[Agent | AgentPart | MigrationPlan], dimensions: int) -> None:
+def check_list(entities: Sequence[ConfigEntity], dimensions: int) -> None:
     """Check each entity, that all are of one tenant, and that none is in the list twice.
 
     Raises:
         ValidationError: Names the entity's place in the list and the field.
     """
 
-    def check(entity: Agent | AgentPart | MigrationPlan) -> None:
+    def check(entity: ConfigEntity) -> None:
         kind_of(entity)
         check_entity(entity, dimensions)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from soldier_data.base.arguments import ChecksArguments
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import EmbeddedTextStore
+from soldier_data.config.kinds import ConfigEntity
 from soldier_data.config.models import (
     Agent,
-    AgentPart,
     Rule,
     RuleHit,
     Scenario,
@@ -24,7 +23,7 @@ from soldier_data.config.models import (
 from soldier_data.config.scenario_migrations import MigrationPlan, MigrationPlanStatus
 
 
-class ConfigStore(ChecksArguments, ABC):
+class ConfigStore(EmbeddedTextStore):
     """Agents and what belongs to them.
 
     Saving inserts the entity or replaces the one with its tenant and id. It sets `updated_at` and `revision` on
@@ -264,55 +263,10 @@ class ConfigStore(ChecksArguments, ABC):
         A removal leaves nothing to know it by: repeated because its reply was lost, it returns False.
         """
 
-    # -- embeddings ------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
-        """How many texts `list_to_embed` would list."""
-
-    @abstractmethod
-    async def list_to_embed(
-        self,
-        embedding_model: str,
-        *,
-        tenant_id: UUID | None = None,
-        after: TextToEmbed | None = None,
-        limit: int = 100,
-    ) -> list[TextToEmbed]:
-        """One page of the texts without an embedding by that model.
-
-        They are the conditions of rules, then the entry conditions of scenarios, disabled ones included.
-
-        Empty texts need none. The order is fixed and a page costs what the first one costs, so that a run over
-        everything ends even if some embeddings are refused, and goes on where it was interrupted.
-
-        Args:
-            embedding_model: The model that every embedding should be of.
-            tenant_id: One tenant; by default all of them, for operators.
-            after: The last text of the page before.
-            limit: Size of the page.
-
-        Raises:
-            ValidationError: Without a `tenant_id` where row-level security is on, which shows one tenant alone.
-        """
-
-    @abstractmethod
-    async def set_embeddings(
-        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
-    ) -> int:
-        """Keep embeddings of texts that `list_to_embed` returned, in one transaction; returns how many were kept.
-
-        What was saved or deleted since it was listed is left as it is: its text may be another one. Each entity's
-        revision grows by one.
-
-        Raises:
-            ValidationError: A text is of a kind that this store does not keep.
-        """
-
     # -- all together ----------------------------------------------------------------------------------------
 
     @abstractmethod
-    async def save_many(self, entities: Iterable[Agent | AgentPart | MigrationPlan]) -> int:
+    async def save_many(self, entities: Iterable[ConfigEntity]) -> int:
         """Save a mixed list, all or nothing, in a few round trips whatever its length; returns how many.
 
         Agents may come in the same list as what belongs to them, in any order. The same entity twice in a list

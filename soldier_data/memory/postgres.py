@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import Table
 
-from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.items import id_taken
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
@@ -30,7 +29,7 @@ from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, 
 from soldier_data.memory.search import EpisodeFilter, candidates, fold, patterns_of, words_of
 from soldier_data.memory.store import MemoryStore
 from soldier_data.postgres.database import Executor, PostgresStore
-from soldier_data.postgres.missing_embeddings import count_texts, list_texts, set_embeddings
+from soldier_data.postgres.missing_embeddings import PostgresEmbeddedTexts
 from soldier_data.postgres.queries import cursor_values
 from soldier_data.postgres.revisioned import delete_row
 from soldier_data.postgres.statements import Statement
@@ -38,8 +37,10 @@ from soldier_data.postgres.transaction import Row, Values
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
 
 
-class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
+class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, SubjectRecords):
     """`MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
+
+    _embedded_texts: ClassVar = sql.embedded_texts
 
     def __init__(self, database: Executor) -> None:
         self._db = database
@@ -161,24 +162,6 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         return [
             EpisodeHit(_episode(row), row["score"]) for row in await self._db.fetch_all(statement, values)
         ]
-
-    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
-        return await count_texts(self._db, sql.embedded_texts, embedding_model, tenant_id)
-
-    async def list_to_embed(
-        self,
-        embedding_model: str,
-        *,
-        tenant_id: UUID | None = None,
-        after: TextToEmbed | None = None,
-        limit: int = 100,
-    ) -> list[TextToEmbed]:
-        return await list_texts(self._db, sql.embedded_texts, embedding_model, tenant_id, after, limit)
-
-    async def set_embeddings(
-        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
-    ) -> int:
-        return await set_embeddings(self._db, sql.embedded_texts, embeddings, embedding_model)
 
     async def add_entity(self, entity: Entity) -> UUID:
         check_memory_item(entity, self._dimensions)

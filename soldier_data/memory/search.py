@@ -6,14 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from soldier_data.base.embeddings import cosine_similarity, to_float32
 from soldier_data.base.values import check_moment, check_text
-from soldier_data.memory.models import Entity, Episode
-
-Embedded = TypeVar("Embedded", Episode, Entity)
+from soldier_data.memory.models import Episode
 
 FUSION_CONSTANT = 60
 """The k of reciprocal-rank fusion, as in Cormack, Clarke and Büttcher (SIGIR 2009): it keeps the first few places
@@ -96,20 +93,6 @@ def containing(episodes: Iterable[Episode], query: str) -> list[Episode]:
         if all(word in content for word in words):
             found.append(episode)
     return sorted(found, key=Episode.position, reverse=True)
-
-
-def by_similarity(
-    entities: Iterable[Embedded], query: Sequence[float], model: str | None, min_score: float = -1.0
-) -> list[tuple[float, Embedded]]:
-    """Those that have an embedding by `model`, or by any, with their cosine similarity to `query`, best first."""
-    wanted = to_float32(query)
-    scored = [
-        (cosine_similarity(wanted, entity.embedding), entity)
-        for entity in entities
-        if entity.embedding is not None and model in (None, entity.embedding_model)
-    ]
-    found = [(score, entity) for score, entity in scored if score >= min_score]
-    return sorted(found, key=lambda item: (-item[0], item[1].id))
 
 
 def candidates(limit: int) -> int:

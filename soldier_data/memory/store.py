@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import EmbeddedTextStore
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject, SubjectStore
 from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
 
 
-class MemoryStore(SubjectStore):
+class MemoryStore(EmbeddedTextStore, SubjectStore):
     """What agents remember: episodes, and a graph of entities and relationships.
 
     Adding takes a new id: one that is stored, even under a deleted row, is a ConflictError. What is added comes
@@ -163,48 +163,6 @@ class MemoryStore(SubjectStore):
         counted from 1, in `text_search_episodes` and in `vector_search_episodes` without a least score. Of each
         ranking the first `limit` episodes are fused, but no fewer than 100. Best score first. Filters as in
         `vector_search_episodes`; of these, `embedding_model` is for the ranking by vectors alone.
-        """
-
-    # -- embeddings ------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
-        """How many texts `list_to_embed` would list."""
-
-    @abstractmethod
-    async def list_to_embed(
-        self,
-        embedding_model: str,
-        *,
-        tenant_id: UUID | None = None,
-        after: TextToEmbed | None = None,
-        limit: int = 100,
-    ) -> list[TextToEmbed]:
-        """One page of the episodes without an embedding by that model.
-
-        Empty texts need none. The order is fixed and a page costs what the first one costs, so that a run over
-        everything ends even if some embeddings are refused, and goes on where it was interrupted.
-
-        Args:
-            embedding_model: The model that every embedding should be of.
-            tenant_id: One tenant; by default all of them, for operators.
-            after: The last text of the page before.
-            limit: Size of the page.
-
-        Raises:
-            ValidationError: Without a `tenant_id` where row-level security is on, which shows one tenant alone.
-        """
-
-    @abstractmethod
-    async def set_embeddings(
-        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
-    ) -> int:
-        """Keep embeddings of texts that `list_to_embed` returned, in one transaction; returns how many were kept.
-
-        What was deleted since it was listed is left out.
-
-        Raises:
-            ValidationError: A text is of a kind that this store does not keep.
         """
 
     # -- entities --------------------------------------------------------------------------------------------
