@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_embedding
 from soldier_data.base.items import check_new
 from soldier_data.base.paging import check_page
-from soldier_data.base.values import check_integer, check_key, check_storable, check_text
+from soldier_data.base.values import check_integer, check_key, check_moment, check_storable, check_text
 from soldier_data.errors import NotFoundError
 from soldier_data.memory.models import Entity, Episode, Relationship
 
@@ -35,7 +37,7 @@ def check_episodes(episodes: Sequence[Episode], dimensions: int) -> None:
     check_new(episodes, "episodes", lambda episode: check_memory_item(episode, dimensions))
 
 
-def check_filters(**given: str | UUID | None) -> dict[str, str | UUID]:
+def check_filters(**given: str | UUID | datetime | None) -> dict[str, Any]:
     """The filters that are not None, their texts checked.
 
     Raises:
@@ -45,6 +47,8 @@ def check_filters(**given: str | UUID | None) -> dict[str, str | UUID]:
     for name, value in filters.items():
         if isinstance(value, str):
             check_text(value, name)
+        elif isinstance(value, datetime):
+            check_moment(value, name)
     return filters
 
 

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from soldier_data.base.values import check_moment, check_text
+from soldier_data.base.values import check_text
+from soldier_data.memory.checks import check_filters
 from soldier_data.memory.models import Episode
 
 FUSION_CONSTANT = 60
@@ -42,14 +43,7 @@ class EpisodeFilter:
         Raises:
             ValidationError: A text or a moment is none that could be stored. Names the parameter.
         """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        given = {name: value for name, value in values.items() if value is not None}
-        for name, value in given.items():
-            if isinstance(value, str):
-                check_text(value, name)
-            elif isinstance(value, datetime):
-                check_moment(value, name)
-        return given
+        return check_filters(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     def matches(self, episode: Episode) -> bool:
         """Whether the search looks at `episode`."""
