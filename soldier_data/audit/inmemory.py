@@ -1,4 +1,4 @@
-"""The audit store in memory: the reference for the contract, and a fake for services' own tests."""
+"""The in-memory audit store: the reference implementation, and a fake for the tests of services."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Tables(TableSet):
 
 
 class InMemoryAuditStore(AuditStore, SubjectRecords, InMemoryStore):
-    """`AuditStore` without a database."""
+    """An `AuditStore` without a database."""
 
     _tables: _Tables
 

@@ -25,12 +25,12 @@ from soldier_data.postgres.queries import cursor_values
 from soldier_data.postgres.transaction import Row, Transaction, Values
 
 _TOOL_CALLS = TypeAdapter(list[ToolCall])
-# Made once: `json.dumps` makes an encoder for each call that does not escape.
+# json.dumps(..., ensure_ascii=False) would create an encoder for each call.
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
-    """`AuditStore` on a `Database`, or on the `Transaction` of a unit of work."""
+    """An `AuditStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:
         self._db = database
@@ -179,7 +179,7 @@ async def _erase(
 
 
 def _values(record: TurnRecord | AuditEvent) -> Values:
-    """The columns of the record's row. Fields are columns of the same name, documents are JSON text."""
+    """The columns of the record's row: fields by column name, JSON documents as text."""
     if isinstance(record, AuditEvent):
         return {**record.__dict__, "event_data": _to_json(record.event_data)}
     tool_calls = _TOOL_CALLS.dump_json(record.tool_calls).decode()

@@ -1,4 +1,4 @@
-"""The SQL of the audit store: it inserts and selects, nothing else."""
+"""The SQL of the audit store. Apart from erasures, it only inserts and selects."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MOMENT = DateTime(timezone=True)
 
 @dataclass(frozen=True)
 class RecordStatements:
-    """What is done with the records of one table.
+    """The statements for the records of one table.
 
     Attributes:
-        insert: Returns the id, or nothing if there is a row under it already.
-        get: The row of the parameter `id`.
-        get_listed: The rows of the parameter `ids`, a list.
+        insert: Returns the id, or no row if the id is taken.
+        get: Returns the row of the parameter `id`.
+        get_listed: Returns the rows of the parameter `ids`, a list.
     """
 
     insert: Statement
@@ -38,7 +38,7 @@ def _records(table: Table) -> Select[Any]:
 
 
 def _record_statements(name: str, table: Table) -> RecordStatements:
-    # DO UPDATE would need a privilege that the application's role does not have.
+    # DO UPDATE would require a privilege that the application's role does not have.
     inserting = (
         insert_row(table).on_conflict_do_nothing(index_elements=["tenant_id", "id"]).returning(table.c.id)
     )
@@ -64,7 +64,7 @@ list_turns_by_session = Statement(
 
 @cache
 def list_turns_by_tenant(*, start: bool, end: bool, before: bool) -> Statement:
-    """One page of the tenant's turns, optionally of a period or from a position on."""
+    """One page of the tenant's turns, optionally of a period or after a cursor."""
     statement = _records(TURNS)
     if start:
         statement = statement.where(TURNS.c.timestamp >= param("start_time", _MOMENT))
@@ -76,7 +76,7 @@ def list_turns_by_tenant(*, start: bool, end: bool, before: bool) -> Statement:
 
 @cache
 def list_events_by_session(*, event_type: bool) -> Statement:
-    """The events of a session, optionally those of one type."""
+    """The events of a session, optionally of one type."""
     statement = _records(EVENTS).where(equals(EVENTS.c.session_id))
     if event_type:
         statement = statement.where(equals(EVENTS.c.event_type))

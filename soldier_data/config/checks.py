@@ -1,4 +1,4 @@
-"""What both config stores check before they write."""
+"""Validation that both config stores run before they write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from soldier_data.errors import ValidationError
 
 
 def check_entity(entity: ConfigEntity, dimensions: int) -> None:
-    """Check that `entity` can be stored, its embeddings having `dimensions` numbers.
+    """Check that the entity can be stored.
 
     Raises:
         ValidationError: Names the field.
@@ -36,10 +36,11 @@ def check_entity(entity: ConfigEntity, dimensions: int) -> None:
 
 
 def check_list(entities: Sequence[ConfigEntity], dimensions: int) -> None:
-    """Check each entity, that all are of one tenant, and that none is in the list twice.
+    """Check a list of entities to save.
 
     Raises:
-        ValidationError: Names the entity's place in the list and the field.
+        ValidationError: An entity cannot be stored, is in the list twice, or belongs to another tenant than the first.
+            Names its place and the field.
     """
 
     def check(entity: ConfigEntity) -> None:
@@ -51,17 +52,19 @@ def check_list(entities: Sequence[ConfigEntity], dimensions: int) -> None:
     for place, entity in enumerate(entities):
         key = (kind_of(entity), entity.id)
         if key in seen:
-            raise ValidationError(f"entities[{place}].id is in the list twice: keep one of them", field="id")
+            raise ValidationError(
+                f"entities[{place}].id is in the list twice: pass each entity once", field="id"
+            )
         seen.add(key)
 
 
 def check_scenario_tenant(tenant_id: UUID, scenario: Scenario) -> None:
-    """Check that `scenario` is the tenant's.
+    """Check that the scenario belongs to the tenant.
 
     Raises:
-        ValidationError: It is another tenant's.
+        ValidationError: It belongs to another tenant.
     """
     if scenario.tenant_id != tenant_id:
         raise ValidationError(
-            "scenario.tenant_id differs from tenant_id: pass the scenario's own", field="tenant_id"
+            "scenario.tenant_id differs from tenant_id: pass the tenant_id of the scenario", field="tenant_id"
         )

@@ -1,4 +1,4 @@
-"""The config store in memory: the reference for the contract, and a fake for services' own tests."""
+"""The in-memory config store: the reference implementation, and a fake for the tests of services."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ P = TypeVar("P", bound=AgentPart)
 
 
 class InMemoryConfigStore(InMemoryEmbeddedTexts, ConfigStore, InMemoryStore):
-    """`ConfigStore` without a database.
+    """A `ConfigStore` without a database.
 
     Args:
-        embedding_dimensions: Length of embeddings; by default what SOLDIER_EMBEDDING_DIMENSIONS says.
-        embedding_model: The model of searches that name none.
+        embedding_dimensions: Length of embeddings; defaults to SOLDIER_EMBEDDING_DIMENSIONS.
+        embedding_model: The model for searches that name none; by default they compare embeddings of all models.
     """
 
     _embedded_texts: ClassVar = {

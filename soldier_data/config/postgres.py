@@ -43,7 +43,7 @@ _STEPS = TypeAdapter(list[ScenarioStep])
 
 
 class PostgresConfigStore(PostgresEmbeddedTexts, ConfigStore, PostgresStore):
-    """`ConfigStore` on a `Database`, or on the `Transaction` of a unit of work."""
+    """A `ConfigStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     _embedded_texts: ClassVar = sql.embedded_texts
 
@@ -75,7 +75,7 @@ class PostgresConfigStore(PostgresEmbeddedTexts, ConfigStore, PostgresStore):
 
     async def delete_agent(self, tenant_id: UUID, agent_id: UUID) -> bool:
         values = {"tenant_id": tenant_id, "id": agent_id, "now": utcnow(), "write_id": new_id()}
-        # The first run waits for those who save what belongs to the agent; only the second one sees what they saved.
+        # The first run waits for concurrent saves of the agent's parts; only the second run sees the parts they saved.
         return bool(await self._db.fetch_many(sql.delete_agent, [values, values]))
 
     async def get_rule(self, tenant_id: UUID, rule_id: UUID) -> Rule | None:
@@ -311,7 +311,7 @@ class PostgresConfigStore(PostgresEmbeddedTexts, ConfigStore, PostgresStore):
         return await self._db.fetch_all(statement, values | {"tenant_id": tenant_id, "agent_id": agent_id})
 
 
-# In the order of saving: agents first, because the others refer to them.
+# In the order of saving.
 _TABLES: dict[type, RevisionedTable] = {
     Agent: sql.agents,
     Rule: sql.rules,
@@ -324,7 +324,7 @@ _TABLES: dict[type, RevisionedTable] = {
 
 
 def _values(entity: ConfigEntity) -> Values:
-    """The columns of the entity's row. Fields are columns of the same name, documents are JSON text."""
+    """The columns of the entity's row: fields by column name, JSON documents as text."""
     values = dict(entity.__dict__)
     match entity:
         case Agent():

@@ -1,4 +1,4 @@
-"""The SQL of the config store, one group a table."""
+"""The SQL of the config store, one group for each table."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ACTIVATIONS = table_of(ToolActivationRow)
 PLANS = table_of(MigrationPlanRow)
 
 PARTS = (RULES, SCENARIOS, TEMPLATES, VARIABLES, ACTIVATIONS)
-"""The tables whose rows go with their agent."""
+"""The tables whose rows are deleted with their agent."""
 
 
 def _parts_table(name: str, table: Table, *, unique: bool = False) -> RevisionedTable:
@@ -79,10 +79,10 @@ plans = RevisionedTable("migration plan", PLANS)
 
 
 def _agent_lives(agent_id: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Whether the agent that a row belongs to lives.
+    """The agent of a row exists and is not deleted.
 
-    A conditional save takes no lock on the agent: one that brings a deleted rule back while `delete_agent` is at
-    work can escape it. Asking for the agent hides that rule all the same.
+    A conditional save does not lock the agent, so it can restore a deleted rule that a concurrent `delete_agent` has
+    already processed. This condition hides such a rule.
     """
     return select(literal_column("1")).where(living(AGENTS), AGENTS.c.id == agent_id).exists()
 
@@ -100,7 +100,7 @@ def _of_agent(table: Table) -> Select[Any]:
 
 
 def _by_character(column: ColumnElement[str]) -> ColumnElement[str]:
-    # Whatever language the database sorts by, the order is the same everywhere.
+    # The same order regardless of the database's collation.
     return collate(column, "C")
 
 
@@ -120,7 +120,7 @@ get_variable = _get("variable", VARIABLES)
 
 @cache
 def get_agents(*, enabled_only: bool) -> Statement:
-    """One page and, in every row of it, the total; an empty page is one row of the total alone."""
+    """One page of agents, with the total in every row; an empty page is a single row with the total."""
     matching = _entities(AGENTS).where(living(AGENTS))
     if enabled_only:
         matching = matching.where(AGENTS.c.enabled)
@@ -138,8 +138,8 @@ def _delete_agent() -> Statement:
     agent = mark_deleted(AGENTS, has_key(AGENTS)).returning(AGENTS.c.id).cte("agent")
     statement = select(agent.c.id)
     for table in PARTS:
-        its = and_(living(table), table.c.agent_id == agent.c.id)
-        statement = statement.add_cte(mark_deleted(table, its).cte(f"its_{table.name}"))
+        parts = mark_deleted(table, and_(living(table), table.c.agent_id == agent.c.id))
+        statement = statement.add_cte(parts.cte(f"deleted_{table.name}"))
     return Statement("deleting the agent", statement)
 
 
@@ -148,7 +148,7 @@ delete_agent = _delete_agent()
 
 @cache
 def get_scoped(table: Table, *, scope: bool, scope_id: bool, enabled_only: bool = False) -> Statement:
-    """The rules or templates of an agent, optionally those of one scope."""
+    """The rules or templates of an agent, optionally of one scope."""
     statement = _of_agent(table)
     if scope:
         statement = statement.where(equals(table.c.scope))
@@ -174,21 +174,21 @@ def get_scenarios(*, enabled_only: bool) -> Statement:
 def vector_search(
     embedding: Column[Any], search: IndexedSearch | None, *, embedding_model: bool
 ) -> Statement:
-    """The rules or scenarios nearest to a vector; with `embedding_model`, of those whose vector is by that one."""
+    """The enabled rules or scenarios nearest to the parameter `query`, optionally of one embedding model."""
     table = embedding.table
     assert isinstance(table, Table)
     matching = and_(_in_agent(table), table.c.enabled)
     if embedding_model:
         model = table.c[f"{embedding.name}_model"]
         matching = and_(matching, model == param("embedding_model", model.type))
-    # The index that lists the rules of an agent counts them.
+    # These rows can be counted in the index that lists an agent's rules.
     scope = and_(living(table), equals(table.c.agent_id))
     found = nearest(embedding, matching, scope, LIMIT, search)
     return Statement(f"searching the {table.name}", nearest_first(columns_except(table, "write_id"), found))
 
 
 def _anywhere(table: Table) -> ColumnElement[bool]:
-    """The living rows of living agents, of all tenants."""
+    """Rows of all tenants that are not deleted and whose agents are not deleted."""
     its_agent = and_(AGENTS.c.tenant_id == table.c.tenant_id, AGENTS.c.id == table.c.agent_id)
     return and_(is_living(table), select(literal_column("1")).where(its_agent, is_living(AGENTS)).exists())
 
@@ -261,7 +261,7 @@ get_archived_scenario = Statement(
 
 
 def _plans() -> Select[Any]:
-    # The document was made before the save that set these two.
+    # The document was serialized before the save set these two columns.
     return select(PLANS.c.plan, PLANS.c.updated_at, PLANS.c.revision).where(of_tenant(PLANS))
 
 
@@ -280,7 +280,7 @@ delete_plan = Statement(
 
 @cache
 def list_plans(*, scenario: bool, status: bool) -> Statement:
-    """The plans of a tenant, optionally those of a scenario or in a status."""
+    """The migration plans of a tenant, optionally of one scenario or status."""
     statement = _plans()
     if scenario:
         statement = statement.where(equals(PLANS.c.scenario_id))

@@ -1,4 +1,4 @@
-"""What agents remember: episodes, and a graph of entities and relationships."""
+"""The memory of agents: episodes, and a graph of entities and relationships."""
 
 from soldier_data.memory.inmemory import InMemoryMemoryStore
 from soldier_data.memory.models import (

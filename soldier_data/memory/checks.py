@@ -1,4 +1,4 @@
-"""What both memory stores check before they write."""
+"""Validation that both memory stores run before they write and search."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from soldier_data.memory.models import Entity, Episode, Relationship
 
 
 def check_memory_item(entity: Episode | Entity | Relationship, dimensions: int) -> None:
-    """Check that `entity` can be stored, its embedding having `dimensions` numbers.
+    """Check that the item can be stored.
 
     Raises:
         ValidationError: Names the field.
@@ -28,17 +28,18 @@ def check_memory_item(entity: Episode | Entity | Relationship, dimensions: int) 
 
 
 def check_episodes(episodes: Sequence[Episode], dimensions: int) -> None:
-    """Check each episode, that all are of one tenant, and that none is in the list twice.
+    """Check a list of episodes to add.
 
     Raises:
-        ValidationError: Names the episode's place in the list and the field.
+        ValidationError: An episode cannot be stored, or belongs to another tenant than the first. Names its place and
+            the field.
         ConflictError: An id is in the list twice.
     """
     check_new(episodes, "episodes", lambda episode: check_memory_item(episode, dimensions))
 
 
 def check_filters(**given: str | UUID | datetime | None) -> dict[str, Any]:
-    """The filters that are not None, their texts checked.
+    """Return the filters that are not None, after checking texts and datetimes.
 
     Raises:
         ValidationError: Names the filter.
@@ -55,10 +56,10 @@ def check_filters(**given: str | UUID | datetime | None) -> dict[str, Any]:
 def check_traversal(
     group_id: str, depth: int, relation_types: Iterable[str] | None, limit: int
 ) -> list[str] | None:
-    """Check what a traversal is asked for; returns the types as a list.
+    """Check the arguments of a traversal; return the relation types as a list.
 
     Raises:
-        ValidationError: Names the parameter.
+        ValidationError: Names the argument.
     """
     check_text(group_id, "group_id")
     check_integer(depth, "depth")
@@ -72,7 +73,7 @@ def check_traversal(
 
 
 def missing_end(operation: str) -> NotFoundError:
-    """What writing a relationship raises when one of its entities is missing."""
+    """The error for writing a relationship to an entity that does not exist."""
     return NotFoundError(
-        f"{operation}: its from_entity_id or to_entity_id is no entity of the tenant: add the entity first"
+        f"{operation}: its from_entity_id or to_entity_id is not an entity of the tenant: add the entity first"
     )

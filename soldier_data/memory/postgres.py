@@ -38,7 +38,7 @@ from soldier_data.postgres.vector_search import IndexedSearch, search_values
 
 
 class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, SubjectRecords):
-    """`MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
+    """A `MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     _embedded_texts: ClassVar = sql.embedded_texts
 
@@ -150,7 +150,7 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
         words = words_of(query)
         fused = candidates(limit)
         values = search_values(self._db.settings, query_embedding, fused, 0.0, embedding_model)
-        # Every content contains all of no words, but such a query finds nothing.
+        # Without words the condition would hold for every episode, but the contract says that it holds for none.
         values |= {"tenant_id": tenant_id, "text_limit": fused if words else 0, "fused_limit": limit}
         values |= filters | patterns_of(words)
         statement = sql.hybrid_search_episodes(
@@ -280,11 +280,11 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
     async def delete_by_group(self, tenant_id: UUID, group_id: str) -> int:
         check_text(group_id, "group_id")
         values = {"tenant_id": tenant_id, "group_id": group_id}
-        return await self._part_by_part(graph.delete_by_group, values)
+        return await self._in_batches(graph.delete_by_group, values)
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
-        return await self._part_by_part(graph.purge_deleted, values)
+        return await self._in_batches(graph.purge_deleted, values)
 
     async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
         return await subject_statements.find_sessions(self._db, subject)
@@ -311,7 +311,7 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
         )
         return await self._db.fetch_all(statement, values | filters | {"tenant_id": tenant_id})
 
-    async def _part_by_part(self, statement: Statement, values: Values) -> int:
+    async def _in_batches(self, statement: Statement, values: Values) -> int:
         how_many, more = 0, True
         while more:
             row = await self._db.fetch_one(statement, {**values, "now": utcnow(), "write_id": new_id()})
@@ -321,7 +321,7 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
 
 
 def _values(entity: Episode | Entity | Relationship, write_id: UUID) -> Values:
-    """The columns of the entity's row. Fields are columns of the same name, documents are JSON text."""
+    """The columns of the item's row: fields by column name, JSON documents as text."""
     values = dict(entity.__dict__, write_id=write_id)
     if isinstance(entity, Episode):
         values["source_metadata"] = json.dumps(entity.source_metadata)

@@ -1,4 +1,4 @@
-"""What a search means: filters, words, rankings and their fusion, and the way through a graph."""
+"""The semantics of searches: filters, words, fusion of rankings, and graph traversal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from soldier_data.memory.checks import check_filters
 from soldier_data.memory.models import Episode
 
 FUSION_CONSTANT = 60
-"""The k of reciprocal-rank fusion, as in Cormack, Clarke and Büttcher (SIGIR 2009): it keeps the first few places
-of one ranking from outweighing everything in the other."""
+"""The k of reciprocal rank fusion, as in Cormack, Clarke and Büttcher (SIGIR 2009). It keeps the first ranks of one
+ranking from outweighing the whole of the other.
+"""
 
 _FEWEST_CANDIDATES = 100
 
-# What pg_trgm makes a trigram of.
+# pg_trgm makes trigrams of letters and digits only.
 _INDEXED = re.compile(r"[^\W_]{3}")
 
 _LITERALLY = str.maketrans({character: f"\\{character}" for character in "\\%_"})
@@ -27,7 +28,7 @@ _LITERALLY = str.maketrans({character: f"\\{character}" for character in "\\%_"}
 
 @dataclass(frozen=True, slots=True)
 class EpisodeFilter:
-    """Which episodes a search looks at. None means any."""
+    """The filters of an episode search; None matches every episode."""
 
     group_id: str | None
     agent_id: UUID | None
@@ -38,15 +39,15 @@ class EpisodeFilter:
     occurred_before: datetime | None
 
     def checked(self) -> dict[str, Any]:
-        """The conditions that are set, by name.
+        """Return the filters that are not None, by name.
 
         Raises:
-            ValidationError: A text or a moment is none that could be stored. Names the parameter.
+            ValidationError: A text or datetime is invalid. Names the argument.
         """
         return check_filters(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     def matches(self, episode: Episode) -> bool:
-        """Whether the search looks at `episode`."""
+        """Whether the episode passes all filters."""
         return (
             self.group_id in (None, episode.group_id)
             and self.agent_id in (None, episode.agent_id)
@@ -59,25 +60,25 @@ class EpisodeFilter:
 
 
 def fold(text: str) -> str:
-    """`text` without the difference between upper and lower case, by Unicode's rules for caseless matching.
+    """Fold the case of a text, by Unicode's rules for caseless matching.
 
-    Done here and not by the database, whose answer depends on the locale that it was created with.
+    The database does not do this, because its result would depend on the locale that it was created with.
     """
     return text.casefold()
 
 
 def words_of(query: str) -> list[str]:
-    """The words that an episode must contain: what stands between white space, folded, each once.
+    """Return the folded words of a query, without duplicates.
 
     Raises:
-        ValidationError: `query` holds NUL or half of a surrogate pair.
+        ValidationError: The query contains NUL or an unpaired surrogate.
     """
     check_text(query, "query")
     return list(dict.fromkeys(fold(query).split()))
 
 
 def containing(episodes: Iterable[Episode], query: str) -> list[Episode]:
-    """The episodes that contain every word of `query`, newest first."""
+    """Return the episodes that contain every word of the query, newest first."""
     words = words_of(query)
     if not words:
         return []
@@ -90,12 +91,12 @@ def containing(episodes: Iterable[Episode], query: str) -> list[Episode]:
 
 
 def candidates(limit: int) -> int:
-    """How many episodes of each ranking are fused when `limit` are wanted."""
+    """The number of episodes of each ranking to fuse, for a given limit of the result."""
     return max(limit, _FEWEST_CANDIDATES)
 
 
 def fuse(rankings: Iterable[Sequence[Episode]], limit: int) -> list[tuple[Episode, float]]:
-    """The episodes that rank best in all rankings together, by reciprocal-rank fusion."""
+    """Return the first `limit` episodes by reciprocal rank fusion, with their scores."""
     fused: dict[UUID, tuple[Episode, float]] = {}
     for ranking in rankings:
         for rank, episode in enumerate(ranking[: candidates(limit)], start=1):
@@ -107,7 +108,7 @@ def fuse(rankings: Iterable[Sequence[Episode]], limit: int) -> list[tuple[Episod
 def walk(
     starts: set[UUID], edges: Iterable[tuple[UUID, UUID]], nodes: set[UUID], depth: int, limit: int
 ) -> list[UUID]:
-    """The first `limit` nodes that up to `depth` edges lead to, breadth first, inside a distance by id."""
+    """Return the first `limit` nodes within `depth` edges of the starts, by distance and id."""
     near: dict[UUID, set[UUID]] = {node: set() for node in nodes}
     for from_, to in edges:
         if from_ in nodes and to in nodes:
@@ -123,7 +124,7 @@ def walk(
 
 
 def patterns_of(words: list[str]) -> dict[str, Any]:
-    """The words as the parameters of a text search: one that the trigram index can find apart from the others."""
+    """The parameters of a text search: LIKE patterns, with one for the trigram index apart from the others."""
     indexed = max((word for word in words if _INDEXED.search(word)), key=len, default=None)
     patterns: dict[str, Any] = {"patterns": [_pattern(word) for word in words if word != indexed]}
     if indexed is not None:

@@ -1,4 +1,4 @@
-"""The SQL of the memory store, one group a table. The graph and what concerns all tables is in `graph.py`."""
+"""The SQL of the memory store, one group for each table. `graph.py` has the SQL that spans several tables."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ ONE = literal_column("1", Integer)
 
 
 def of_group(table: Table) -> ColumnElement[bool]:
-    """The living rows of the group, relationships with a dead end included."""
+    """The row belongs to the group and is not deleted, though one of the entities of a relationship may be."""
     return and_(living(table), equals(table.c.group_id))
 
 
 def readable(table: Table) -> ColumnElement[bool]:
-    """The living rows of the tenant, relationships only with both of their entities.
+    """Reads return the row: it is not deleted, and neither are the entities of a relationship.
 
-    `delete_entity` is one statement and cannot see a relationship that another transaction commits while it waits
-    for the entity's lock; asking for the entities here hides that relationship all the same.
+    `delete_entity` is a single statement. It does not see a relationship that another transaction commits while it
+    waits for the lock of the entity, and leaves it undeleted. The condition on the entities hides that relationship.
     """
     if table is not RELATIONSHIPS:
         return living(table)
@@ -89,7 +89,7 @@ def readable(table: Table) -> ColumnElement[bool]:
 
 
 def columns_of(table: Table) -> list[Column[Any]]:
-    """The columns that an entity is built from."""
+    """The columns that an item is built from."""
     return columns_except(table, "write_id", "content_folded")
 
 
@@ -122,12 +122,12 @@ embedded_texts = (
 
 
 def content_of(table: Table) -> dict[str, Any]:
-    """What an update replaces: every column but the key."""
+    """The values of an update: all columns except the primary key."""
     return {column.name: column_param(column) for column in table.columns if not column.primary_key}
 
 
 def delete_by_key(table: Table) -> Any:
-    """An UPDATE that deletes one row."""
+    """An UPDATE that soft-deletes one row."""
     living_or_own = or_own_write(table, readable(table))
     return mark_deleted(table, and_(has_key(table), living_or_own)).returning(table.c.id)
 
@@ -152,7 +152,7 @@ update_entity = Statement(
 
 @cache
 def get_episodes(*, before: bool) -> Statement:
-    """A page of a group's episodes, newest first."""
+    """One page of a group's episodes, newest first."""
     statement = _entities(EPISODES).where(equals(EPISODES.c.group_id))
     return Statement(
         "listing the episodes", newest_first(statement, _OCCURRED_AT, before=before).limit(LIMIT)
@@ -160,7 +160,7 @@ def get_episodes(*, before: bool) -> Statement:
 
 
 def _filtered(table: Table, filters: frozenset[str]) -> Select[Any]:
-    """The living rows that meet the conditions named in `filters`: columns, or those of `EpisodeFilter`."""
+    """Readable rows that pass filters, named as columns or as fields of `EpisodeFilter`."""
     return select(*columns_of(table)).where(_matching(table, filters))
 
 
@@ -178,7 +178,7 @@ def _condition(table: Table, name: str) -> ColumnElement[bool]:
 
 @cache
 def get_entities(filters: frozenset[str]) -> Statement:
-    """The first entities that meet the filters."""
+    """The first entities that pass the filters."""
     return Statement(
         "listing the entities",
         _filtered(ENTITIES, filters).order_by(ENTITIES.c.recorded_at, ENTITIES.c.id).limit(LIMIT),
@@ -187,7 +187,7 @@ def get_entities(filters: frozenset[str]) -> Statement:
 
 @cache
 def get_relationships(filters: frozenset[str]) -> Statement:
-    """The relationships that meet the filters."""
+    """The relationships that pass the filters."""
     return Statement(
         "listing the relationships",
         _filtered(RELATIONSHIPS, filters).order_by(RELATIONSHIPS.c.recorded_at, RELATIONSHIPS.c.id),
@@ -196,14 +196,14 @@ def get_relationships(filters: frozenset[str]) -> Statement:
 
 # -- searches --------------------------------------------------------------------------------------------------
 
-# Of these columns an index counts rows; the first that is given is likely to leave the fewest.
+# Columns whose rows an index can count, probably the most selective first.
 _COUNTED = ("session_id", "customer_profile_id", "group_id")
 
 
 def _nearest(
     table: Table, filters: frozenset[str], search: IndexedSearch | None, *, embedding_model: bool
 ) -> Subquery:
-    # What an index can count: the rows of a session, a customer, a group or the whole tenant, and of a time.
+    # An index can count the rows of a session, customer, group or tenant in a period of time.
     counted = [name for name in _COUNTED if name in filters and name in table.c][:1]
     times = [name for name in filters if name.startswith("occurred_")]
     scope = _matching(table, counted + times)
@@ -215,23 +215,23 @@ def _nearest(
 def vector_search(
     table: Table, filters: frozenset[str], search: IndexedSearch | None, *, embedding_model: bool
 ) -> Statement:
-    """The episodes or entities nearest to a vector; with `embedding_model`, of those whose vector is by that one."""
+    """The episodes or entities nearest to the parameter `query`, optionally of one embedding model."""
     found = _nearest(table, filters, search, embedding_model=embedding_model)
     return Statement(f"searching the {table.name}", nearest_first(columns_of(table), found))
 
 
 def _contains_words(*, indexed: bool) -> ColumnElement[bool]:
-    """The content contains all words: one by the trigram index, the others are looked for in what that finds."""
+    """The content contains all words. The trigram index finds one of them; the others are checked in its result."""
     all_words = EPISODES.c.content_folded.like(all_(param("patterns", ARRAY(Text))))
     if not indexed:
-        # The index would be read from end to end; PostgreSQL does not use it for LIKE ALL.
+        # The index would be scanned completely; PostgreSQL does not use it for LIKE ALL.
         return all_words
     return and_(EPISODES.c.content_folded.like(param("pattern", Text())), all_words, force_custom_plan())
 
 
 @cache
 def text_search_episodes(filters: frozenset[str], *, indexed: bool) -> Statement:
-    """The episodes that contain words, newest first."""
+    """The episodes that contain all words, newest first."""
     statement = _filtered(EPISODES, filters).where(_contains_words(indexed=indexed))
     return Statement("searching the episodes", newest_first(statement, _OCCURRED_AT).limit(LIMIT))
 
@@ -240,7 +240,7 @@ def text_search_episodes(filters: frozenset[str], *, indexed: bool) -> Statement
 def hybrid_search_episodes(
     filters: frozenset[str], search: IndexedSearch | None, *, embedding_model: bool, indexed: bool
 ) -> Statement:
-    """The episodes that rank best by words and vector together; with `embedding_model`, by vectors of that one."""
+    """The episodes that rank best in text search and vector search combined, optionally of one embedding model."""
     columns = select(EPISODES.c.id, EPISODES.c.occurred_at).where(_matching(EPISODES, filters))
     containing = (
         newest_first(columns.where(_contains_words(indexed=indexed)), _OCCURRED_AT)

@@ -40,7 +40,7 @@ def get_living(table: MemoryTable[M], tenant_id: UUID, id_: UUID) -> M | None:
 
 
 def mark_deleted(table: MemoryTable[M], items: Iterable[M], now: datetime) -> None:
-    """Softly delete stored items."""
+    """Soft-delete stored items."""
     for item in items:
         table.put((item.tenant_id, item.id), item.model_copy(update={"deleted_at": now}))
 

@@ -76,7 +76,7 @@ class AddedTable:
             taken = True
         else:
             taken = False
-        # COPY does not recognise the rows of an earlier attempt whose reply was lost; either all of them exist or none.
+        # COPY fails on the rows of an earlier attempt whose reply was lost. It wrote either all of them or none.
         if taken and await db.fetch_one(self._own_row, values_of(entities[0], write_id)) is None:
             raise id_taken(self._operation)
 

@@ -1,4 +1,4 @@
-"""Finding the texts that lack an embedding, and giving them one: what the stores' three methods for it share."""
+"""The statements that list texts without an embedding and store embeddings, and the store methods that run them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_text
 from soldier_data.errors import ValidationError
 from soldier_data.postgres.database import Executor
-from soldier_data.postgres.queries import LIMIT, is_living
+from soldier_data.postgres.queries import LIMIT, equals, is_living
 from soldier_data.postgres.statements import Statement, column_param, has_key, param
 from soldier_data.postgres.transaction import Transaction
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedText:
-    """A column of text and the columns that its embedding is kept in.
+    """A column of text, and the columns of its embedding.
 
     Attributes:
-        kind: What `TextToEmbed.kind` says.
-        table: The table. Rows that count their revisions keep counting.
-        text: Rows whose text is missing or empty need no embedding.
+        kind: The `kind` of its `TextToEmbed`.
+        table: The table. A `revision` column is increased when an embedding is stored.
+        text: The text. A row whose text is NULL or empty needs no embedding.
         embedding: The embedding.
-        model: Which model made it.
-        in_tenant: The condition of a row that reads return, in the tenant of the parameter tenant_id.
-        anywhere: The same, in whichever tenant.
+        model: The model that made the embedding.
+        in_tenant: The condition for a row to be returned by reads, in the tenant of the parameter `tenant_id`.
+        anywhere: The same condition for all tenants.
     """
 
     kind: str
@@ -44,15 +44,15 @@ class EmbeddedText:
     in_tenant: ColumnElement[bool]
     anywhere: ColumnElement[bool]
 
-    @cache  # noqa: B019 - There are three of these, made with their modules.
+    @cache  # noqa: B019 - there are only three of these, created at import.
     def counting(self, *, of_tenant: bool) -> Statement:
-        """How many rows need an embedding."""
+        """Count the rows that need an embedding."""
         statement = select(func.count().label("how_many")).where(self._wanted(of_tenant=of_tenant))
         return Statement(f"counting the {self.table.name} to embed", statement)
 
-    @cache  # noqa: B019 - As above.
+    @cache  # noqa: B019 - as above.
     def listing(self, *, of_tenant: bool, after: bool) -> Statement:
-        """One page of the rows that need an embedding, in the order of the primary key."""
+        """Select one page of the rows that need an embedding, by primary key."""
         table = self.table
         revision = [table.c.revision] if "revision" in table.c else []
         statement = select(table.c.tenant_id, table.c.id, self.text.label("text"), *revision)
@@ -63,9 +63,9 @@ class EmbeddedText:
         page = statement.order_by(table.c.tenant_id, table.c.id).limit(LIMIT)
         return Statement(f"listing the {table.name} to embed", page)
 
-    @cache  # noqa: B019 - As above.
+    @cache  # noqa: B019 - as above.
     def writing(self) -> Statement:
-        """Set the embedding of one row, unless it is deleted or was saved since it was listed."""
+        """Set the embedding of one row, unless it was deleted or saved after it was listed."""
         table = self.table
         changed: dict[str, Any] = {
             self.embedding.name: param("embedding", self.embedding.type),
@@ -74,14 +74,13 @@ class EmbeddedText:
         unchanged = and_(has_key(table), is_living(table))
         if "revision" in table.c:
             expected = column_param(table.c.revision)
-            write_id = column_param(table.c.write_id)
             changed |= {
                 "revision": expected + 1,
                 "updated_at": column_param(table.c.updated_at),
-                "write_id": write_id,
+                "write_id": column_param(table.c.write_id),
             }
-            # The second: what an unanswered attempt of this very call has written.
-            own_write = and_(table.c.revision == expected + 1, table.c.write_id == write_id)
+            # The row was written by an earlier attempt of the same call, whose reply was lost.
+            own_write = and_(table.c.revision == expected + 1, equals(table.c.write_id))
             unchanged = and_(unchanged, or_(table.c.revision == expected, own_write))
         statement = update(table).values(changed).where(unchanged).returning(table.c.id)
         return Statement(f"embedding the {table.name}", statement)
@@ -93,10 +92,10 @@ class EmbeddedText:
 
 
 class PostgresEmbeddedTexts(EmbeddedTextStore):
-    """Implements `EmbeddedTextStore` for a PostgreSQL store.
+    """Implements `EmbeddedTextStore` on PostgreSQL.
 
     Attributes:
-        _embedded_texts: The columns of each kind of text, in the order of kinds.
+        _embedded_texts: The columns of each kind of text, sorted by kind.
     """
 
     _db: Executor
@@ -152,7 +151,7 @@ class PostgresEmbeddedTexts(EmbeddedTextStore):
         if not embeddings:
             return 0
         written = {"embedding_model": embedding_model, "updated_at": utcnow(), "write_id": new_id()}
-        # In the order of the key, so that calls with rows in common never wait for each other.
+        # Concurrent calls lock rows in the same order, which prevents deadlocks.
         ordered = sorted(embeddings, key=lambda item: item[0].position())
 
         async def work(transaction: Transaction) -> int:

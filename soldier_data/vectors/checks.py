@@ -1,4 +1,4 @@
-"""What both vector stores check before they write and search."""
+"""Validation that both vector stores run before they write and search."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from soldier_data.base.values import check_json, check_key, check_storable
 from soldier_data.vectors.models import Embedding
 
 ANY_SCORE = -2.0
-"""Below every cosine similarity, which rounding may lead a hair's breadth below -1."""
+"""Less than every cosine similarity, which rounding errors can make slightly less than -1."""
 
 MAX_SOURCE_BYTES = 1_000
-"""Longest source_type and source_id, which share an index."""
+"""Maximum length of source_type and source_id, each of which is in an index."""
 
 
 def check_added(embedding: Embedding, dimensions: int) -> None:
-    """Check that `embedding` can be stored, its vector having `dimensions` numbers.
+    """Check that the embedding can be stored.
 
     Raises:
         ValidationError: Names the field.
@@ -30,7 +30,7 @@ def check_added(embedding: Embedding, dimensions: int) -> None:
 
 
 def check_source(value: str, field: str) -> None:
-    """Check a text that embeddings are looked up by.
+    """Check a source_type or source_id.
 
     Raises:
         ValidationError: It cannot be stored, or is too long for an index.
@@ -39,17 +39,18 @@ def check_source(value: str, field: str) -> None:
 
 
 def check_all(embeddings: Sequence[Embedding], dimensions: int) -> None:
-    """Check each embedding, that all are of one tenant, and that none is in the list twice.
+    """Check a list of embeddings to add.
 
     Raises:
-        ValidationError: Names the embedding's place in the list and the field.
+        ValidationError: An embedding cannot be stored, or belongs to another tenant than the first. Names its place
+            and the field.
         ConflictError: An id is in the list twice.
     """
     check_new(embeddings, "embeddings", lambda embedding: check_added(embedding, dimensions))
 
 
 def check_filters(source_type: str | None, metadata_filter: dict[str, Any] | None) -> None:
-    """Check what a search is filtered by.
+    """Check the filters of a search.
 
     Raises:
         ValidationError: Names the argument.

@@ -1,4 +1,4 @@
-"""The vector store in memory: the reference for the contract, and a fake for services' own tests."""
+"""The in-memory vector store: the reference implementation, and a fake for the tests of services."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class _Tables(TableSet):
 
 
 class InMemoryVectorStore(VectorStore, SubjectRecords, InMemoryStore):
-    """`VectorStore` without a database.
+    """A `VectorStore` without a database.
 
     Args:
-        embedding_dimensions: Length of embeddings; by default what SOLDIER_EMBEDDING_DIMENSIONS says.
-        embedding_model: The model of searches that name none.
+        embedding_dimensions: Length of embeddings; defaults to SOLDIER_EMBEDDING_DIMENSIONS.
+        embedding_model: The model for searches that name none; by default they compare embeddings of all models.
     """
 
     _tables: _Tables

@@ -23,7 +23,7 @@ _SOURCES_AT_A_TIME = 5_000
 
 
 class PostgresVectorStore(VectorStore, PostgresStore, SubjectRecords):
-    """`VectorStore` on a `Database`, or on the `Transaction` of a unit of work."""
+    """A `VectorStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:
         self._db = database
@@ -118,7 +118,7 @@ async def _erase(transaction: Transaction, *, values: Values, gone: ErasedIds) -
 
 
 def _values(embedding: Embedding, write_id: UUID) -> Values:
-    """The columns of the row. Fields are columns of the same name, documents are JSON text."""
+    """The columns of the embedding's row: fields by column name, JSON documents as text."""
     metadata = _dumped(embedding.metadata)
     return {
         **embedding.__dict__,

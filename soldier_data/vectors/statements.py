@@ -17,7 +17,7 @@ EMBEDDINGS = table_of(EmbeddingRow)
 
 OF_TENANT = of_tenant(EMBEDDINGS)
 COLUMNS = columns_except(EMBEDDINGS, "write_id", "searched_metadata")
-"""The columns that an embedding is built from."""
+"""The columns that an `Embedding` is built from."""
 
 embeddings = AddedTable("embedding", "embeddings", EMBEDDINGS)
 
@@ -26,7 +26,7 @@ embeddings = AddedTable("embedding", "embeddings", EMBEDDINGS)
 def search(
     indexed: IndexedSearch | None, *, source_type: bool, metadata_filter: bool, embedding_model: bool
 ) -> Statement:
-    """The embeddings nearest to a vector, optionally only some."""
+    """The embeddings nearest to the parameter `query`, optionally filtered."""
     matching = scope = OF_TENANT
     if source_type:
         matching = scope = and_(scope, equals(EMBEDDINGS.c.source_type))
