@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from datetime import timedelta
+from typing import Any, ClassVar, Unpack
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_search
@@ -21,8 +21,8 @@ from soldier_data.memory.checks import (
     check_traversal,
     missing_end,
 )
-from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
-from soldier_data.memory.search import EpisodeFilter, containing, fuse, walk
+from soldier_data.memory.models import Entity, EntityHit, Episode, EpisodeFilter, EpisodeHit, Relationship
+from soldier_data.memory.search import containing, fuse, passes, walk
 from soldier_data.memory.store import MemoryStore
 from soldier_data.memory.tables import Tables, ends, get_living, mark_deleted, peek_living
 from soldier_data.settings import Settings
@@ -86,24 +86,15 @@ class InMemoryMemoryStore(InMemoryEmbeddedTexts, MemoryStore, SubjectRecords, In
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        wanted = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        )
         model = check_search(
             query_embedding, limit, min_score, embedding_model, self._dimensions, self._model
         )
-        episodes = self._filtered(tenant_id, wanted)
+        episodes = self._filtered(tenant_id, filters)
         found = rank_by_similarity(episodes, query_embedding, model, min_score=min_score)[:limit]
         return [EpisodeHit(episode.model_copy(deep=True), score) for episode, score in found]
 
@@ -112,20 +103,11 @@ class InMemoryMemoryStore(InMemoryEmbeddedTexts, MemoryStore, SubjectRecords, In
         query: str,
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[Episode]:
-        wanted = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        )
         check_page(limit)
-        found = containing(self._filtered(tenant_id, wanted), query)
+        found = containing(self._filtered(tenant_id, filters), query)
         return copies(found[:limit])
 
     async def hybrid_search_episodes(
@@ -134,21 +116,12 @@ class InMemoryMemoryStore(InMemoryEmbeddedTexts, MemoryStore, SubjectRecords, In
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        wanted = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        )
         model = check_search(query_embedding, limit, 0.0, embedding_model, self._dimensions, self._model)
-        filtered = self._filtered(tenant_id, wanted)
+        filtered = self._filtered(tenant_id, filters)
         by_vector = [episode for episode, _ in rank_by_similarity(filtered, query_embedding, model)]
         best = fuse((containing(filtered, query), by_vector), limit)
         return [EpisodeHit(episode.model_copy(deep=True), score) for episode, score in best]
@@ -330,9 +303,9 @@ class InMemoryMemoryStore(InMemoryEmbeddedTexts, MemoryStore, SubjectRecords, In
     ) -> dict[str, list[UUID]]:
         return {table: self._tables[table].remove_all(tenant_id, ids) for table, ids in found.items()}
 
-    def _filtered(self, tenant_id: UUID, wanted: EpisodeFilter) -> list[Episode]:
-        wanted.checked()
-        return [episode for episode in self._tables.episodes.living(tenant_id) if wanted.matches(episode)]
+    def _filtered(self, tenant_id: UUID, filters: EpisodeFilter) -> list[Episode]:
+        conditions = check_filters(**filters)
+        return [episode for episode in self._tables.episodes.living(tenant_id) if passes(episode, conditions)]
 
     def _entities(
         self, tenant_id: UUID, group_id: str | None, entity_type: str | None = None

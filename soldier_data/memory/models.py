@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 from pydantic import Field
@@ -65,6 +65,28 @@ class Episode(MemoryModel):
     def position(self) -> tuple[datetime, UUID]:
         """The sort key in lists."""
         return self.occurred_at, self.id
+
+
+class EpisodeFilter(TypedDict, total=False):
+    """The filters of an episode search, which are keyword arguments. None matches every episode.
+
+    Attributes:
+        group_id: Only episodes of this group.
+        agent_id: Only episodes of this agent.
+        customer_profile_id: Only episodes of this customer.
+        session_id: Only episodes of this session.
+        content_type: Only episodes of this type.
+        occurred_after: Only episodes that occurred at this time or later.
+        occurred_before: Only episodes that occurred before this time.
+    """
+
+    group_id: str | None
+    agent_id: UUID | None
+    customer_profile_id: UUID | None
+    session_id: UUID | None
+    content_type: ContentType | None
+    occurred_after: datetime | None
+    occurred_before: datetime | None
 
 
 class Entity(MemoryModel):

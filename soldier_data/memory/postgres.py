@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 from uuid import UUID
 
 from sqlalchemy import Table
@@ -25,8 +25,8 @@ from soldier_data.memory.checks import (
     check_traversal,
     missing_end,
 )
-from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
-from soldier_data.memory.search import EpisodeFilter, candidates, fold, patterns_of, words_of
+from soldier_data.memory.models import Entity, EntityHit, Episode, EpisodeFilter, EpisodeHit, Relationship
+from soldier_data.memory.search import candidates, fold, patterns_of, words_of
 from soldier_data.memory.store import MemoryStore
 from soldier_data.postgres.database import Executor, PostgresStore
 from soldier_data.postgres.missing_embeddings import PostgresEmbeddedTexts
@@ -84,22 +84,14 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        filters = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        ).checked()
+        conditions = check_filters(**filters)
         values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
-        rows = await self._vector_search(sql.EPISODES, tenant_id, filters, values)
+        rows = await self._vector_search(sql.EPISODES, tenant_id, conditions, values)
         return [EpisodeHit(_episode(row), 1.0 - row["distance"]) for row in rows]
 
     async def text_search_episodes(
@@ -107,24 +99,16 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
         query: str,
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[Episode]:
-        filters = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        ).checked()
+        conditions = check_filters(**filters)
         check_page(limit)
         words = words_of(query)
         if not words:
             return []
-        values = {**filters, **patterns_of(words), "tenant_id": tenant_id, "limit": limit}
-        statement = sql.text_search_episodes(frozenset(filters), indexed="pattern" in values)
+        values = {**conditions, **patterns_of(words), "tenant_id": tenant_id, "limit": limit}
+        statement = sql.text_search_episodes(frozenset(conditions), indexed="pattern" in values)
         return [_episode(row) for row in await self._db.fetch_all(statement, values)]
 
     async def hybrid_search_episodes(
@@ -133,28 +117,20 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        filters = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        ).checked()
+        conditions = check_filters(**filters)
         check_page(limit)
         words = words_of(query)
         fused = candidates(limit)
         values = search_values(self._db.settings, query_embedding, fused, 0.0, embedding_model)
         # Without words the condition would hold for every episode, but the contract says that it holds for none.
         values |= {"tenant_id": tenant_id, "text_limit": fused if words else 0, "fused_limit": limit}
-        values |= filters | patterns_of(words)
+        values |= conditions | patterns_of(words)
         statement = sql.hybrid_search_episodes(
-            frozenset(filters),
+            frozenset(conditions),
             self._search,
             embedding_model=values["embedding_model"] is not None,
             indexed="pattern" in values,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from soldier_data.base.values import check_text
-from soldier_data.memory.checks import check_filters
 from soldier_data.memory.models import Episode
 
 FUSION_CONSTANT = 60
@@ -26,37 +23,15 @@ _INDEXED = re.compile(r"[^\W_]{3}")
 _LITERALLY = str.maketrans({character: f"\\{character}" for character in "\\%_"})
 
 
-@dataclass(frozen=True, slots=True)
-class EpisodeFilter:
-    """The filters of an episode search; None matches every episode."""
-
-    group_id: str | None
-    agent_id: UUID | None
-    customer_profile_id: UUID | None
-    session_id: UUID | None
-    content_type: str | None
-    occurred_after: datetime | None
-    occurred_before: datetime | None
-
-    def checked(self) -> dict[str, Any]:
-        """Return the filters that are not None, by name.
-
-        Raises:
-            ValidationError: A text or datetime is invalid. Names the argument.
-        """
-        return check_filters(**{field.name: getattr(self, field.name) for field in fields(self)})
-
-    def matches(self, episode: Episode) -> bool:
-        """Whether the episode passes all filters."""
-        return (
-            self.group_id in (None, episode.group_id)
-            and self.agent_id in (None, episode.agent_id)
-            and self.customer_profile_id in (None, episode.customer_profile_id)
-            and self.session_id in (None, episode.session_id)
-            and self.content_type in (None, episode.content_type)
-            and (self.occurred_after is None or episode.occurred_at >= self.occurred_after)
-            and (self.occurred_before is None or episode.occurred_at < self.occurred_before)
-        )
+def passes(episode: Episode, conditions: Mapping[str, Any]) -> bool:
+    """Whether an episode meets the conditions of an `EpisodeFilter`, none of which is None."""
+    after, before = conditions.get("occurred_after"), conditions.get("occurred_before")
+    if (after is not None and episode.occurred_at < after) or (
+        before is not None and episode.occurred_at >= before
+    ):
+        return False
+    names = conditions.keys() - {"occurred_after", "occurred_before"}
+    return all(getattr(episode, name) == conditions[name] for name in names)
 
 
 def fold(text: str) -> str:

@@ -160,7 +160,7 @@ def get_episodes(*, before: bool) -> Statement:
 
 
 def _filtered(table: Table, filters: frozenset[str]) -> Select[Any]:
-    """Readable rows that pass filters, named as columns or as fields of `EpisodeFilter`."""
+    """Readable rows that pass filters, named as columns or as keys of `EpisodeFilter`."""
     return select(*columns_of(table)).where(_matching(table, filters))
 
 

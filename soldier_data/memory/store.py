@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import Unpack
 from uuid import UUID
 
 from soldier_data.base.embedded_texts import EmbeddedTextStore
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject, SubjectStore
-from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
+from soldier_data.memory.models import Entity, EntityHit, Episode, EpisodeFilter, EpisodeHit, Relationship
 
 
 class MemoryStore(EmbeddedTextStore, SubjectStore):
@@ -89,33 +90,21 @@ class MemoryStore(EmbeddedTextStore, SubjectStore):
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
         """Return the episodes whose embeddings are most similar to the query, best first, ties by id.
 
         Args:
             query_embedding: The query, of SOLDIER_EMBEDDING_DIMENSIONS numbers.
             tenant_id: The tenant.
-            group_id: Only episodes of this group.
-            agent_id: Only episodes of this agent.
-            customer_profile_id: Only episodes of this customer.
-            session_id: Only episodes of this session.
-            content_type: Only episodes of this type.
-            occurred_after: Only episodes that occurred at this time or later.
-            occurred_before: Only episodes that occurred before this time.
             limit: Maximum number of episodes.
             min_score: Minimum cosine similarity, -1 to 1.
             embedding_model: Only episodes whose embedding this model made. Defaults to SOLDIER_EMBEDDING_MODEL; if
                 that is not set, embeddings of all models are compared.
+            **filters: Restrict the search to some of the episodes: see `EpisodeFilter`.
 
         Returns:
             Pairs of an episode and its score, the cosine similarity. Episodes without an embedding are left out.
@@ -127,14 +116,8 @@ class MemoryStore(EmbeddedTextStore, SubjectStore):
         query: str,
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[Episode]:
         """Return the episodes whose content contains every word of the query, newest first as in `get_episodes`.
 
@@ -150,15 +133,9 @@ class MemoryStore(EmbeddedTextStore, SubjectStore):
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
         """Return the best episodes of a text search and a vector search combined, best first, ties by id.
 
