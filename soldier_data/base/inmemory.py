@@ -138,7 +138,7 @@ class MemoryTable(Generic[V]):
         return self.rows(tenant_id)
 
     def living(self, tenant_id: UUID) -> Iterator[V]:
-        """The stored entities of a tenant that are not softly deleted, which must not be changed."""
+        """The stored entities of a tenant that are not soft-deleted, which must not be changed."""
         entity: Any
         for entity in self.rows(tenant_id):
             if entity.deleted_at is None:

@@ -14,7 +14,7 @@ from soldier_data.errors import ValidationError
 
 
 def check_entity(entity: ConfigEntity, dimensions: int) -> None:
-    """Check that the entity can be stored.
+    """Check that the entity can be stored, with embeddings of `dimensions` numbers.
 
     Raises:
         ValidationError: Names the field.

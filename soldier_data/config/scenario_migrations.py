@@ -75,22 +75,19 @@ class TransitionChange(Model):
     change_type: str
 
 
-class UpstreamChanges(Model):
+class _Changes(Model):
+    inserted_nodes: list[InsertedNode] = Field(default_factory=list)
+    removed_node_ids: list[UUID] = Field(default_factory=list)
+    new_forks: list[NewFork] = Field(default_factory=list)
+    modified_transitions: list[TransitionChange] = Field(default_factory=list)
+
+
+class UpstreamChanges(_Changes):
     """Changes before an anchor."""
 
-    inserted_nodes: list[InsertedNode] = Field(default_factory=list)
-    removed_node_ids: list[UUID] = Field(default_factory=list)
-    new_forks: list[NewFork] = Field(default_factory=list)
-    modified_transitions: list[TransitionChange] = Field(default_factory=list)
 
-
-class DownstreamChanges(Model):
+class DownstreamChanges(_Changes):
     """Changes after an anchor."""
-
-    inserted_nodes: list[InsertedNode] = Field(default_factory=list)
-    removed_node_ids: list[UUID] = Field(default_factory=list)
-    new_forks: list[NewFork] = Field(default_factory=list)
-    modified_transitions: list[TransitionChange] = Field(default_factory=list)
 
 
 class AnchorTransformation(Model):

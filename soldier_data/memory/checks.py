@@ -16,7 +16,7 @@ from soldier_data.memory.models import Entity, Episode, Relationship
 
 
 def check_memory_item(entity: Episode | Entity | Relationship, dimensions: int) -> None:
-    """Check that the item can be stored.
+    """Check that the item can be stored, with an embedding of `dimensions` numbers.
 
     Raises:
         ValidationError: Names the field.

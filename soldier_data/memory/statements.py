@@ -29,9 +29,8 @@ from sqlalchemy.sql.expression import all_
 
 from soldier_data.memory.orm import EntityRow, EpisodeRow, RelationshipRow
 from soldier_data.memory.search import FUSION_CONSTANT
-from soldier_data.postgres.adding import AddedTable
+from soldier_data.postgres.adding import AddableTable
 from soldier_data.postgres.missing_embeddings import EmbeddedText
-from soldier_data.postgres.orm import EmbeddingVector
 from soldier_data.postgres.queries import (
     LIMIT,
     columns_except,
@@ -59,8 +58,6 @@ ENTITIES = table_of(EntityRow)
 RELATIONSHIPS = table_of(RelationshipRow)
 
 _OCCURRED_AT = EPISODES.c.occurred_at
-
-QUERY = param("query", EmbeddingVector())
 
 ONE = literal_column("1", Integer)
 
@@ -93,12 +90,25 @@ def columns_of(table: Table) -> list[Column[Any]]:
     return columns_except(table, "write_id", "content_folded")
 
 
-def _entities(table: Table) -> Select[Any]:
-    return select(*columns_of(table)).where(readable(table))
+def _filtered(table: Table, filters: Iterable[str]) -> Select[Any]:
+    """Readable rows that pass filters, named as columns or as keys of `EpisodeFilter`."""
+    return select(*columns_of(table)).where(_matching(table, filters))
+
+
+def _matching(table: Table, filters: Iterable[str]) -> ColumnElement[bool]:
+    return and_(readable(table), *(_condition(table, name) for name in sorted(filters)))
+
+
+def _condition(table: Table, name: str) -> ColumnElement[bool]:
+    if name == "occurred_after":
+        return table.c.occurred_at >= param(name, DateTime(timezone=True))
+    if name == "occurred_before":
+        return table.c.occurred_at < param(name, DateTime(timezone=True))
+    return equals(table.c[name])
 
 
 def _get(name: str, table: Table) -> Statement:
-    return Statement(f"reading the {name}", _entities(table).where(equals(table.c.id)))
+    return Statement(f"reading the {name}", _filtered(table, ["id"]))
 
 
 get_episode = _get("episode", EPISODES)
@@ -132,8 +142,8 @@ def delete_by_key(table: Table) -> Any:
     return mark_deleted(table, and_(has_key(table), living_or_own)).returning(table.c.id)
 
 
-episodes = AddedTable("episode", "episodes", EPISODES)
-entities = AddedTable("entity", "entities", ENTITIES)
+episodes = AddableTable("episode", "episodes", EPISODES)
+entities = AddableTable("entity", "entities", ENTITIES)
 
 delete_episode = Statement("deleting the episode", delete_by_key(EPISODES))
 delete_relationship = Statement("deleting the relationship", delete_by_key(RELATIONSHIPS))
@@ -153,27 +163,8 @@ update_entity = Statement(
 @cache
 def get_episodes(*, before: bool) -> Statement:
     """One page of a group's episodes, newest first."""
-    statement = _entities(EPISODES).where(equals(EPISODES.c.group_id))
-    return Statement(
-        "listing the episodes", newest_first(statement, _OCCURRED_AT, before=before).limit(LIMIT)
-    )
-
-
-def _filtered(table: Table, filters: frozenset[str]) -> Select[Any]:
-    """Readable rows that pass filters, named as columns or as keys of `EpisodeFilter`."""
-    return select(*columns_of(table)).where(_matching(table, filters))
-
-
-def _matching(table: Table, filters: Iterable[str]) -> ColumnElement[bool]:
-    return and_(readable(table), *(_condition(table, name) for name in sorted(filters)))
-
-
-def _condition(table: Table, name: str) -> ColumnElement[bool]:
-    if name == "occurred_after":
-        return table.c.occurred_at >= param(name, DateTime(timezone=True))
-    if name == "occurred_before":
-        return table.c.occurred_at < param(name, DateTime(timezone=True))
-    return equals(table.c[name])
+    page = newest_first(_filtered(EPISODES, ["group_id"]), _OCCURRED_AT, before=before)
+    return Statement("listing the episodes", page.limit(LIMIT))
 
 
 @cache

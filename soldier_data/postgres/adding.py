@@ -22,7 +22,7 @@ E = TypeVar("E")
 _ROWS_AT_A_TIME = 5_000
 
 
-class AddedTable:
+class AddableTable:
     """The statements that add rows to one table.
 
     Args:

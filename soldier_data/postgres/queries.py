@@ -39,12 +39,12 @@ def of_tenant(table: FromClause) -> ColumnElement[bool]:
 
 
 def is_living(table: FromClause) -> ColumnElement[bool]:
-    """The row is not softly deleted."""
+    """The row is not soft-deleted."""
     return table.c.deleted_at.is_(None)
 
 
 def living(table: FromClause) -> ColumnElement[bool]:
-    """The row belongs to the tenant and is not softly deleted."""
+    """The row belongs to the tenant and is not soft-deleted."""
     return and_(of_tenant(table), is_living(table))
 
 
@@ -122,6 +122,6 @@ def unless_taken(statement: Insert) -> Any:
 
 
 def mark_deleted(table: Table, where: ColumnElement[bool]) -> Any:
-    """An UPDATE that softly deletes the rows that meet `where`, as of the parameter `now`."""
+    """An UPDATE that soft-deletes the rows that meet `where`, as of the parameter `now`."""
     now = param("now", table.c.deleted_at.type)
     return update(table).values(deleted_at=now, write_id=column_param(table.c.write_id)).where(where)

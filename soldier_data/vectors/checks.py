@@ -18,7 +18,7 @@ MAX_SOURCE_BYTES = 1_000
 
 
 def check_added(embedding: Embedding, dimensions: int) -> None:
-    """Check that the embedding can be stored.
+    """Check that the embedding can be stored and has `dimensions` numbers.
 
     Raises:
         ValidationError: Names the field.

@@ -7,7 +7,7 @@ from functools import cache
 from sqlalchemy import and_, delete, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 
-from soldier_data.postgres.adding import AddedTable
+from soldier_data.postgres.adding import AddableTable
 from soldier_data.postgres.queries import LIMIT, columns_except, equals, nearest_first, of_tenant
 from soldier_data.postgres.statements import Statement, param, table_of
 from soldier_data.postgres.vector_search import IndexedSearch, nearest
@@ -19,7 +19,7 @@ OF_TENANT = of_tenant(EMBEDDINGS)
 COLUMNS = columns_except(EMBEDDINGS, "write_id", "searched_metadata")
 """The columns that an `Embedding` is built from."""
 
-embeddings = AddedTable("embedding", "embeddings", EMBEDDINGS)
+embeddings = AddableTable("embedding", "embeddings", EMBEDDINGS)
 
 
 @cache
