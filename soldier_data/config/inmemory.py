@@ -322,14 +322,17 @@ class InMemoryConfigStore(InMemoryEmbeddedTexts, ConfigStore, InMemoryStore):
         operation = f"saving the {type(entity).__name__} {entity.id}"
         if not isinstance(entity, Agent | MigrationPlan) and not self._tables.has_agent(entity):
             raise NotFoundError(
-                f"{operation}: its agent_id names no agent of the tenant: save the agent first"
+                f"{operation}: agent_id is not the id of an agent of the tenant: save the agent first"
             )
         table = self._tables.of(entity)
         key = (entity.tenant_id, entity.id)
         stored = table.peek(key)
         revision = 0 if stored is None else stored.revision
         if if_revision is not None and if_revision != revision:
-            raise ConflictError(f"{operation}: revision {if_revision} was expected, but {revision} is stored")
+            raise ConflictError(
+                f"{operation}: revision {if_revision} was expected, but {revision} is stored: "
+                "read it again and repeat the change"
+            )
         self.check_unique(entity)
         kind = kind_of(entity)
         # Of a derived class only the fields of its kind are stored, as in PostgreSQL.

@@ -64,7 +64,7 @@ def _parts_table(name: str, table: Table, *, unique: bool = False) -> Revisioned
         name,
         table,
         parent=and_(living(AGENTS), AGENTS.c.id == column_param(table.c.agent_id)),
-        missing_parent="its agent_id names no agent of the tenant: save the agent first",
+        missing_parent="agent_id is not the id of an agent of the tenant: save the agent first",
         unique=unique,
     )
 
@@ -78,7 +78,7 @@ activations = _parts_table("tool activation", ACTIVATIONS, unique=True)
 plans = RevisionedTable("migration plan", PLANS)
 
 
-def _agent_lives(agent_id: ColumnElement[Any]) -> ColumnElement[bool]:
+def _has_living_agent(agent_id: ColumnElement[Any]) -> ColumnElement[bool]:
     """The agent of a row exists and is not deleted.
 
     A conditional save does not lock the agent, so it can restore a deleted rule that a concurrent `delete_agent` has
@@ -88,7 +88,7 @@ def _agent_lives(agent_id: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def _in_agent(table: Table) -> ColumnElement[bool]:
-    return and_(living(table), equals(table.c.agent_id), _agent_lives(column_param(table.c.agent_id)))
+    return and_(living(table), equals(table.c.agent_id), _has_living_agent(column_param(table.c.agent_id)))
 
 
 def _entities(table: Table) -> Select[Any]:
@@ -107,7 +107,7 @@ def _by_character(column: ColumnElement[str]) -> ColumnElement[str]:
 def _get(name: str, table: Table) -> Statement:
     found = and_(living(table), equals(table.c.id))
     if table is not AGENTS:
-        found = and_(found, _agent_lives(table.c.agent_id))
+        found = and_(found, _has_living_agent(table.c.agent_id))
     return Statement(f"reading the {name}", _entities(table).where(found))
 
 
@@ -189,8 +189,8 @@ def vector_search(
 
 def _anywhere(table: Table) -> ColumnElement[bool]:
     """Rows of all tenants that are not deleted and whose agents are not deleted."""
-    its_agent = and_(AGENTS.c.tenant_id == table.c.tenant_id, AGENTS.c.id == table.c.agent_id)
-    return and_(is_living(table), select(literal_column("1")).where(its_agent, is_living(AGENTS)).exists())
+    agent = and_(AGENTS.c.tenant_id == table.c.tenant_id, AGENTS.c.id == table.c.agent_id)
+    return and_(is_living(table), select(literal_column("1")).where(agent, is_living(AGENTS)).exists())
 
 
 embedded_texts = (
@@ -200,7 +200,7 @@ embedded_texts = (
         text=RULES.c.condition_text,
         embedding=RULES.c.embedding,
         model=RULES.c.embedding_model,
-        in_tenant=and_(living(RULES), _agent_lives(RULES.c.agent_id)),
+        in_tenant=and_(living(RULES), _has_living_agent(RULES.c.agent_id)),
         anywhere=_anywhere(RULES),
     ),
     EmbeddedText(
@@ -209,7 +209,7 @@ embedded_texts = (
         text=SCENARIOS.c.entry_condition_text,
         embedding=SCENARIOS.c.entry_condition_embedding,
         model=SCENARIOS.c.entry_condition_embedding_model,
-        in_tenant=and_(living(SCENARIOS), _agent_lives(SCENARIOS.c.agent_id)),
+        in_tenant=and_(living(SCENARIOS), _has_living_agent(SCENARIOS.c.agent_id)),
         anywhere=_anywhere(SCENARIOS),
     ),
 )

@@ -118,8 +118,8 @@ def _update_relationship() -> Statement:
 def _delete_entity() -> Statement:
     entity = delete_by_key(ENTITIES).cte("entity")
     id_ = column_param(ENTITIES.c.id)
-    leads_to_it = or_(RELATIONSHIPS.c.from_entity_id == id_, RELATIONSHIPS.c.to_entity_id == id_)
-    related = mark_deleted(RELATIONSHIPS, and_(living(RELATIONSHIPS), leads_to_it, _exists(entity)))
+    of_entity = or_(RELATIONSHIPS.c.from_entity_id == id_, RELATIONSHIPS.c.to_entity_id == id_)
+    related = mark_deleted(RELATIONSHIPS, and_(living(RELATIONSHIPS), of_entity, _exists(entity)))
     return Statement("deleting the entity", select(entity.c.id).add_cte(related.cte("deleted_relationships")))
 
 
@@ -151,7 +151,7 @@ def traverse(*, relation_types: bool, embeddings: bool) -> Statement:
 
     def across(here: Column[Any], there: Column[Any]) -> Select[Any]:
         from_ = _elements(level.c.ids, "from_")
-        found = _looked_up(here == from_.c.id, there, ends.group_id, ends.relation_type, ends.deleted_at)
+        found = _by_index(here == from_.c.id, there, ends.group_id, ends.relation_type, ends.deleted_at)
         followed = and_(is_living(found), found.c.group_id == column_param(RELATIONSHIPS.c.group_id))
         if relation_types:
             wanted = found.c.relation_type == any_(param("relation_types", ARRAY(Text)))
@@ -179,7 +179,7 @@ def traverse(*, relation_types: bool, embeddings: bool) -> Statement:
     )
     reached = _elements(level.c.ids, "reached")
     columns = [each for each in columns_of(ENTITIES) if embeddings or each is not ENTITIES.c.embedding]
-    entity = _looked_up(ENTITIES.c.id == reached.c.id, *columns)
+    entity = _by_index(ENTITIES.c.id == reached.c.id, *columns)
     return Statement(
         "traversing the entities",
         select(entity, level.c.distance).select_from(level).join(reached, true()).join(entity, true()),
@@ -191,25 +191,23 @@ def _elements(ids: ColumnElement[Any], name: str) -> Any:
     return func.unnest(ids).table_valued(column("id", Uuid())).render_derived(name=name)
 
 
-def _looked_up(is_wanted: ColumnElement[bool], *columns: Any) -> Any:
+def _by_index(condition: ColumnElement[bool], *columns: Any) -> Any:
     """A lateral subquery of the tenant's rows that an index finds by one condition.
 
     OFFSET keeps the planner from merging it with other conditions. Without statistics, PostgreSQL would prefer the
     index of the group's rows, and scan all of it in each step.
     """
-    rows = select(*columns).where(of_tenant(columns[0].table), is_wanted).offset(literal_column("0"))
+    rows = select(*columns).where(of_tenant(columns[0].table), condition).offset(literal_column("0"))
     return rows.lateral("found")
 
 
 def _first_living(ids: ColumnElement[Any], limit: ColumnElement[int]) -> Any:
     """Select the first `limit` of the ids that belong to entities of the group, as an array; NULL if there are none."""
     given = _elements(ids, "given")
-    entity = _looked_up(
-        ENTITIES.c.id == given.c.id, ENTITIES.c.id, ENTITIES.c.group_id, ENTITIES.c.deleted_at
-    )
-    of_its_group = entity.c.group_id == column_param(ENTITIES.c.group_id)
+    entity = _by_index(ENTITIES.c.id == given.c.id, ENTITIES.c.id, ENTITIES.c.group_id, ENTITIES.c.deleted_at)
+    in_group = entity.c.group_id == column_param(ENTITIES.c.group_id)
     living_ids = (
-        select(entity.c.id).select_from(given).join(entity, true()).where(is_living(entity), of_its_group)
+        select(entity.c.id).select_from(given).join(entity, true()).where(is_living(entity), in_group)
     )
     first = living_ids.distinct().order_by(entity.c.id).limit(limit).subquery("first")
     return select(func.array_agg(first.c.id).label("ids"))
@@ -229,7 +227,7 @@ def _with_related(
     ends = RELATIONSHIPS.c
     related = [found]
     for end in (ends.from_entity_id, ends.to_entity_id):
-        found_by_end = _looked_up(end == entities.c.id, ends.id, ends.deleted_at)
+        found_by_end = _by_index(end == entities.c.id, ends.id, ends.deleted_at)
         joined = select(found_by_end.c.id).select_from(entities).join(found_by_end, true())
         related.append(joined.where(condition(found_by_end)))
     limited = [select(ids.limit(AT_A_TIME).subquery()) for ids in related]

@@ -71,8 +71,8 @@ def newest_first(statement: Select[Any], at: Column[Any], *, before: bool = Fals
 
     Args:
         statement: A SELECT from the table of `at`.
-        at: A column of moments.
-        before: Whether the list begins after a position: the parameters of `cursor_values`.
+        at: A column of datetimes.
+        before: Whether to select only the rows after a cursor, whose parameters `cursor_values` returns.
     """
     id_ = at.table.c.id
     if before:
@@ -122,6 +122,6 @@ def unless_taken(statement: Insert) -> Any:
 
 
 def mark_deleted(table: Table, where: ColumnElement[bool]) -> Any:
-    """An UPDATE that soft-deletes the rows that meet `where`, as of the parameter `now`."""
+    """An UPDATE that soft-deletes the rows that meet `where`, at the time in the parameter `now`."""
     now = param("now", table.c.deleted_at.type)
     return update(table).values(deleted_at=now, write_id=column_param(table.c.write_id)).where(where)
