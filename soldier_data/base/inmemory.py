@@ -1,4 +1,4 @@
-"""What in-memory stores are built from: tables that hold entities, and units of work on them."""
+"""The building blocks of in-memory stores: tables that hold entities, and units of work on them."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ class InMemoryStore:
 
 
 class InMemoryEmbeddedTexts(EmbeddedTextStore):
-    """Implements `EmbeddedTextStore` for an in-memory store whose tables are told which field holds the embedding.
+    """Implementation of `EmbeddedTextStore` for in-memory stores whose tables have an `embedding` field.
 
     Attributes:
         _embedded_texts: The table and the field of the texts of each kind, by kind.
@@ -297,7 +297,7 @@ class InMemoryEmbeddedTexts(EmbeddedTextStore):
                     yield TextToEmbed(kind, entity.tenant_id, entity.id, getattr(entity, text), revision)
 
     def _is_readable(self, entity: Any) -> bool:
-        """Whether reads return the stored entity."""
+        """Return True if reads return the stored entity."""
         return entity.deleted_at is None
 
 

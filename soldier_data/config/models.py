@@ -205,7 +205,7 @@ class ToolActivation(AgentScoped):
 
     @property
     def is_enabled(self) -> bool:
-        """Whether the status is "enabled"."""
+        """True if the status is "enabled"."""
         return self.status == "enabled"
 
     def enable(self) -> None:

@@ -79,7 +79,7 @@ plans = RevisionedTable("migration plan", PLANS)
 
 
 def _has_living_agent(agent_id: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The agent of a row exists and is not deleted.
+    """A condition: the agent of the row exists and is not deleted.
 
     A conditional save does not lock the agent, so it can restore a deleted rule that a concurrent `delete_agent` has
     already processed. This condition hides such a rule.

@@ -43,7 +43,7 @@ class Tables(TableSet):
         return self[TABLES[kind_of(entity)]]
 
     def has_agent(self, entity: AgentPart) -> bool:
-        """Whether the agent of the entity exists and is not deleted."""
+        """Return True if the agent of the entity exists and is not deleted."""
         agent = self.agents.peek((entity.tenant_id, entity.agent_id))
         return agent is not None and not agent.is_deleted
 

@@ -34,7 +34,7 @@ class MemoryModel(Model):
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the item is soft-deleted."""
+        """True if the item is soft-deleted."""
         return self.deleted_at is not None
 
 

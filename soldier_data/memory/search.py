@@ -24,7 +24,7 @@ _LITERALLY = str.maketrans({character: f"\\{character}" for character in "\\%_"}
 
 
 def passes(episode: Episode, conditions: Mapping[str, Any]) -> bool:
-    """Whether an episode meets the conditions of an `EpisodeFilter`, none of which is None."""
+    """Return True if an episode meets the conditions of an `EpisodeFilter`, none of which is None."""
     after, before = conditions.get("occurred_after"), conditions.get("occurred_before")
     if (after is not None and episode.occurred_at < after) or (
         before is not None and episode.occurred_at >= before

@@ -63,12 +63,12 @@ ONE = literal_column("1", Integer)
 
 
 def of_group(table: Table) -> ColumnElement[bool]:
-    """The row belongs to the group and is not deleted, though one of the entities of a relationship may be."""
+    """The condition for living rows of the group. Entities of a relationship may be deleted."""
     return and_(living(table), equals(table.c.group_id))
 
 
 def readable(table: Table) -> ColumnElement[bool]:
-    """Reads return the row: it is not deleted, and neither are the entities of a relationship.
+    """The condition for rows that reads return: they are not deleted, and neither are the entities of a relationship.
 
     `delete_entity` is a single statement. It does not see a relationship that another transaction commits while it
     waits for the lock of the entity, and leaves it undeleted. The condition on the entities hides that relationship.
@@ -212,7 +212,7 @@ def vector_search(
 
 
 def _contains_words(*, indexed: bool) -> ColumnElement[bool]:
-    """The content contains all words. The trigram index finds one of them; the others are checked in its result."""
+    """The condition for content with all words. The trigram index finds one of them; the rest is checked afterwards."""
     all_words = EPISODES.c.content_folded.like(all_(param("patterns", ARRAY(Text))))
     if not indexed:
         # The index would be scanned completely; PostgreSQL does not use it for LIKE ALL.

@@ -22,7 +22,7 @@ class Tables(TableSet):
         self.relationships = MemoryTable[Relationship]()
 
     def ends_live(self, relationship: Relationship) -> bool:
-        """Whether neither entity of the relationship is deleted."""
+        """Return True if neither entity of the relationship is deleted."""
         tenant_id = relationship.tenant_id
         return all(peek_living(self.entities, tenant_id, end) is not None for end in ends(relationship))
 

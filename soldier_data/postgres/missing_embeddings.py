@@ -92,7 +92,7 @@ class EmbeddedText:
 
 
 class PostgresEmbeddedTexts(EmbeddedTextStore):
-    """Implements `EmbeddedTextStore` on PostgreSQL.
+    """Implementation of `EmbeddedTextStore` on PostgreSQL.
 
     Attributes:
         _embedded_texts: The columns of each kind of text, sorted by kind.

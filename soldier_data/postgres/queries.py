@@ -34,27 +34,27 @@ OFFSET = param("offset", BigInteger())
 
 
 def of_tenant(table: FromClause) -> ColumnElement[bool]:
-    """The row belongs to the tenant in the parameter `tenant_id`."""
+    """The condition for rows of the tenant in the parameter `tenant_id`."""
     return table.c.tenant_id == param("tenant_id", Uuid())
 
 
 def is_living(table: FromClause) -> ColumnElement[bool]:
-    """The row is not soft-deleted."""
+    """The condition for rows that are not soft-deleted."""
     return table.c.deleted_at.is_(None)
 
 
 def living(table: FromClause) -> ColumnElement[bool]:
-    """The row belongs to the tenant and is not soft-deleted."""
+    """The condition for rows of the tenant that are not soft-deleted."""
     return and_(of_tenant(table), is_living(table))
 
 
 def equals(column: Column[Any]) -> ColumnElement[bool]:
-    """The column has the value of the parameter of its name."""
+    """The condition that a column has the value of the parameter of its name."""
     return column == column_param(column)
 
 
 def or_own_write(table: Table, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """`condition`, or the row was written by an earlier attempt of the same call, whose reply was lost."""
+    """Extend a condition to rows written by an earlier attempt of the same call, whose reply was lost."""
     return or_(condition, equals(table.c.write_id))
 
 

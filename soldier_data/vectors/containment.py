@@ -7,7 +7,7 @@ from typing import Any
 
 
 def contains(document: Any, wanted: Any) -> bool:
-    """Whether a JSON value contains another one, by the rules of PostgreSQL's @> operator for JSONB."""
+    """Return True if a JSON value contains another one, by the rules of PostgreSQL's @> operator for JSONB."""
     if isinstance(wanted, dict):
         return isinstance(document, dict) and all(
             key in document and contains(document[key], value) for key, value in wanted.items()
