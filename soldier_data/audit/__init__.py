@@ -1,4 +1,4 @@
-"""What happened in every turn, kept for good: turn records and audit events."""
+"""The permanent record of every turn: turn records and audit events."""
 
 from soldier_data.audit.inmemory import InMemoryAuditStore
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord

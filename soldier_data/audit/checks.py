@@ -1,4 +1,4 @@
-"""What both audit stores check, and when they take two records for the same."""
+"""Validation that both audit stores run, and the comparison of records."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ R = TypeVar("R", TurnRecord, AuditEvent)
 
 
 def check_list(records: Sequence[R]) -> dict[UUID, R]:
-    """Check each record and that all are of one tenant; returns them by id, in the order of ids.
+    """Check a list of records; return them by id, sorted by id.
 
     Raises:
-        ValidationError: Names the record's place in the list and the field.
-        ConflictError: Two of them differ under one id.
+        ValidationError: A record cannot be stored, or belongs to another tenant than the first. Names its place and
+            the field.
+        ConflictError: Two different records have the same id.
     """
     first: TurnRecord | AuditEvent | None = next(iter(records), None)
     name = "turns" if isinstance(first, TurnRecord) else "events"
@@ -30,38 +31,38 @@ def check_list(records: Sequence[R]) -> dict[UUID, R]:
     by_id: dict[UUID, R] = {}
     for record in records:
         require_same(by_id.setdefault(record_id(record), record), record)
-    # Calls that add the same records at the same time meet them in the same order and cannot block each other.
+    # Concurrent calls that add the same records lock them in the same order, which prevents deadlocks.
     return dict(sorted(by_id.items()))
 
 
 def require_same(stored: R | None, record: R) -> None:
-    """Check that `record` is what is stored under its id.
+    """Check that the record equals the one that is stored under its id.
 
     Raises:
-        ConflictError: It is not.
+        ConflictError: They differ.
     """
     if stored is record or (stored is not None and _canonical(stored) == _canonical(record)):
         return
     raise ConflictError(
-        f"saving the {type(record).__name__} {record_id(record)}: a different one is stored under this id and "
-        "is never changed: save another record under an id of its own"
+        f"saving the {type(record).__name__} {record_id(record)}: a different one is stored under this id, and "
+        "records are never changed: save the new record under a new id"
     )
 
 
 def record_id(record: TurnRecord | AuditEvent) -> UUID:
-    """The id under which `record` is stored."""
+    """The id under which the record is stored."""
     return record.turn_id if isinstance(record, TurnRecord) else record.id
 
 
 def _canonical(record: TurnRecord | AuditEvent) -> str:
-    # Python takes 1, 1.0 and True for equal, which an audit must not.
+    # Python considers 1, 1.0 and True equal, which an audit must not.
     return json.dumps(record.model_dump(mode="json"), sort_keys=True)
 
 
 def check_period(
     start_time: datetime | None, end_time: datetime | None, limit: int, before: Cursor | None
 ) -> None:
-    """Check what `list_turns_by_tenant` is asked for.
+    """Check the arguments of `list_turns_by_tenant`.
 
     Raises:
         ValidationError: Names the argument.

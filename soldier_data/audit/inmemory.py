@@ -1,55 +1,54 @@
-"""The audit store in memory: the reference for the contract, and a fake for services' own tests."""
+"""The in-memory audit store: the reference implementation, and a fake for the tests of services."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from soldier_data.audit.checks import R, check_list, check_period, record_id, require_same
 from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.audit.store import AuditStore
 from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
-from soldier_data.base.inmemory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet, copies
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
 from soldier_data.base.values import check_storable, check_text
 
 
+class _Tables(TableSet):
+    def __init__(self) -> None:
+        self.turn_records = MemoryTable[TurnRecord]()
+        self.audit_events = MemoryTable[AuditEvent]()
+
+
 class InMemoryAuditStore(AuditStore, SubjectRecords, InMemoryStore):
-    """`AuditStore` without a database."""
+    """An `AuditStore` without a database."""
+
+    _tables: _Tables
 
     def __init__(self) -> None:
-        self._turns: MemoryTable[TurnRecord] = MemoryTable()
-        self._events: MemoryTable[AuditEvent] = MemoryTable()
-
-    def begin(self) -> Self:
-        store = copy(self)
-        store._turns = self._turns.begin()
-        store._events = self._events.begin()
-        return store
-
-    def tables(self) -> Iterable[MemoryTable[Any]]:
-        return (self._turns, self._events)
+        self._tables = _Tables()
 
     async def save_turn(self, turn: TurnRecord) -> UUID:
-        return _append(self._turns, turn)
+        return _append(self._tables.turn_records, turn)
 
     async def save_turns(self, turns: Iterable[TurnRecord]) -> int:
-        return _append_all(self._turns, list(turns))
+        return _append_all(self._tables.turn_records, list(turns))
 
     async def get_turn(self, tenant_id: UUID, turn_id: UUID) -> TurnRecord | None:
-        return self._turns.get((tenant_id, turn_id))
+        return self._tables.turn_records.get((tenant_id, turn_id))
 
     async def list_turns_by_session(
         self, tenant_id: UUID, session_id: UUID, *, limit: int = 100, offset: int = 0
     ) -> list[TurnRecord]:
         check_page(limit, offset)
-        found = [turn for turn in self._turns.of_tenant(tenant_id) if turn.session_id == session_id]
+        found = [
+            turn for turn in self._tables.turn_records.of_tenant(tenant_id) if turn.session_id == session_id
+        ]
         found.sort(key=lambda turn: (turn.timestamp, turn.turn_number, turn.turn_id))
-        return [turn.model_copy(deep=True) for turn in found[offset : offset + limit]]
+        return copies(found[offset : offset + limit])
 
     async def list_turns_by_tenant(
         self,
@@ -64,22 +63,22 @@ class InMemoryAuditStore(AuditStore, SubjectRecords, InMemoryStore):
         position = None if before is None else (before.at.astimezone(UTC), before.id)
         found = [
             turn
-            for turn in self._turns.of_tenant(tenant_id)
+            for turn in self._tables.turn_records.of_tenant(tenant_id)
             if (start_time is None or turn.timestamp >= start_time)
             and (end_time is None or turn.timestamp < end_time)
             and (position is None or turn.position() < position)
         ]
         found.sort(key=TurnRecord.position, reverse=True)
-        return [turn.model_copy(deep=True) for turn in found[:limit]]
+        return copies(found[:limit])
 
     async def save_event(self, event: AuditEvent) -> UUID:
-        return _append(self._events, event)
+        return _append(self._tables.audit_events, event)
 
     async def save_events(self, events: Iterable[AuditEvent]) -> int:
-        return _append_all(self._events, list(events))
+        return _append_all(self._tables.audit_events, list(events))
 
     async def get_event(self, tenant_id: UUID, event_id: UUID) -> AuditEvent | None:
-        return self._events.get((tenant_id, event_id))
+        return self._tables.audit_events.get((tenant_id, event_id))
 
     async def list_events_by_session(
         self, tenant_id: UUID, session_id: UUID, *, event_type: str | None = None, limit: int = 100
@@ -89,21 +88,21 @@ class InMemoryAuditStore(AuditStore, SubjectRecords, InMemoryStore):
             check_text(event_type, "event_type")
         found = [
             event
-            for event in self._events.of_tenant(tenant_id)
+            for event in self._tables.audit_events.of_tenant(tenant_id)
             if event.session_id == session_id and event_type in (None, event.event_type)
         ]
         found.sort(key=AuditEvent.position)
-        return [event.model_copy(deep=True) for event in found[:limit]]
+        return copies(found[:limit])
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
         turns = {
             turn.turn_id
-            for turn in self._turns.of_tenant(subject.tenant_id)
+            for turn in self._tables.turn_records.of_tenant(subject.tenant_id)
             if turn.session_id in subject.session_ids
         }
         events = [
             event.id
-            for event in self._events.of_tenant(subject.tenant_id)
+            for event in self._tables.audit_events.of_tenant(subject.tenant_id)
             if event.event_type not in ERASURE_EVENTS
             and (
                 event.session_id in subject.session_ids
@@ -121,21 +120,18 @@ class InMemoryAuditStore(AuditStore, SubjectRecords, InMemoryStore):
         *,
         with_embeddings: bool = True,  # noqa: ARG002 - there are none.
     ) -> list[Any]:
-        return self._table(table).get_all(tenant_id, ids)
+        return self._tables[table].get_all(tenant_id, ids)
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
         gone: dict[str, list[UUID]] = {}
         for table, ids in found.items():
-            changed = without_texts(self._table(table).get_all(tenant_id, ids))
+            changed = without_texts(self._tables[table].get_all(tenant_id, ids))
             for record in changed:
-                self._table(table).put((tenant_id, record_id(record)), record)
+                self._tables[table].put((tenant_id, record_id(record)), record)
             gone[table] = [record_id(record) for record in changed]
         return gone
-
-    def _table(self, name: str) -> MemoryTable[Any]:
-        return self._turns if name == "turn_records" else self._events
 
 
 def _append(table: MemoryTable[R], record: R) -> UUID:

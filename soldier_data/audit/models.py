@@ -1,4 +1,4 @@
-"""What is kept of every turn: the record of the turn, and events beside it."""
+"""The audit records of a turn."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from soldier_data.base.models import Model, Moment, new_id, utcnow
 
 
 class ToolCall(Model):
-    """One call of a tool in a turn.
+    """A tool call in a turn.
 
     Attributes:
         input: The arguments, as JSON.
-        output: What the tool returned, any JSON value.
-        error: What went wrong, if it did.
+        output: The result of the tool, any JSON value.
+        error: The error message, or None if the call succeeded.
+        latency_ms: Duration in milliseconds.
     """
 
     tool_id: str
@@ -30,14 +31,15 @@ class ToolCall(Model):
 
 
 class TurnRecord(Model):
-    """One turn of a conversation: what the user said, what the agent answered, and how it got there.
+    """One turn of a conversation: the message of the user, the answer of the agent, and how it came about.
 
-    The ids need not lead to anything: a record outlives what it tells of.
+    The ids are not references: a record outlives the entities it names.
 
     Attributes:
-        matched_rule_ids: The rules that fired, in the order that the service gives them.
-        tokens_used: By all LLM calls of the turn.
-        timestamp: When the turn happened, kept in UTC.
+        matched_rule_ids: The rules that matched, in the order in which the service passes them.
+        latency_ms: Duration of the turn in milliseconds.
+        tokens_used: Number of tokens of all LLM calls in the turn.
+        timestamp: Time of the turn, stored in UTC.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,18 +60,18 @@ class TurnRecord(Model):
     timestamp: Moment = Field(default_factory=utcnow)
 
     def position(self) -> tuple[datetime, UUID]:
-        """Where the record stands in lists."""
+        """The sort key in lists."""
         return self.timestamp, self.turn_id
 
 
 class AuditEvent(Model):
-    """Something that happened and has to be accounted for.
+    """An event that must be accounted for.
 
     Attributes:
-        event_type: What happened, in the service's own words: "consent_given", "tool_failed".
+        event_type: The type of the event, chosen by the service: "consent_given", "tool_failed".
         event_data: The details, as JSON.
-        turn_id: The turn that it happened in. The record of that turn need not be saved (yet).
-        timestamp: When it happened, kept in UTC.
+        turn_id: The turn in which it happened. The record of that turn need not be stored.
+        timestamp: Time of the event, stored in UTC.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,5 +85,5 @@ class AuditEvent(Model):
     timestamp: Moment = Field(default_factory=utcnow)
 
     def position(self) -> tuple[datetime, UUID]:
-        """Where the event stands in lists."""
+        """The sort key in lists."""
         return self.timestamp, self.id

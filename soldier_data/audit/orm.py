@@ -14,16 +14,16 @@ from soldier_data.postgres.orm import Base, TenantKey
 
 
 def _append_only(*erasable: str) -> dict[str, Any]:
-    """Marks (as `Table.info`) the tables on which the application's role gets SELECT and INSERT alone.
+    """The `Table.info` of a table on which the application's role has only the privileges SELECT and INSERT.
 
     Args:
-        erasable: The columns that hold what people said, which a role that erases customers may change.
+        erasable: The columns with personal texts, which a role that erases customers may update.
     """
     return {"append_only": True, "erasable": erasable}
 
 
 class TurnRecordRow(TenantKey, Base):
-    """`TurnRecord`; `id` is its turn_id. The tool calls are read and written with their turn only."""
+    """`TurnRecord`; `id` is its turn_id. Tool calls are read and written only with their turn, as one document."""
 
     __tablename__ = "turn_records"
     __table_args__ = (

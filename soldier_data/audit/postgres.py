@@ -21,15 +21,16 @@ from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
 from soldier_data.base.values import check_storable, check_text
 from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.queries import cursor_values
 from soldier_data.postgres.transaction import Row, Transaction, Values
 
 _TOOL_CALLS = TypeAdapter(list[ToolCall])
-# Made once: `json.dumps` makes an encoder for each call that does not escape.
+# json.dumps(..., ensure_ascii=False) would create an encoder for each call.
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
-    """`AuditStore` on a `Database`, or on the `Transaction` of a unit of work."""
+    """An `AuditStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:
         self._db = database
@@ -69,8 +70,7 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
             "start_time": start_time,
             "end_time": end_time,
             "limit": limit,
-            "before_at": before and before.at,
-            "before_id": before and before.id,
+            **cursor_values(before),
         }
         return [_turn(row) for row in await self._db.fetch_all(statement, values)]
 
@@ -179,7 +179,7 @@ async def _erase(
 
 
 def _values(record: TurnRecord | AuditEvent) -> Values:
-    """The columns of the record's row. Fields are columns of the same name, documents are JSON text."""
+    """The columns of the record's row: fields by column name, JSON documents as text."""
     if isinstance(record, AuditEvent):
         return {**record.__dict__, "event_data": _to_json(record.event_data)}
     tool_calls = _TOOL_CALLS.dump_json(record.tool_calls).decode()

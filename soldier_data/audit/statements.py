@@ -1,4 +1,4 @@
-"""The SQL of the audit store: it inserts and selects, nothing else."""
+"""The SQL of the audit store. Apart from erasures, it only inserts and selects."""
 
 from __future__ import annotations
 
@@ -6,28 +6,26 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Select, Table, Uuid, any_, select, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import DateTime, Select, Table, select
 
 from soldier_data.audit.orm import AuditEventRow, TurnRecordRow
-from soldier_data.postgres.statements import Statement, column_param, param, table_of
+from soldier_data.postgres.queries import LIMIT, OFFSET, equals, insert_row, newest_first, of_tenant
+from soldier_data.postgres.statements import Statement, equals_any, param, table_of
 
 TURNS = table_of(TurnRecordRow)
 EVENTS = table_of(AuditEventRow)
 
-LIMIT = param("limit", BigInteger())
-OFFSET = param("offset", BigInteger())
-MOMENT = DateTime(timezone=True)
+_MOMENT = DateTime(timezone=True)
 
 
 @dataclass(frozen=True)
 class RecordStatements:
-    """What is done with the records of one table.
+    """The statements for the records of one table.
 
     Attributes:
-        insert: Returns the id, or nothing if there is a row under it already.
-        get: The row of the parameter `id`.
-        get_listed: The rows of the parameter `ids`, a list.
+        insert: Returns the id, or no row if the id is taken.
+        get: Returns the row of the parameter `id`.
+        get_listed: Returns the rows of the parameter `ids`, a list.
     """
 
     insert: Statement
@@ -35,23 +33,19 @@ class RecordStatements:
     get_listed: Statement
 
 
-def _of_tenant(table: Table) -> Select[Any]:
-    return select(*table.columns).where(table.c.tenant_id == column_param(table.c.tenant_id))
+def _records(table: Table) -> Select[Any]:
+    return select(*table.columns).where(of_tenant(table))
 
 
 def _record_statements(name: str, table: Table) -> RecordStatements:
-    # DO UPDATE would need a privilege that the application's role does not have.
+    # DO UPDATE would require a privilege that the application's role does not have.
     inserting = (
-        insert(table)
-        .values({column.name: column_param(column) for column in table.columns})
-        .on_conflict_do_nothing(index_elements=["tenant_id", "id"])
-        .returning(table.c.id)
+        insert_row(table).on_conflict_do_nothing(index_elements=["tenant_id", "id"]).returning(table.c.id)
     )
-    listed = table.c.id == any_(param("ids", ARRAY(Uuid())))
     return RecordStatements(
         insert=Statement(f"saving the {name}", inserting),
-        get=Statement(f"reading the {name}", _of_tenant(table).where(table.c.id == column_param(table.c.id))),
-        get_listed=Statement(f"reading {name}s", _of_tenant(table).where(listed)),
+        get=Statement(f"reading the {name}", _records(table).where(equals(table.c.id))),
+        get_listed=Statement(f"reading {name}s", _records(table).where(equals_any(table.c.id, "ids"))),
     )
 
 
@@ -60,8 +54,8 @@ events = _record_statements("audit event", EVENTS)
 
 list_turns_by_session = Statement(
     "listing the turns of the session",
-    _of_tenant(TURNS)
-    .where(TURNS.c.session_id == column_param(TURNS.c.session_id))
+    _records(TURNS)
+    .where(equals(TURNS.c.session_id))
     .order_by(TURNS.c.timestamp, TURNS.c.turn_number, TURNS.c.id)
     .limit(LIMIT)
     .offset(OFFSET),
@@ -70,27 +64,22 @@ list_turns_by_session = Statement(
 
 @cache
 def list_turns_by_tenant(*, start: bool, end: bool, before: bool) -> Statement:
-    """One page of the tenant's turns, optionally of a period or from a position on."""
-    statement = _of_tenant(TURNS)
+    """One page of the tenant's turns, optionally of a period or after a cursor."""
+    statement = _records(TURNS)
     if start:
-        statement = statement.where(TURNS.c.timestamp >= param("start_time", MOMENT))
+        statement = statement.where(TURNS.c.timestamp >= param("start_time", _MOMENT))
     if end:
-        statement = statement.where(TURNS.c.timestamp < param("end_time", MOMENT))
-    if before:
-        position = tuple_(param("before_at", MOMENT), param("before_id", Uuid()))
-        statement = statement.where(tuple_(TURNS.c.timestamp, TURNS.c.id) < position)
-    return Statement(
-        "listing the turns",
-        statement.order_by(TURNS.c.timestamp.desc(), TURNS.c.id.desc()).limit(LIMIT),
-    )
+        statement = statement.where(TURNS.c.timestamp < param("end_time", _MOMENT))
+    page = newest_first(statement, TURNS.c.timestamp, before=before).limit(LIMIT)
+    return Statement("listing the turns", page)
 
 
 @cache
 def list_events_by_session(*, event_type: bool) -> Statement:
-    """The events of a session, optionally those of one type."""
-    statement = _of_tenant(EVENTS).where(EVENTS.c.session_id == column_param(EVENTS.c.session_id))
+    """The events of a session, optionally of one type."""
+    statement = _records(EVENTS).where(equals(EVENTS.c.session_id))
     if event_type:
-        statement = statement.where(EVENTS.c.event_type == column_param(EVENTS.c.event_type))
+        statement = statement.where(equals(EVENTS.c.event_type))
     return Statement(
         "listing the events of the session",
         statement.order_by(EVENTS.c.timestamp, EVENTS.c.id).limit(LIMIT),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, wraps
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, Unpack, get_args, get_origin, get_type_hints
 
 from pydantic import ValidationError as PydanticValidationError
 
@@ -96,9 +96,10 @@ class _Parameter:
 
 
 def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    hints = get_type_hints(method)
-    names = [name for name in inspect.signature(method).parameters if name != "self"]
-    parameters = [_parameter(name, hints[name]) for name in names]
+    hints = _hints_of(method)
+    names = list(hints)
+    takes_options = any(get_origin(hint) is Unpack for hint in get_type_hints(method).values())
+    parameters = [_parameter(name, hint) for name, hint in hints.items()]
     by_name = dict(zip(names, parameters, strict=True))
 
     exact_types = [parameter.exact_types for parameter in parameters]
@@ -107,10 +108,14 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     async def check_and_call(store: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         checked = [parameter.checked(value) for parameter, value in zip(parameters, args, strict=False)]
         for name, value in kwargs.items():
-            kwargs[name] = by_name[name].checked(value) if name in by_name else value
+            if name in by_name:
+                kwargs[name] = by_name[name].checked(value)
+            elif takes_options:
+                # Python itself accepts any name here.
+                raise TypeError(f"{method.__qualname__}() got an unexpected keyword argument {name!r}")
         return await method(store, *checked, *args[len(checked) :], **kwargs)
 
-    # Python itself rejects surplus arguments and unknown names.
+    # Python itself rejects surplus arguments, and unknown names where there are no `**options`.
     @wraps(method)
     async def checking(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -127,6 +132,18 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         raise failure
 
     return checking
+
+
+def _hints_of(method: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of the arguments by name, with the keys of `T` in place of `**options: Unpack[T]`."""
+    hints = get_type_hints(method)
+    by_name: dict[str, Any] = {}
+    for name in inspect.signature(method).parameters:
+        if get_origin(hints.get(name)) is Unpack:
+            by_name |= get_type_hints(get_args(hints[name])[0])
+        elif name != "self":
+            by_name[name] = hints[name]
+    return by_name
 
 
 def _unreadable(method: str, error: PydanticValidationError) -> StoreError:

@@ -30,7 +30,7 @@ def _in_utc(value: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """An aware datetime, converted to UTC. Python compares two datetimes of the same zone by their local time, which is
-wrong in the hour that is repeated when daylight saving time ends."""
+wrong in the hour that is repeated when daylight saving time ends; and JSON keeps UTC offsets in whole minutes only."""
 
 
 class Model(BaseModel):
@@ -121,10 +121,10 @@ class AgentScoped(TenantScoped):
     agent_id: UUID
 
 
-def mark_saved(entity: Any, updated_at: datetime, revision: int) -> None:
-    """Set `updated_at` and `revision` on a saved entity without validation.
+def mark_saved(entity: Any, saved_at: datetime, revision: int, time_field: str = "updated_at") -> None:
+    """Set the time field and `revision` of a saved entity without validation.
 
     Assigning them would validate the whole entity again, which takes as long as the save waits for PostgreSQL.
     """
-    entity.__dict__.update(updated_at=updated_at, revision=revision)
-    entity.__pydantic_fields_set__.update(("updated_at", "revision"))
+    entity.__dict__.update({time_field: saved_at, "revision": revision})
+    entity.__pydantic_fields_set__.update((time_field, "revision"))

@@ -190,8 +190,11 @@ def _check_model(model: BaseModel) -> None:
 
 def _check_containers(model: BaseModel) -> None:
     _check_names(model)
+    values = model.__dict__
     for name, type_ in _item_types(type(model)).items():
-        _check_field(name, partial(_check_items, type_=type_), getattr(model, name))
+        # Most are empty, and this runs for each save of a session.
+        if values.get(name):
+            _check_field(name, partial(_check_items, type_=type_), values[name])
 
 
 def _check_field(name: str, check: Callable[[Any], None], value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Agents and what they are made of: rules, scenarios, templates, variables, tools, scenario migrations."""
+"""Agents and their parts (rules, scenarios, templates, variables, tool activations), and scenario migrations."""
 
 from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.config.inmemory import InMemoryConfigStore

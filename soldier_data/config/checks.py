@@ -1,4 +1,4 @@
-"""What both config stores check before they write."""
+"""Validation that both config stores run before they write."""
 
 from __future__ import annotations
 
@@ -8,24 +8,13 @@ from uuid import UUID
 from soldier_data.base.embeddings import check_embedding
 from soldier_data.base.items import check_items
 from soldier_data.base.values import check_key, check_storable
-from soldier_data.config.models import Agent, AgentPart, Rule, Scenario, Template, ToolActivation, Variable
-from soldier_data.config.scenario_migrations import MigrationPlan
+from soldier_data.config.kinds import ConfigEntity, kind_of
+from soldier_data.config.models import Rule, Scenario, ToolActivation
 from soldier_data.errors import ValidationError
 
-KINDS: tuple[type[Agent | AgentPart | MigrationPlan], ...] = (
-    Agent,
-    Rule,
-    Scenario,
-    Template,
-    Variable,
-    ToolActivation,
-    MigrationPlan,
-)
-"""What a config store saves, in the order of saving: agents first, because the others refer to them."""
 
-
-def check_entity(entity: Agent | AgentPart | MigrationPlan, dimensions: int) -> None:
-    """Check that `entity` can be stored, its embeddings having `dimensions` numbers.
+def check_entity(entity: ConfigEntity, dimensions: int) -> None:
+    """Check that the entity can be stored, with embeddings of `dimensions` numbers.
 
     Raises:
         ValidationError: Names the field.
@@ -46,26 +35,15 @@ def check_entity(entity: Agent | AgentPart | MigrationPlan, dimensions: int) -> 
         check_key(entity.tool_id, "tool_id")
 
 
-def kind_of(entity: Agent | AgentPart | MigrationPlan) -> type[Agent | AgentPart | MigrationPlan]:
-    """Which of `KINDS` the entity is, also when it is of a class derived from one.
+def check_list(entities: Sequence[ConfigEntity], dimensions: int) -> None:
+    """Check a list of entities to save.
 
     Raises:
-        ValidationError: It is none of them.
-    """
-    for kind in KINDS:
-        if isinstance(entity, kind):
-            return kind
-    raise ValidationError(f"a config store does not keep entities of the type {type(entity).__name__}")
-
-
-def check_list(entities: Sequence[Agent | AgentPart | MigrationPlan], dimensions: int) -> None:
-    """Check each entity, that all are of one tenant, and that none is in the list twice.
-
-    Raises:
-        ValidationError: Names the entity's place in the list and the field.
+        ValidationError: An entity cannot be stored, is in the list twice, or belongs to another tenant than the first.
+            Names its place and the field.
     """
 
-    def check(entity: Agent | AgentPart | MigrationPlan) -> None:
+    def check(entity: ConfigEntity) -> None:
         kind_of(entity)
         check_entity(entity, dimensions)
 
@@ -74,17 +52,19 @@ def check_list(entities: Sequence[Agent | AgentPart | MigrationPlan], dimensions
     for place, entity in enumerate(entities):
         key = (kind_of(entity), entity.id)
         if key in seen:
-            raise ValidationError(f"entities[{place}].id is in the list twice: keep one of them", field="id")
+            raise ValidationError(
+                f"entities[{place}].id is in the list twice: pass each entity once", field="id"
+            )
         seen.add(key)
 
 
 def check_scenario_tenant(tenant_id: UUID, scenario: Scenario) -> None:
-    """Check that `scenario` is the tenant's.
+    """Check that the scenario belongs to the tenant.
 
     Raises:
-        ValidationError: It is another tenant's.
+        ValidationError: It belongs to another tenant.
     """
     if scenario.tenant_id != tenant_id:
         raise ValidationError(
-            "scenario.tenant_id differs from tenant_id: pass the scenario's own", field="tenant_id"
+            "scenario.tenant_id differs from tenant_id: pass the tenant_id of the scenario", field="tenant_id"
         )

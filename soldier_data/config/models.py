@@ -1,4 +1,4 @@
-"""What an agent is made of: its rules, scenarios, templates, variables and tools."""
+"""Agents and their parts: rules, scenarios, templates, variables and tool activations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from soldier_data.base.models import AgentScoped, Model, Moment, TenantScoped, n
 
 
 class Scope(StrEnum):
-    """How far a rule or template reaches. `scope_id` names the scenario or step, and is None for global."""
+    """The part of a conversation that a rule or template applies to.
+
+    `scope_id` is the id of the scenario or step, and None if the scope is global.
+    """
 
     GLOBAL = "global"
     SCENARIO = "scenario"
@@ -21,7 +24,7 @@ class Scope(StrEnum):
 
 
 class TemplateMode(StrEnum):
-    """How binding a template's text is."""
+    """The degree to which a template determines the answer."""
 
     SUGGEST = "suggest"
     EXCLUSIVE = "exclusive"
@@ -29,7 +32,7 @@ class TemplateMode(StrEnum):
 
 
 class VariableUpdatePolicy(StrEnum):
-    """When a variable is resolved again."""
+    """The occasions on which a variable is resolved again."""
 
     ON_EACH_TURN = "on_each_turn"
     ON_DEMAND = "on_demand"
@@ -38,7 +41,7 @@ class VariableUpdatePolicy(StrEnum):
 
 
 def _check_scope(scope: Scope, info: ValidationInfo) -> Scope:
-    # While an entity is made, the scope comes first and scope_id is checked against it.
+    # On construction the scope is validated first, and scope_id is then checked against it.
     if "scope_id" in info.data:
         _require_scope_id(scope, info.data["scope_id"])
     return scope
@@ -57,7 +60,7 @@ def _require_scope_id(scope: Scope, scope_id: UUID | None) -> None:
 
 
 class AgentSettings(Model):
-    """Which model an agent speaks with, and how."""
+    """The language model of an agent, and its parameters."""
 
     llm_provider: str | None = None
     llm_model: str | None = None
@@ -66,7 +69,7 @@ class AgentSettings(Model):
 
 
 class Agent(TenantScoped):
-    """One conversational agent. Its name is unique among the living agents of the tenant."""
+    """A conversational agent. Its name is unique in the tenant, deleted agents aside."""
 
     id: UUID = Field(default_factory=new_id)
     name: str = Field(min_length=1, max_length=100)
@@ -77,14 +80,14 @@ class Agent(TenantScoped):
 
 
 class Rule(AgentScoped):
-    """When the condition holds, do the action.
+    """An action that an agent takes when a condition is met.
 
     Attributes:
-        priority: -100 to 100; higher is considered first.
-        max_fires_per_session: 0 means without limit.
-        cooldown_turns: Turns that pass before the rule may fire again.
-        embedding: Of the condition; as long as SOLDIER_EMBEDDING_DIMENSIONS.
-        embedding_model: Which model made the embedding.
+        priority: -100 to 100; rules with a higher priority are considered first.
+        max_fires_per_session: Maximum number of times the rule fires in a session; 0 for no limit.
+        cooldown_turns: Number of turns before the rule may fire again.
+        embedding: The embedding of the condition, of SOLDIER_EMBEDDING_DIMENSIONS numbers.
+        embedding_model: The model that made the embedding.
     """
 
     id: UUID = Field(default_factory=new_id)
@@ -104,13 +107,13 @@ class Rule(AgentScoped):
     embedding: list[float] | None = None
     embedding_model: str | None = None
 
-    # Validators of the fields, because one of the model would refuse an assignment after it has been made.
+    # Field validators, because a model validator would reject an assignment only after making it.
     _check_scope = field_validator("scope")(_check_scope)
     _check_scope_id = field_validator("scope_id")(_check_scope_id)
 
 
 class StepTransition(Model):
-    """One way out of a step."""
+    """A transition from one step to another."""
 
     to_step_id: UUID
     condition_text: str
@@ -120,7 +123,7 @@ class StepTransition(Model):
 
 
 class ScenarioStep(Model):
-    """One step of a scenario."""
+    """A step of a scenario."""
 
     id: UUID = Field(default_factory=new_id)
     scenario_id: UUID
@@ -142,11 +145,11 @@ class ScenarioStep(Model):
 
 
 class Scenario(AgentScoped):
-    """A conversation's plan: steps and the transitions between them.
+    """A plan for a conversation: steps, and transitions between them.
 
     Attributes:
-        entry_condition_embedding: Of the entry condition; as long as SOLDIER_EMBEDDING_DIMENSIONS.
-        entry_condition_embedding_model: Which model made that embedding.
+        entry_condition_embedding: The embedding of the entry condition, of SOLDIER_EMBEDDING_DIMENSIONS numbers.
+        entry_condition_embedding_model: The model that made the embedding.
     """
 
     id: UUID = Field(default_factory=new_id)
@@ -164,7 +167,7 @@ class Scenario(AgentScoped):
 
 
 class Template(AgentScoped):
-    """A prepared text."""
+    """A prepared text for answers."""
 
     id: UUID = Field(default_factory=new_id)
     name: str = Field(min_length=1, max_length=100)
@@ -174,13 +177,13 @@ class Template(AgentScoped):
     scope_id: UUID | None = Field(default=None, validate_default=True)
     conditions: str | None = None
 
-    # Validators of the fields, because one of the model would refuse an assignment after it has been made.
+    # Field validators, because a model validator would reject an assignment only after making it.
     _check_scope = field_validator("scope")(_check_scope)
     _check_scope_id = field_validator("scope_id")(_check_scope_id)
 
 
 class Variable(AgentScoped):
-    """A value that a tool resolves. Its name is unique among the living variables of the agent."""
+    """A value that a tool resolves. Its name is unique in the agent, deleted variables aside."""
 
     id: UUID = Field(default_factory=new_id)
     name: str = Field(max_length=50, pattern=r"^[a-z_][a-z0-9_]*$")
@@ -191,7 +194,7 @@ class Variable(AgentScoped):
 
 
 class ToolActivation(AgentScoped):
-    """Whether an agent may use a tool. One living activation for each tool of an agent."""
+    """The permission of an agent to use a tool: at most one for each agent and tool, deleted ones aside."""
 
     id: UUID = Field(default_factory=new_id)
     tool_id: str
@@ -202,16 +205,16 @@ class ToolActivation(AgentScoped):
 
     @property
     def is_enabled(self) -> bool:
-        """Whether the status is "enabled"."""
+        """True if the status is "enabled"."""
         return self.status == "enabled"
 
     def enable(self) -> None:
-        """Switch the tool on, as of now."""
+        """Enable the tool now."""
         self.status = "enabled"
         self.enabled_at = self._now()
 
     def disable(self) -> None:
-        """Switch the tool off, as of now."""
+        """Disable the tool now."""
         self.status = "disabled"
         self.disabled_at = self._now()
 
@@ -221,14 +224,15 @@ class ToolActivation(AgentScoped):
 
 
 AgentPart = Rule | Scenario | Template | Variable | ToolActivation
-"""The entities that go when their agent is deleted."""
+"""The entities that are deleted with their agent."""
 
 
 class RuleHit(NamedTuple):
-    """A rule that a search found. Unpacks as a pair.
+    """A search result, which unpacks as a pair.
 
     Attributes:
-        score: The cosine similarity to the query, -1 to 1.
+        rule: The rule.
+        score: The cosine similarity of its condition to the query, -1 to 1.
     """
 
     rule: Rule
@@ -236,10 +240,11 @@ class RuleHit(NamedTuple):
 
 
 class ScenarioHit(NamedTuple):
-    """A scenario that a search found. Unpacks as a pair.
+    """A search result, which unpacks as a pair.
 
     Attributes:
-        score: The cosine similarity to the query, -1 to 1.
+        scenario: The scenario.
+        score: The cosine similarity of its entry condition to the query, -1 to 1.
     """
 
     scenario: Scenario

@@ -46,7 +46,7 @@ class AgentRow(TenantKey, Revisioned, SoftDeleted, Base):
 
 
 class AgentPartRow(TenantKey, Revisioned, SoftDeleted):
-    """Columns of what belongs to an agent."""
+    """Columns of the parts of an agent."""
 
     agent_id: Mapped[UUID] = mapped_column(sort_order=1)
 
@@ -95,7 +95,7 @@ class RuleRow(AgentPartRow, Base):
 
 
 class ScenarioRow(AgentPartRow, Base):
-    """`Scenario`. The steps are read and written with their scenario only, so they are one document."""
+    """`Scenario`. The steps are read and written only with their scenario, as one document."""
 
     __tablename__ = "scenarios"
     __table_args__ = (_agent_key(), _page_index("scenarios"), purge_index("scenarios"))
@@ -114,7 +114,7 @@ class ScenarioRow(AgentPartRow, Base):
 
 
 class ScenarioArchiveRow(TenantKey, Base):
-    """A version of a scenario as it was. `id` is the scenario's, which may have been deleted since."""
+    """An archived version of a scenario. `id` is the id of the scenario, which may have been deleted since."""
 
     __tablename__ = "scenario_archives"
 
@@ -188,7 +188,7 @@ class ToolActivationRow(AgentPartRow, Base):
 
 
 class MigrationPlanRow(TenantKey, Revisioned, Base):
-    """`MigrationPlan`: the columns that are searched, and the whole plan as a document."""
+    """`MigrationPlan`: columns to search by, and the whole plan as a document."""
 
     __tablename__ = "migration_plans"
     __table_args__ = (

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from pydantic import TypeAdapter
 from sqlalchemy import Column
 
-from soldier_data.base.embeddings import TextToEmbed
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_integer, check_text, moment_before
 from soldier_data.config import statements as sql
-from soldier_data.config.checks import KINDS, check_entity, check_list, check_scenario_tenant, kind_of
+from soldier_data.config.checks import check_entity, check_list, check_scenario_tenant
+from soldier_data.config.kinds import ConfigEntity, kind_of
 from soldier_data.config.models import (
     Agent,
-    AgentPart,
     AgentSettings,
     Rule,
     RuleHit,
@@ -35,7 +34,7 @@ from soldier_data.config.purging import purge
 from soldier_data.config.scenario_migrations import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.store import ConfigStore
 from soldier_data.postgres.database import Executor, PostgresStore
-from soldier_data.postgres.missing_embeddings import count_texts, list_texts, set_embeddings
+from soldier_data.postgres.missing_embeddings import PostgresEmbeddedTexts
 from soldier_data.postgres.revisioned import RevisionedTable, delete_row
 from soldier_data.postgres.transaction import Row, Transaction, Values
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
@@ -43,8 +42,10 @@ from soldier_data.postgres.vector_search import IndexedSearch, search_values
 _STEPS = TypeAdapter(list[ScenarioStep])
 
 
-class PostgresConfigStore(ConfigStore, PostgresStore):
-    """`ConfigStore` on a `Database`, or on the `Transaction` of a unit of work."""
+class PostgresConfigStore(PostgresEmbeddedTexts, ConfigStore, PostgresStore):
+    """A `ConfigStore` on a `Database`, or on the `Transaction` of a unit of work."""
+
+    _embedded_texts: ClassVar = sql.embedded_texts
 
     def __init__(self, database: Executor) -> None:
         self._db = database
@@ -74,7 +75,7 @@ class PostgresConfigStore(ConfigStore, PostgresStore):
 
     async def delete_agent(self, tenant_id: UUID, agent_id: UUID) -> bool:
         values = {"tenant_id": tenant_id, "id": agent_id, "now": utcnow(), "write_id": new_id()}
-        # The first run waits for those who save what belongs to the agent; only the second one sees what they saved.
+        # The first run waits for concurrent saves of the agent's parts; only the second run sees the parts they saved.
         return bool(await self._db.fetch_many(sql.delete_agent, [values, values]))
 
     async def get_rule(self, tenant_id: UUID, rule_id: UUID) -> Rule | None:
@@ -274,25 +275,7 @@ class PostgresConfigStore(ConfigStore, PostgresStore):
     async def delete_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> bool:
         return await self._db.fetch_one(sql.delete_plan, {"tenant_id": tenant_id, "id": plan_id}) is not None
 
-    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
-        return await count_texts(self._db, sql.embedded_texts, embedding_model, tenant_id)
-
-    async def list_to_embed(
-        self,
-        embedding_model: str,
-        *,
-        tenant_id: UUID | None = None,
-        after: TextToEmbed | None = None,
-        limit: int = 100,
-    ) -> list[TextToEmbed]:
-        return await list_texts(self._db, sql.embedded_texts, embedding_model, tenant_id, after, limit)
-
-    async def set_embeddings(
-        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
-    ) -> int:
-        return await set_embeddings(self._db, sql.embedded_texts, embeddings, embedding_model)
-
-    async def save_many(self, entities: Iterable[Agent | AgentPart | MigrationPlan]) -> int:
+    async def save_many(self, entities: Iterable[ConfigEntity]) -> int:
         listed = list(entities)
         check_list(listed, self._dimensions)
         if not listed:
@@ -304,8 +287,7 @@ class PostgresConfigStore(ConfigStore, PostgresStore):
 
         async def work(transaction: Transaction) -> dict[tuple[type, UUID], int]:
             revisions: dict[tuple[type, UUID], int] = {}
-            for kind in KINDS:
-                table = _TABLES[kind]
+            for kind, table in _TABLES.items():
                 of_kind = [row for row, found in zip(rows, kinds, strict=True) if found is kind]
                 if of_kind:
                     saved = await table.save_many(transaction, of_kind)
@@ -329,6 +311,7 @@ class PostgresConfigStore(ConfigStore, PostgresStore):
         return await self._db.fetch_all(statement, values | {"tenant_id": tenant_id, "agent_id": agent_id})
 
 
+# In the order of saving.
 _TABLES: dict[type, RevisionedTable] = {
     Agent: sql.agents,
     Rule: sql.rules,
@@ -340,8 +323,8 @@ _TABLES: dict[type, RevisionedTable] = {
 }
 
 
-def _values(entity: Agent | AgentPart | MigrationPlan) -> Values:
-    """The columns of the entity's row. Fields are columns of the same name, documents are JSON text."""
+def _values(entity: ConfigEntity) -> Values:
+    """The columns of the entity's row: fields by column name, JSON documents as text."""
     values = dict(entity.__dict__)
     match entity:
         case Agent():

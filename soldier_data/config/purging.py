@@ -1,4 +1,4 @@
-"""How the config store on PostgreSQL removes for good what was deleted long ago, some rows at a time."""
+"""Purging for the config store on PostgreSQL: the permanent removal of old deleted rows, in batches."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Table, Uuid, and_, any_, delete, or_, select, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from soldier_data.config.statements import AGENTS, ARCHIVES, PARTS, PLANS, SCENARIOS, of_tenant
+from soldier_data.config.statements import AGENTS, ARCHIVES, PARTS, PLANS, SCENARIOS
 from soldier_data.postgres.database import Executor
 from soldier_data.postgres.purging import BEFORE, ROWS_AT_A_TIME, oldest
+from soldier_data.postgres.queries import of_tenant
 from soldier_data.postgres.statements import Statement, param
 from soldier_data.postgres.transaction import Transaction, Values
 
 _OPERATION = "purging deleted rows"
 
 _AGENTS_AT_A_TIME = 50
-"""For each agent PostgreSQL looks through the tenant's parts, to see that none refers to it any more."""
+"""For each agent PostgreSQL searches the parts of the tenant for references to it."""
 
 _SCENARIOS_AT_A_TIME = 100
-"""With each go its archived versions and its migration plans."""
+"""Archived versions and migration plans are removed with their scenario."""
 
 _IDS = any_(param("ids", ARRAY(Uuid)))
 _OLD_AGENTS = any_(param("old_agents", ARRAY(Uuid)))
 
 _lock_agents = Statement(_OPERATION, oldest(AGENTS, _AGENTS_AT_A_TIME).with_for_update())
-"""Nobody brings one of these back while their parts go."""
+"""The lock keeps an agent from being restored while its parts are removed."""
 
 
 def _goes(table: Table) -> ColumnElement[bool]:
@@ -39,7 +40,10 @@ def _at_a_time(table: Table) -> int:
 
 @cache
 def _find(table: Table, *, old_agents: bool) -> Statement:
-    """The ids of some parts that go. No one index has the old ones and all of an agent."""
+    """Select the ids of a batch of parts to remove.
+
+    Old parts and parts of old agents are found separately, because no single index covers both.
+    """
     found = [oldest(table, _at_a_time(table))]
     if old_agents:
         of_agents = select(table.c.id).where(of_tenant(table), table.c.agent_id == _OLD_AGENTS)
@@ -61,15 +65,15 @@ _remove_agents = Statement(_OPERATION, delete(AGENTS).where(of_tenant(AGENTS), A
 
 
 async def purge(db: Executor, values: Values) -> int:
-    """Remove all old rows, some in each transaction; returns how many agents and parts went.
+    """Remove all old rows, each batch in a transaction; return the number of agents and parts.
 
     Args:
-        db: The database, or the transaction of a unit of work that all of it belongs to.
-        values: The tenant_id, and the moment `before`.
+        db: The database, or the transaction of a unit of work, which then contains all batches.
+        values: The tenant_id, and the time `before`.
     """
     how_many, more = 0, True
     while more:
-        # What is removed again because the reply to the COMMIT was lost counts once.
+        # A set, because a batch is removed again if the reply to its COMMIT was lost.
         removed: set[tuple[str, UUID]] = set()
         more = await db.atomically(partial(_remove_some, values=values, removed=removed), _OPERATION)
         how_many += len(removed)
@@ -77,7 +81,7 @@ async def purge(db: Executor, values: Values) -> int:
 
 
 async def _remove_some(transaction: Transaction, values: Values, removed: set[tuple[str, UUID]]) -> bool:
-    """Remove some old rows and note which; returns whether there may be more."""
+    """Remove a batch and add its ids to `removed`; return whether there may be more."""
 
     async def ids_by(statement: Statement, **more: list[UUID]) -> list[UUID]:
         return [row["id"] for row in await transaction.fetch_all(statement, {**values, **more})]
@@ -92,7 +96,7 @@ async def _remove_some(transaction: Transaction, values: Values, removed: set[tu
             for statement in _remove_of_scenarios if table is SCENARIOS else ():
                 await ids_by(statement, ids=gone)
         more |= len(found) >= _at_a_time(table)
-    # An agent waits until no part is left behind, which a foreign key binds to it.
+    # Agents are removed after all of their parts, because foreign keys refer to them.
     if more or not agents:
         return more
     await ids_by(_remove_agents, ids=agents)

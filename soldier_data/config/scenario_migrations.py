@@ -1,4 +1,4 @@
-"""How running sessions are carried from one version of a scenario to the next."""
+"""Plans for migrating running sessions from one version of a scenario to another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from soldier_data.base.scope_filters import ScopeFilter
 
 
 class MigrationPlanStatus(StrEnum):
-    """Where a plan stands."""
+    """The status of a plan."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -22,7 +22,7 @@ class MigrationPlanStatus(StrEnum):
 
 
 class MigrationScenario(StrEnum):
-    """What a session at an anchor has to do to get onto the new version."""
+    """The way in which a session at an anchor migrates to the new version."""
 
     CLEAN_GRAFT = "clean_graft"
     GAP_FILL = "gap_fill"
@@ -41,7 +41,7 @@ class InsertedNode(Model):
 
 
 class ForkBranch(Model):
-    """One branch of a fork."""
+    """A branch of a fork."""
 
     target_step_id: UUID
     target_step_name: str
@@ -58,7 +58,7 @@ class NewFork(Model):
 
 
 class DeletedNode(Model):
-    """A step that the new version drops."""
+    """A step that the new version removes."""
 
     node_id_v1: UUID
     node_name: str
@@ -67,7 +67,7 @@ class DeletedNode(Model):
 
 
 class TransitionChange(Model):
-    """A transition that leads elsewhere."""
+    """A transition with a different target."""
 
     from_step_id: UUID
     to_step_id_v1: UUID | None = None
@@ -75,26 +75,23 @@ class TransitionChange(Model):
     change_type: str
 
 
-class UpstreamChanges(Model):
-    """What changed before an anchor."""
-
+class _Changes(Model):
     inserted_nodes: list[InsertedNode] = Field(default_factory=list)
     removed_node_ids: list[UUID] = Field(default_factory=list)
     new_forks: list[NewFork] = Field(default_factory=list)
     modified_transitions: list[TransitionChange] = Field(default_factory=list)
 
 
-class DownstreamChanges(Model):
-    """What changed after an anchor."""
+class UpstreamChanges(_Changes):
+    """Changes before an anchor."""
 
-    inserted_nodes: list[InsertedNode] = Field(default_factory=list)
-    removed_node_ids: list[UUID] = Field(default_factory=list)
-    new_forks: list[NewFork] = Field(default_factory=list)
-    modified_transitions: list[TransitionChange] = Field(default_factory=list)
+
+class DownstreamChanges(_Changes):
+    """Changes after an anchor."""
 
 
 class AnchorTransformation(Model):
-    """What happens at one anchor: a step that both versions have, found by its content."""
+    """The changes around an anchor: a step that both versions contain, identified by its content."""
 
     anchor_content_hash: str
     anchor_name: str
@@ -106,19 +103,19 @@ class AnchorTransformation(Model):
 
 
 class TransformationMap(Model):
-    """All that differs between two versions."""
+    """All differences between two versions."""
 
     anchors: list[AnchorTransformation] = Field(default_factory=list)
     deleted_nodes: list[DeletedNode] = Field(default_factory=list)
     new_node_ids: list[UUID] = Field(default_factory=list)
 
     def get_anchor_by_hash(self, content_hash: str) -> AnchorTransformation | None:
-        """The anchor whose content has this hash, or None."""
+        """Return the anchor with this content hash, or None."""
         return next((anchor for anchor in self.anchors if anchor.anchor_content_hash == content_hash), None)
 
 
 class AnchorMigrationPolicy(Model):
-    """What a reviewer decided about one anchor."""
+    """A reviewer's decision about an anchor."""
 
     anchor_content_hash: str
     anchor_name: str
@@ -128,7 +125,7 @@ class AnchorMigrationPolicy(Model):
 
 
 class MigrationWarning(Model):
-    """Something a reviewer should look at."""
+    """A warning for reviewers."""
 
     severity: str
     anchor_name: str
@@ -137,7 +134,7 @@ class MigrationWarning(Model):
 
 
 class FieldCollectionInfo(Model):
-    """A profile field that migrated sessions will have to ask for."""
+    """A profile field that migrated sessions must ask for."""
 
     field_name: str
     display_name: str
@@ -147,7 +144,7 @@ class FieldCollectionInfo(Model):
 
 
 class MigrationSummary(Model):
-    """A plan in numbers."""
+    """The numbers of a plan."""
 
     total_anchors: int = 0
     anchors_with_clean_graft: int = 0
@@ -161,11 +158,11 @@ class MigrationSummary(Model):
 
 
 class MigrationPlan(Model):
-    """How the sessions of one scenario get from one version to another.
+    """A plan for migrating the sessions of a scenario from one version to another.
 
     Attributes:
-        updated_at: Set by each save.
-        revision: 0 until saved; each save adds one.
+        updated_at: Time of the last save.
+        revision: Number of saves, 0 before the first. Pass it as `if_revision` to save conditionally.
     """
 
     id: UUID = Field(default_factory=new_id)

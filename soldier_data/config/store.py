@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from soldier_data.base.arguments import ChecksArguments
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import EmbeddedTextStore
+from soldier_data.config.kinds import ConfigEntity
 from soldier_data.config.models import (
     Agent,
-    AgentPart,
     Rule,
     RuleHit,
     Scenario,
@@ -24,63 +23,67 @@ from soldier_data.config.models import (
 from soldier_data.config.scenario_migrations import MigrationPlan, MigrationPlanStatus
 
 
-class ConfigStore(ChecksArguments, ABC):
-    """Agents and what belongs to them.
+class ConfigStore(EmbeddedTextStore):
+    """Agents and their parts: rules, scenarios, templates, variables and tool activations; and migration plans.
 
-    Saving inserts the entity or replaces the one with its tenant and id. It sets `updated_at` and `revision` on
-    the entity that was passed, once the store has it, and leaves the entity as it was on any error. With
-    `if_revision=n` it succeeds only while the stored revision is n (0: while nothing is stored). Saving an entity
-    over a deleted one brings it back.
+    Saving inserts an entity, or replaces the one with the same tenant and id; saving over a deleted one restores it.
+    Once the entity is stored, saving sets `updated_at` and `revision` on the object that was passed; on an error it
+    leaves the object unchanged. With `if_revision=n` the entity is saved only if the stored revision is n; 0 means
+    that nothing is stored.
 
-    Deletions are soft (but for migration plans): the row is invisible to every read and search at once, its name
-    is free again, and `purge_deleted` removes it for good later.
+    Deletions are soft, except those of migration plans: reads and searches no longer return the entity, its name is
+    free again, and `purge_deleted` removes it later. Reads return copies, which the caller may change.
 
-    What is returned is the caller's own copy. Lists come in a fixed order; ties go by id.
+    Calls are repeated after a lost connection and take effect once, with one exception: if another caller saves the
+    same entity between two attempts, a save without `if_revision` overwrites that change and increases the revision
+    twice, and a save with it raises ConflictError although it took effect first.
 
-    A call whose reply is lost with the connection is repeated, and has one effect. Only if somebody else saves the
-    entity between the two attempts, a save without `if_revision` wins over that and counts twice, and one with it
-    raises ConflictError though it took effect first.
+    `list_to_embed` lists the conditions of rules, then the entry conditions of scenarios, including disabled ones.
 
     Raises (every method):
-        StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: An argument, or something in a list, is of a wrong type; a field of an entity does not take
-            what it holds, or a derived class adds one; a text holds NUL or half of a
-            surrogate pair, a JSON value is no JSON, an embedding has the wrong length, is not finite or is the
-            zero vector; a limit or offset is negative. Names the field.
-
-    Raises (every save):
-        NotFoundError: The agent that the entity belongs to does not exist in the tenant, or is deleted.
-        ConflictError: The name (or tool_id) is taken, or `if_revision` is not the stored revision.
+        StoreConnectionError: The server cannot be reached or does not respond in time.
+        ValidationError: An argument, or an item of a list, has the wrong type; a field of an entity has an invalid
+            value, or a derived class adds a field; a text contains NUL or an unpaired surrogate; a value is not valid
+            JSON; an embedding has the wrong number of dimensions, is not finite or is the zero vector; a limit or
+            offset is negative. Names the field.
     """
 
     # -- agents ----------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def get_agent(self, tenant_id: UUID, agent_id: UUID) -> Agent | None:
-        """The agent, or None if the tenant has none of that id."""
+        """Return the agent, or None if the tenant has no agent with this id."""
 
     @abstractmethod
     async def get_agents(
         self, tenant_id: UUID, *, enabled_only: bool = False, limit: int = 20, offset: int = 0
     ) -> tuple[list[Agent], int]:
-        """One page of the tenant's agents by created_at, and how many there are in all."""
+        """Return one page of the tenant's agents, by created_at and id, and the total number of agents.
+
+        Args:
+            tenant_id: The tenant.
+            enabled_only: Whether to leave out disabled agents, in the page and in the total.
+            limit: Maximum number of agents.
+            offset: Number of agents to skip.
+        """
 
     @abstractmethod
     async def save_agent(self, agent: Agent, *, if_revision: int | None = None) -> UUID:
-        """Insert or replace; returns the id."""
+        """Insert or replace an agent; return its id.
+
+        Raises:
+            ConflictError: The name is taken, or `if_revision` is not the stored revision.
+        """
 
     @abstractmethod
     async def delete_agent(self, tenant_id: UUID, agent_id: UUID) -> bool:
-        """Delete the agent with its rules, scenarios, templates, variables and tool activations.
-
-        Returns True the first time, and False if there is no such agent.
-        """
+        """Delete an agent and all its parts; return whether it existed."""
 
     # -- rules -----------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def get_rule(self, tenant_id: UUID, rule_id: UUID) -> Rule | None:
-        """The rule, or None."""
+        """Return the rule, or None if the tenant has no rule with this id."""
 
     @abstractmethod
     async def get_rules(
@@ -92,15 +95,28 @@ class ConfigStore(ChecksArguments, ABC):
         scope_id: UUID | None = None,
         enabled_only: bool = True,
     ) -> list[Rule]:
-        """The agent's rules, highest priority first, then by created_at."""
+        """Return the agent's rules, by priority (highest first), created_at and id.
+
+        Args:
+            tenant_id: The tenant.
+            agent_id: The agent.
+            scope: Only rules of this scope; None for all.
+            scope_id: Only rules of this scenario or step; None for all.
+            enabled_only: Whether to leave out disabled rules.
+        """
 
     @abstractmethod
     async def save_rule(self, rule: Rule, *, if_revision: int | None = None) -> UUID:
-        """Insert or replace; returns the id."""
+        """Insert or replace a rule; return its id.
+
+        Raises:
+            NotFoundError: The tenant has no such agent, or it is deleted.
+            ConflictError: `if_revision` is not the stored revision.
+        """
 
     @abstractmethod
     async def delete_rule(self, tenant_id: UUID, rule_id: UUID) -> bool:
-        """Delete the rule; True the first time."""
+        """Delete a rule; return whether it existed."""
 
     @abstractmethod
     async def vector_search_rules(
@@ -113,32 +129,51 @@ class ConfigStore(ChecksArguments, ABC):
         min_score: float = 0.0,
         embedding_model: str | None = None,
     ) -> list[RuleHit]:
-        """The enabled rules whose embedding is closest to the query.
+        """Return the agent's enabled rules whose embeddings are most similar to the query, best first, ties by id.
 
-        Each comes with its score, the cosine similarity (-1 to 1), best first. Rules without an embedding, or
-        that score below `min_score`, are left out, and so are those whose embedding is by another model than
-        `embedding_model`: by default the one in SOLDIER_EMBEDDING_MODEL, and where that is not set either, any.
+        Args:
+            query_embedding: The query, of SOLDIER_EMBEDDING_DIMENSIONS numbers.
+            tenant_id: The tenant.
+            agent_id: The agent.
+            limit: Maximum number of rules.
+            min_score: Minimum cosine similarity, -1 to 1.
+            embedding_model: Only rules whose embedding this model made. Defaults to SOLDIER_EMBEDDING_MODEL; if that
+                is not set, embeddings of all models are compared.
+
+        Returns:
+            Pairs of a rule and its score, the cosine similarity. Rules without an embedding are left out.
         """
 
     # -- scenarios -------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def get_scenario(self, tenant_id: UUID, scenario_id: UUID) -> Scenario | None:
-        """The scenario with its steps, or None."""
+        """Return the scenario with its steps, or None if the tenant has no scenario with this id."""
 
     @abstractmethod
     async def get_scenarios(
         self, tenant_id: UUID, agent_id: UUID, *, enabled_only: bool = True
     ) -> list[Scenario]:
-        """The agent's scenarios by created_at."""
+        """Return the agent's scenarios, by created_at and id.
+
+        Args:
+            tenant_id: The tenant.
+            agent_id: The agent.
+            enabled_only: Whether to leave out disabled scenarios.
+        """
 
     @abstractmethod
     async def save_scenario(self, scenario: Scenario, *, if_revision: int | None = None) -> UUID:
-        """Insert or replace; returns the id."""
+        """Insert or replace a scenario; return its id.
+
+        Raises:
+            NotFoundError: The tenant has no such agent, or it is deleted.
+            ConflictError: `if_revision` is not the stored revision.
+        """
 
     @abstractmethod
     async def delete_scenario(self, tenant_id: UUID, scenario_id: UUID) -> bool:
-        """Delete the scenario; True the first time. Its archived versions stay until it is purged."""
+        """Delete a scenario; return whether it existed. Archived versions are kept until the scenario is purged."""
 
     @abstractmethod
     async def vector_search_scenarios(
@@ -151,63 +186,83 @@ class ConfigStore(ChecksArguments, ABC):
         min_score: float = 0.0,
         embedding_model: str | None = None,
     ) -> list[ScenarioHit]:
-        """As `vector_search_rules`, by the embedding of the entry condition."""
+        """Return the agent's enabled scenarios whose entry conditions are most similar to the query, best first.
+
+        Arguments and result as in `vector_search_rules`, with scenarios in place of rules.
+        """
 
     @abstractmethod
     async def archive_scenario_version(self, tenant_id: UUID, scenario: Scenario) -> None:
-        """Keep the scenario as it is under its version. The same version again replaces what was kept.
+        """Archive the scenario as it is under its version, replacing an earlier archive of the same version.
 
         Raises:
-            ValidationError: The scenario is another tenant's.
+            ValidationError: The scenario belongs to another tenant.
         """
 
     @abstractmethod
     async def get_archived_scenario(
         self, tenant_id: UUID, scenario_id: UUID, version: int
     ) -> Scenario | None:
-        """The scenario as it was when that version was archived, or None."""
+        """Return the scenario as it was when the version was archived, or None."""
 
     # -- templates -------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def get_template(self, tenant_id: UUID, template_id: UUID) -> Template | None:
-        """The template, or None."""
+        """Return the template, or None if the tenant has no template with this id."""
 
     @abstractmethod
     async def get_templates(
         self, tenant_id: UUID, agent_id: UUID, *, scope: Scope | None = None, scope_id: UUID | None = None
     ) -> list[Template]:
-        """The agent's templates by created_at."""
+        """Return the agent's templates, by created_at and id.
+
+        Args:
+            tenant_id: The tenant.
+            agent_id: The agent.
+            scope: Only templates of this scope; None for all.
+            scope_id: Only templates of this scenario or step; None for all.
+        """
 
     @abstractmethod
     async def save_template(self, template: Template, *, if_revision: int | None = None) -> UUID:
-        """Insert or replace; returns the id."""
+        """Insert or replace a template; return its id.
+
+        Raises:
+            NotFoundError: The tenant has no such agent, or it is deleted.
+            ConflictError: `if_revision` is not the stored revision.
+        """
 
     @abstractmethod
     async def delete_template(self, tenant_id: UUID, template_id: UUID) -> bool:
-        """Delete the template; True the first time."""
+        """Delete a template; return whether it existed."""
 
     # -- variables -------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def get_variable(self, tenant_id: UUID, variable_id: UUID) -> Variable | None:
-        """The variable, or None."""
+        """Return the variable, or None if the tenant has no variable with this id."""
 
     @abstractmethod
     async def get_variables(self, tenant_id: UUID, agent_id: UUID) -> list[Variable]:
-        """The agent's variables by name."""
+        """Return the agent's variables, by name."""
 
     @abstractmethod
     async def get_variable_by_name(self, tenant_id: UUID, agent_id: UUID, name: str) -> Variable | None:
-        """The agent's variable of that name, or None."""
+        """Return the agent's variable with this name, or None."""
 
     @abstractmethod
     async def save_variable(self, variable: Variable, *, if_revision: int | None = None) -> UUID:
-        """Insert or replace; returns the id."""
+        """Insert or replace a variable; return its id.
+
+        Raises:
+            NotFoundError: The tenant has no such agent, or it is deleted.
+            ConflictError: The agent has another variable of this name, or `if_revision` is not the stored revision.
+        """
 
     @abstractmethod
     async def delete_variable(self, tenant_id: UUID, variable_id: UUID) -> bool:
-        """Delete the variable; True the first time."""
+        """Delete a variable; return whether it existed."""
 
     # -- tool activations ------------------------------------------------------------------------------------
 
@@ -215,33 +270,38 @@ class ConfigStore(ChecksArguments, ABC):
     async def get_tool_activation(
         self, tenant_id: UUID, agent_id: UUID, tool_id: str
     ) -> ToolActivation | None:
-        """The agent's activation of the tool, or None."""
+        """Return the agent's activation of the tool, or None."""
 
     @abstractmethod
     async def get_tool_activations(self, tenant_id: UUID, agent_id: UUID) -> list[ToolActivation]:
-        """The agent's activations by tool_id."""
+        """Return the agent's tool activations, by tool_id."""
 
     @abstractmethod
     async def save_tool_activation(
         self, activation: ToolActivation, *, if_revision: int | None = None
     ) -> UUID:
-        """Insert or replace; returns the id."""
+        """Insert or replace a tool activation; return its id.
+
+        Raises:
+            NotFoundError: The tenant has no such agent, or it is deleted.
+            ConflictError: The agent has another activation of this tool, or `if_revision` is not the stored revision.
+        """
 
     @abstractmethod
     async def delete_tool_activation(self, tenant_id: UUID, agent_id: UUID, tool_id: str) -> bool:
-        """Delete the agent's activation of the tool; True the first time."""
+        """Delete the agent's activation of the tool; return whether it existed."""
 
     # -- migration plans -------------------------------------------------------------------------------------
 
     @abstractmethod
     async def get_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> MigrationPlan | None:
-        """The plan, or None."""
+        """Return the migration plan, or None if the tenant has no plan with this id."""
 
     @abstractmethod
     async def get_migration_plan_for_versions(
         self, tenant_id: UUID, scenario_id: UUID, from_version: int, to_version: int
     ) -> MigrationPlan | None:
-        """The plan between these versions, the newest if there are several, or None."""
+        """Return the newest migration plan of the scenario between two versions, or None."""
 
     @abstractmethod
     async def list_migration_plans(
@@ -251,78 +311,51 @@ class ConfigStore(ChecksArguments, ABC):
         status: MigrationPlanStatus | None = None,
         limit: int = 50,
     ) -> list[MigrationPlan]:
-        """The tenant's plans, newest first."""
+        """Return the tenant's migration plans, newest first: by created_at and id, descending.
+
+        Args:
+            tenant_id: The tenant.
+            scenario_id: Only plans of this scenario; None for all.
+            status: Only plans with this status; None for all.
+            limit: Maximum number of plans.
+        """
 
     @abstractmethod
     async def save_migration_plan(self, plan: MigrationPlan, *, if_revision: int | None = None) -> UUID:
-        """Insert or replace; returns the id. The scenario need not exist."""
+        """Insert or replace a migration plan; return its id. The scenario need not exist.
+
+        Raises:
+            ConflictError: `if_revision` is not the stored revision.
+        """
 
     @abstractmethod
     async def delete_migration_plan(self, tenant_id: UUID, plan_id: UUID) -> bool:
-        """Remove the plan for good; True the first time.
+        """Remove a migration plan permanently; return whether it existed.
 
-        A removal leaves nothing to know it by: repeated because its reply was lost, it returns False.
+        Returns False if the call was repeated because its reply was lost.
         """
 
-    # -- embeddings ------------------------------------------------------------------------------------------
+    # -- all kinds -------------------------------------------------------------------------------------------
 
     @abstractmethod
-    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
-        """How many texts `list_to_embed` would list."""
-
-    @abstractmethod
-    async def list_to_embed(
-        self,
-        embedding_model: str,
-        *,
-        tenant_id: UUID | None = None,
-        after: TextToEmbed | None = None,
-        limit: int = 100,
-    ) -> list[TextToEmbed]:
-        """One page of the texts without an embedding by that model.
-
-        They are the conditions of rules, then the entry conditions of scenarios, disabled ones included.
-
-        Empty texts need none. The order is fixed and a page costs what the first one costs, so that a run over
-        everything ends even if some embeddings are refused, and goes on where it was interrupted.
+    async def save_many(self, entities: Iterable[ConfigEntity]) -> int:
+        """Save a list of entities, all or none, in a few round trips regardless of its length; return their number.
 
         Args:
-            embedding_model: The model that every embedding should be of.
-            tenant_id: One tenant; by default all of them, for operators.
-            after: The last text of the page before.
-            limit: Size of the page.
+            entities: Entities of one tenant, of any kinds and in any order. The list may contain agents and their
+                parts.
 
         Raises:
-            ValidationError: Without a `tenant_id` where row-level security is on, which shows one tenant alone.
-        """
-
-    @abstractmethod
-    async def set_embeddings(
-        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
-    ) -> int:
-        """Keep embeddings of texts that `list_to_embed` returned, in one transaction; returns how many were kept.
-
-        What was saved or deleted since it was listed is left as it is: its text may be another one. Each entity's
-        revision grows by one.
-
-        Raises:
-            ValidationError: A text is of a kind that this store does not keep.
-        """
-
-    # -- all together ----------------------------------------------------------------------------------------
-
-    @abstractmethod
-    async def save_many(self, entities: Iterable[Agent | AgentPart | MigrationPlan]) -> int:
-        """Save a mixed list, all or nothing, in a few round trips whatever its length; returns how many.
-
-        Agents may come in the same list as what belongs to them, in any order. The same entity twice in a list
-        is a ValidationError.
+            NotFoundError: The agent of an entity is neither stored nor in the list, or is deleted.
+            ConflictError: A name or tool_id is taken.
+            ValidationError: An entity is in the list twice, or they belong to several tenants. Names the place.
         """
 
     @abstractmethod
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
-        """Remove for good what was deleted longer ago than `older_than`; returns how many entities went.
+        """Permanently remove entities that were deleted longer ago than `older_than`; return their number.
 
-        With a scenario go its archived versions and migration plans, with an agent all that belongs to it. Outside of
-        a unit of work it goes part by part, each kept: if it fails, call it again for the rest.
+        Removes the archived versions and migration plans of scenarios, and all parts of agents as well. Outside of a
+        unit of work the entities are removed in batches, each in a transaction of its own: after an error, call it
+        again.
         """

@@ -1,4 +1,4 @@
-"""What agents remember: episodes, and a graph of entities and relationships."""
+"""The memory of agents: episodes, and a graph of entities and relationships."""
 
 from soldier_data.memory.inmemory import InMemoryMemoryStore
 from soldier_data.memory.models import (
@@ -6,6 +6,7 @@ from soldier_data.memory.models import (
     Entity,
     EntityHit,
     Episode,
+    EpisodeFilter,
     EpisodeHit,
     EpisodeSource,
     Relationship,
@@ -18,6 +19,7 @@ __all__ = [
     "Entity",
     "EntityHit",
     "Episode",
+    "EpisodeFilter",
     "EpisodeHit",
     "EpisodeSource",
     "InMemoryMemoryStore",

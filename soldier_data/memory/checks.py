@@ -1,20 +1,22 @@
-"""What both memory stores check before they write."""
+"""Validation that both memory stores run before they write and search."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_embedding
-from soldier_data.base.items import check_items
+from soldier_data.base.items import check_new
 from soldier_data.base.paging import check_page
-from soldier_data.base.values import check_integer, check_key, check_storable, check_text
-from soldier_data.errors import ConflictError, NotFoundError
+from soldier_data.base.values import check_integer, check_key, check_moment, check_storable, check_text
+from soldier_data.errors import NotFoundError
 from soldier_data.memory.models import Entity, Episode, Relationship
 
 
 def check_memory_item(entity: Episode | Entity | Relationship, dimensions: int) -> None:
-    """Check that `entity` can be stored, its embedding having `dimensions` numbers.
+    """Check that the item can be stored, with an embedding of `dimensions` numbers.
 
     Raises:
         ValidationError: Names the field.
@@ -26,19 +28,18 @@ def check_memory_item(entity: Episode | Entity | Relationship, dimensions: int) 
 
 
 def check_episodes(episodes: Sequence[Episode], dimensions: int) -> None:
-    """Check each episode, that all are of one tenant, and that none is in the list twice.
+    """Check a list of episodes to add.
 
     Raises:
-        ValidationError: Names the episode's place in the list and the field.
+        ValidationError: An episode cannot be stored, or belongs to another tenant than the first. Names its place and
+            the field.
         ConflictError: An id is in the list twice.
     """
-    check_items(episodes, "episodes", lambda episode: check_memory_item(episode, dimensions))
-    if len({episode.id for episode in episodes}) < len(episodes):
-        raise ConflictError("adding episodes: an id is in the list twice: keep one of them")
+    check_new(episodes, "episodes", lambda episode: check_memory_item(episode, dimensions))
 
 
-def check_filters(**given: str | UUID | None) -> dict[str, str | UUID]:
-    """The filters that are not None, their texts checked.
+def check_filters(**given: str | UUID | datetime | None) -> dict[str, Any]:
+    """Return the filters that are not None, after checking texts and datetimes.
 
     Raises:
         ValidationError: Names the filter.
@@ -47,16 +48,18 @@ def check_filters(**given: str | UUID | None) -> dict[str, str | UUID]:
     for name, value in filters.items():
         if isinstance(value, str):
             check_text(value, name)
+        elif isinstance(value, datetime):
+            check_moment(value, name)
     return filters
 
 
 def check_traversal(
     group_id: str, depth: int, relation_types: Iterable[str] | None, limit: int
 ) -> list[str] | None:
-    """Check what a traversal is asked for; returns the types as a list.
+    """Check the arguments of a traversal; return the relation types as a list.
 
     Raises:
-        ValidationError: Names the parameter.
+        ValidationError: Names the argument.
     """
     check_text(group_id, "group_id")
     check_integer(depth, "depth")
@@ -69,15 +72,8 @@ def check_traversal(
     return types
 
 
-def id_taken(operation: str) -> ConflictError:
-    """What adding raises when an id exists."""
-    return ConflictError(
-        f"{operation}: an id exists, perhaps of something deleted: nothing was added, use a new id"
-    )
-
-
 def missing_end(operation: str) -> NotFoundError:
-    """What writing a relationship raises when one of its entities is missing."""
+    """The error for writing a relationship to an entity that does not exist."""
     return NotFoundError(
-        f"{operation}: its from_entity_id or to_entity_id is no entity of the tenant: add the entity first"
+        f"{operation}: its from_entity_id or to_entity_id is not an entity of the tenant: add the entity first"
     )

@@ -1,4 +1,4 @@
-"""The SQL of the memory store where tables meet: relationships with their ends, traversal, groups, purging."""
+"""The SQL of the memory store that spans several tables: relationships with entities, traversal, groups and purging."""
 
 from __future__ import annotations
 
@@ -33,34 +33,37 @@ from sqlalchemy.sql.expression import any_
 from soldier_data.memory.statements import (
     ENTITIES,
     EPISODES,
-    LIMIT,
     ONE,
     RELATIONSHIPS,
-    add_unless_taken,
     columns_of,
     content_of,
     delete_by_key,
+    of_group,
+    readable,
+)
+from soldier_data.postgres.purging import AT_A_TIME, oldest
+from soldier_data.postgres.queries import (
+    LIMIT,
+    equals,
     is_living,
     living,
     mark_deleted,
-    of_group,
     of_tenant,
     or_own_write,
+    unless_taken,
 )
-from soldier_data.postgres.purging import AT_A_TIME, oldest
 from soldier_data.postgres.statements import Statement, column_param, has_key, param
 
 
 def _living_ends() -> Any:
-    """One row if both entities of a relationship live. They stay so until the transaction ends."""
+    """Select and lock both entities of a relationship: one row, or none if one of them is missing or deleted."""
     from_entity, to_entity = ENTITIES.alias("from_entity"), ENTITIES.alias("to_entity")
     return (
         select(from_entity.c.id)
         .select_from(from_entity.join(to_entity, of_tenant(to_entity)))
         .where(
-            of_tenant(from_entity),
+            living(from_entity),
             from_entity.c.id == column_param(RELATIONSHIPS.c.from_entity_id),
-            is_living(from_entity),
             to_entity.c.id == column_param(RELATIONSHIPS.c.to_entity_id),
             is_living(to_entity),
         )
@@ -76,12 +79,8 @@ def _exists(found: Any) -> ColumnElement[bool]:
 def _add_relationship() -> Statement:
     ends = _living_ends()
     values = select(*(column_param(column) for column in RELATIONSHIPS.columns))
-    added = add_unless_taken(
-        RELATIONSHIPS,
-        insert(RELATIONSHIPS).from_select(
-            [column.name for column in RELATIONSHIPS.columns], values.where(_exists(ends))
-        ),
-    ).cte("added")
+    names = [column.name for column in RELATIONSHIPS.columns]
+    added = unless_taken(insert(RELATIONSHIPS).from_select(names, values.where(_exists(ends)))).cte("added")
     return Statement(
         "adding the relationship", select(_exists(ends).label("ends_live"), _exists(added).label("written"))
     )
@@ -91,7 +90,7 @@ def _update_relationship() -> Statement:
     ends = _living_ends()
     stored = (
         select(RELATIONSHIPS.c.id)
-        .where(has_key(RELATIONSHIPS), or_own_write(RELATIONSHIPS, living(RELATIONSHIPS)))
+        .where(has_key(RELATIONSHIPS), or_own_write(RELATIONSHIPS, readable(RELATIONSHIPS)))
         .cte("stored")
     )
     updated = (
@@ -119,11 +118,9 @@ def _update_relationship() -> Statement:
 def _delete_entity() -> Statement:
     entity = delete_by_key(ENTITIES).cte("entity")
     id_ = column_param(ENTITIES.c.id)
-    leads_to_it = or_(RELATIONSHIPS.c.from_entity_id == id_, RELATIONSHIPS.c.to_entity_id == id_)
-    its = mark_deleted(
-        RELATIONSHIPS, and_(of_tenant(RELATIONSHIPS), leads_to_it, is_living(RELATIONSHIPS), _exists(entity))
-    )
-    return Statement("deleting the entity", select(entity.c.id).add_cte(its.cte("its_relationships")))
+    of_entity = or_(RELATIONSHIPS.c.from_entity_id == id_, RELATIONSHIPS.c.to_entity_id == id_)
+    related = mark_deleted(RELATIONSHIPS, and_(living(RELATIONSHIPS), of_entity, _exists(entity)))
+    return Statement("deleting the entity", select(entity.c.id).add_cte(related.cte("deleted_relationships")))
 
 
 add_relationship = _add_relationship()
@@ -133,12 +130,12 @@ delete_entity = _delete_entity()
 
 @cache
 def traverse(*, relation_types: bool, embeddings: bool) -> Statement:
-    """The entities around others with their `distance`, in no order.
+    """Select the entities around others, with their `distance`, unordered.
 
-    Each row of `level` is one step: the entities first reached by it, and those of the step before. Relationships
-    are followed both ways, so that what is next to a step is of the step before it, of itself, or new: leaving out
-    the first two is enough for each entity to be expanded once, and no step carries all that was reached so far.
-    Sorting is left to the caller, who has less to sort: documents and vectors would go to temporary files here.
+    Each row of `level` is one step: the entities that it reaches first, and those of the previous step. Since
+    relationships are followed in both directions, every neighbour of a step is in the previous step, in the step
+    itself, or new. Excluding the first two is enough to visit each entity once, without carrying all visited entities
+    along. The caller sorts the result, because sorting rows with documents and vectors here would use temporary files.
     """
     starts = _first_living(param("ids", ARRAY(Uuid)), LIMIT).subquery("starts")
     level = (
@@ -154,7 +151,7 @@ def traverse(*, relation_types: bool, embeddings: bool) -> Statement:
 
     def across(here: Column[Any], there: Column[Any]) -> Select[Any]:
         from_ = _elements(level.c.ids, "from_")
-        found = _looked_up(here == from_.c.id, there, ends.group_id, ends.relation_type, ends.deleted_at)
+        found = _by_index(here == from_.c.id, there, ends.group_id, ends.relation_type, ends.deleted_at)
         followed = and_(is_living(found), found.c.group_id == column_param(RELATIONSHIPS.c.group_id))
         if relation_types:
             wanted = found.c.relation_type == any_(param("relation_types", ARRAY(Text)))
@@ -182,7 +179,7 @@ def traverse(*, relation_types: bool, embeddings: bool) -> Statement:
     )
     reached = _elements(level.c.ids, "reached")
     columns = [each for each in columns_of(ENTITIES) if embeddings or each is not ENTITIES.c.embedding]
-    entity = _looked_up(ENTITIES.c.id == reached.c.id, *columns)
+    entity = _by_index(ENTITIES.c.id == reached.c.id, *columns)
     return Statement(
         "traversing the entities",
         select(entity, level.c.distance).select_from(level).join(reached, true()).join(entity, true()),
@@ -190,35 +187,33 @@ def traverse(*, relation_types: bool, embeddings: bool) -> Statement:
 
 
 def _elements(ids: ColumnElement[Any], name: str) -> Any:
-    """A row for each of the ids."""
+    """Select the elements of an array of ids, one per row."""
     return func.unnest(ids).table_valued(column("id", Uuid())).render_derived(name=name)
 
 
-def _looked_up(is_wanted: ColumnElement[bool], *columns: Any) -> Any:
-    """The rows of the tenant that an index on a condition finds, for each row of what is before.
+def _by_index(condition: ColumnElement[bool], *columns: Any) -> Any:
+    """A lateral subquery of the tenant's rows that an index finds by one condition.
 
-    The OFFSET keeps all other conditions apart. To PostgreSQL the index of a group's rows looks better as long as it
-    has not counted them, and would then be read from end to end for each step.
+    OFFSET keeps the planner from merging it with other conditions. Without statistics, PostgreSQL would prefer the
+    index of the group's rows, and scan all of it in each step.
     """
-    rows = select(*columns).where(of_tenant(columns[0].table), is_wanted).offset(literal_column("0"))
+    rows = select(*columns).where(of_tenant(columns[0].table), condition).offset(literal_column("0"))
     return rows.lateral("found")
 
 
 def _first_living(ids: ColumnElement[Any], limit: ColumnElement[int]) -> Any:
-    """The first `limit` of the ids that the group's entities have, as one array; NULL if there are none."""
+    """Select the first `limit` of the ids that belong to entities of the group, as an array; NULL if there are none."""
     given = _elements(ids, "given")
-    entity = _looked_up(
-        ENTITIES.c.id == given.c.id, ENTITIES.c.id, ENTITIES.c.group_id, ENTITIES.c.deleted_at
-    )
-    of_its_group = entity.c.group_id == column_param(ENTITIES.c.group_id)
+    entity = _by_index(ENTITIES.c.id == given.c.id, ENTITIES.c.id, ENTITIES.c.group_id, ENTITIES.c.deleted_at)
+    in_group = entity.c.group_id == column_param(ENTITIES.c.group_id)
     living_ids = (
-        select(entity.c.id).select_from(given).join(entity, true()).where(is_living(entity), of_its_group)
+        select(entity.c.id).select_from(given).join(entity, true()).where(is_living(entity), in_group)
     )
     first = living_ids.distinct().order_by(entity.c.id).limit(limit).subquery("first")
     return select(func.array_agg(first.c.id).label("ids"))
 
 
-# -- many rows at once -----------------------------------------------------------------------------------------
+# -- changing many rows ----------------------------------------------------------------------------------------
 
 
 def _count(found: Any) -> Any:
@@ -228,40 +223,41 @@ def _count(found: Any) -> Any:
 def _with_related(
     found: Select[Any], entities: Any, condition: Callable[[Any], ColumnElement[bool]]
 ) -> Select[Any]:
-    """The ids `found`, and those of the relationships of `entities` that meet a condition, `ROWS_AT_A_TIME` at most."""
+    """Select `found` and the ids of matching relationships of `entities`, at most `ROWS_AT_A_TIME`."""
     ends = RELATIONSHIPS.c
     related = [found]
     for end in (ends.from_entity_id, ends.to_entity_id):
-        its = _looked_up(end == entities.c.id, ends.id, ends.deleted_at)
-        related.append(select(its.c.id).select_from(entities).join(its, true()).where(condition(its)))
-    parts = [select(part.limit(AT_A_TIME).subquery()) for part in related]
-    return select(union(*parts).subquery()).limit(AT_A_TIME)
+        found_by_end = _by_index(end == entities.c.id, ends.id, ends.deleted_at)
+        joined = select(found_by_end.c.id).select_from(entities).join(found_by_end, true())
+        related.append(joined.where(condition(found_by_end)))
+    limited = [select(ids.limit(AT_A_TIME).subquery()) for ids in related]
+    return select(union(*limited).subquery()).limit(AT_A_TIME)
 
 
-def _part_by_part(
+def _in_batches(
     operation: str,
     found: Mapping[Table, Select[Any]],
     change: Callable[[Table, ColumnElement[bool]], Any],
     condition: Callable[[Any], ColumnElement[bool]],
     *counted: Any,
 ) -> Statement:
-    """Changes a part of the rows that there are: column `how_many`, and `more` if some may be left.
+    """A statement that changes one batch of rows: columns `how_many`, and `more` if there may be further batches.
 
-    Entities wait until no relationship of theirs is left behind, to which a foreign key binds them.
+    Entities are changed after all of their relationships, because foreign keys refer to them.
 
     Args:
-        operation: What the statement does.
-        found: The ids of the rows to change, `ROWS_AT_A_TIME` of each table at most.
-        change: The UPDATE or DELETE of the rows that meet a condition.
-        condition: Which of the relationships of the entities found are changed with these.
-        counted: What counts beside the changed rows.
+        operation: The operation, for messages.
+        found: By table, a SELECT of the ids to change, at most `ROWS_AT_A_TIME`.
+        change: Returns the UPDATE or DELETE of the rows that meet a condition.
+        condition: The condition for changing relationships of the entities found.
+        counted: Further rows to include in `how_many`.
     """
-    part = {table: ids.cte(f"part_of_{table.name}") for table, ids in found.items()}
-    related = _with_related(found[RELATIONSHIPS], part[ENTITIES], condition)
-    part[RELATIONSHIPS] = related.cte("part_of_relationships")
-    is_full = {table: _count(ids) == AT_A_TIME for table, ids in part.items()}
+    batch = {table: ids.cte(f"batch_of_{table.name}") for table, ids in found.items()}
+    related = _with_related(found[RELATIONSHIPS], batch[ENTITIES], condition)
+    batch[RELATIONSHIPS] = related.cte("batch_of_relationships")
+    is_full = {table: _count(ids) == AT_A_TIME for table, ids in batch.items()}
     changed = []
-    for table, ids in part.items():
+    for table, ids in batch.items():
         listed = func.array(select(ids.c.id).scalar_subquery(), type_=ARRAY(Uuid))
         where = and_(of_tenant(table), table.c.id == any_(listed), condition(table))
         if table is ENTITIES:
@@ -273,7 +269,7 @@ def _part_by_part(
 
 
 def _delete_by_group() -> Statement:
-    """Deletes, and counts what is gone: also what an unanswered attempt of this very call had deleted."""
+    """The deletion of a group. The count includes rows deleted by an earlier attempt whose reply was lost."""
 
     def before(table: Table) -> Any:
         return (
@@ -281,14 +277,14 @@ def _delete_by_group() -> Statement:
             .where(
                 of_tenant(table),
                 table.c.deleted_at == param("now", table.c.deleted_at.type),
-                table.c.write_id == column_param(table.c.write_id),
+                equals(table.c.write_id),
             )
             .subquery(f"{table.name}_before")
         )
 
     tables = (EPISODES, RELATIONSHIPS, ENTITIES)
     found = {table: select(table.c.id).where(of_group(table)).limit(AT_A_TIME) for table in tables}
-    return _part_by_part("deleting the group", found, mark_deleted, is_living, *map(before, tables))
+    return _in_batches("deleting the group", found, mark_deleted, is_living, *map(before, tables))
 
 
 delete_by_group = _delete_by_group()
@@ -300,8 +296,8 @@ def _purge() -> Statement:
     def removal(table: Table, where: ColumnElement[bool]) -> Any:
         return delete(table).where(where)
 
-    # What is related to an old entity goes with it, old or not.
-    return _part_by_part(
+    # Relationships of old entities are removed as well, even if they are not deleted.
+    return _in_batches(
         "purging deleted rows", {table: oldest(table) for table in tables}, removal, lambda _: true()
     )
 

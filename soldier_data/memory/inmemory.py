@@ -1,15 +1,14 @@
-"""The memory store in memory: the reference for the contract, and a fake for services' own tests."""
+"""The in-memory memory store: the reference implementation, and a fake for the tests of services."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy as shallow_copy
-from datetime import datetime, timedelta
-from typing import Any, Self
+from datetime import timedelta
+from typing import Any, ClassVar, Unpack
 from uuid import UUID
 
-from soldier_data.base.embeddings import TextToEmbed, check_embeddings, check_search, page_of_texts
-from soldier_data.base.inmemory import InMemoryStore, MemoryTable
+from soldier_data.base.embeddings import check_search
+from soldier_data.base.inmemory import InMemoryEmbeddedTexts, InMemoryStore, copies, rank_by_similarity
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, SubjectRecords
@@ -22,50 +21,42 @@ from soldier_data.memory.checks import (
     check_traversal,
     missing_end,
 )
-from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
-from soldier_data.memory.search import EpisodeFilter, by_similarity, containing, fuse, walk
+from soldier_data.memory.models import Entity, EntityHit, Episode, EpisodeFilter, EpisodeHit, Relationship
+from soldier_data.memory.search import containing, fuse, passes, walk
 from soldier_data.memory.store import MemoryStore
-from soldier_data.memory.tables import Tables, add, copy, ends, living, mark_deleted, put
+from soldier_data.memory.tables import Tables, ends, get_living, mark_deleted, peek_living
 from soldier_data.settings import Settings
 
-_TABLES = ("episodes", "entities", "relationships")
 
-
-class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
-    """`MemoryStore` without a database.
+class InMemoryMemoryStore(InMemoryEmbeddedTexts, MemoryStore, SubjectRecords, InMemoryStore):
+    """A `MemoryStore` without a database.
 
     Args:
-        embedding_dimensions: Length of embeddings; by default what SOLDIER_EMBEDDING_DIMENSIONS says.
-        embedding_model: The model of searches that name none.
+        embedding_dimensions: Length of embeddings; defaults to SOLDIER_EMBEDDING_DIMENSIONS.
+        embedding_model: The model for searches that name none; by default they compare embeddings of all models.
     """
+
+    _embedded_texts: ClassVar = {"episode": ("episodes", "content")}
+    _tables: Tables
 
     def __init__(self, embedding_dimensions: int | None = None, embedding_model: str | None = None) -> None:
         self._dimensions = embedding_dimensions or Settings().embedding_dimensions
         self._model = embedding_model
         self._tables = Tables()
 
-    def begin(self) -> Self:
-        store = shallow_copy(self)
-        store._tables = Tables(self._tables)
-        return store
-
-    def tables(self) -> Iterable[MemoryTable[Any]]:
-        return self._tables.all()
-
     async def add_episode(self, episode: Episode) -> UUID:
         check_memory_item(episode, self._dimensions)
-        add(self._tables.episodes, [episode], f"adding the episode {episode.id}")
+        self._tables.episodes.add_all([episode], f"adding the episode {episode.id}")
         return episode.id
 
     async def add_episodes(self, episodes: Iterable[Episode]) -> int:
         listed = list(episodes)
         check_episodes(listed, self._dimensions)
-        add(self._tables.episodes, listed, "adding episodes")
+        self._tables.episodes.add_all(listed, "adding episodes")
         return len(listed)
 
     async def get_episode(self, tenant_id: UUID, episode_id: UUID) -> Episode | None:
-        episode = living(self._tables.episodes, tenant_id, episode_id)
-        return copy(episode) if episode else None
+        return get_living(self._tables.episodes, tenant_id, episode_id)
 
     async def get_episodes(
         self, tenant_id: UUID, group_id: str, *, limit: int = 100, before: Cursor | None = None
@@ -76,16 +67,15 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
             check_moment(before.at, "before")
         found = [
             episode
-            for episode in self._tables.episodes.of_tenant(tenant_id)
-            if not episode.is_deleted
-            and episode.group_id == group_id
+            for episode in self._tables.episodes.living(tenant_id)
+            if episode.group_id == group_id
             and (before is None or episode.position() < (before.at, before.id))
         ]
         found.sort(key=Episode.position, reverse=True)
-        return [copy(episode) for episode in found[:limit]]
+        return copies(found[:limit])
 
     async def delete_episode(self, tenant_id: UUID, episode_id: UUID) -> bool:
-        episode = living(self._tables.episodes, tenant_id, episode_id)
+        episode = peek_living(self._tables.episodes, tenant_id, episode_id)
         if episode is None:
             return False
         mark_deleted(self._tables.episodes, [episode], utcnow())
@@ -96,46 +86,29 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        wanted = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        )
         model = check_search(
             query_embedding, limit, min_score, embedding_model, self._dimensions, self._model
         )
-        found = by_similarity(self._filtered(tenant_id, wanted), query_embedding, model, min_score)
-        return [EpisodeHit(copy(episode), score) for score, episode in found[:limit]]
+        episodes = self._filtered(tenant_id, filters)
+        found = rank_by_similarity(episodes, query_embedding, model, min_score=min_score)[:limit]
+        return [EpisodeHit(episode.model_copy(deep=True), score) for episode, score in found]
 
     async def text_search_episodes(
         self,
         query: str,
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[Episode]:
-        wanted = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        )
         check_page(limit)
-        found = containing(self._filtered(tenant_id, wanted), query)
-        return [copy(episode) for episode in found[:limit]]
+        found = containing(self._filtered(tenant_id, filters), query)
+        return copies(found[:limit])
 
     async def hybrid_search_episodes(
         self,
@@ -143,86 +116,44 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        wanted = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        )
         model = check_search(query_embedding, limit, 0.0, embedding_model, self._dimensions, self._model)
-        filtered = self._filtered(tenant_id, wanted)
-        by_vector = [episode for _, episode in by_similarity(filtered, query_embedding, model)]
+        filtered = self._filtered(tenant_id, filters)
+        by_vector = [episode for episode, _ in rank_by_similarity(filtered, query_embedding, model)]
         best = fuse((containing(filtered, query), by_vector), limit)
-        return [EpisodeHit(copy(episode), score) for episode, score in best]
-
-    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
-        check_text(embedding_model, "embedding_model")
-        return len(self._tables.to_embed(embedding_model, tenant_id))
-
-    async def list_to_embed(
-        self,
-        embedding_model: str,
-        *,
-        tenant_id: UUID | None = None,
-        after: TextToEmbed | None = None,
-        limit: int = 100,
-    ) -> list[TextToEmbed]:
-        check_text(embedding_model, "embedding_model")
-        check_page(limit)
-        return page_of_texts(self._tables.to_embed(embedding_model, tenant_id), after, limit)
-
-    async def set_embeddings(
-        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
-    ) -> int:
-        check_text(embedding_model, "embedding_model")
-        check_embeddings(embeddings, self._dimensions, ["episode"])
-        kept = 0
-        for text, embedding in embeddings:
-            episode = living(self._tables.episodes, text.tenant_id, text.id)
-            if episode is not None:
-                changed = {"embedding": list(embedding), "embedding_model": embedding_model}
-                put(self._tables.episodes, episode.model_copy(update=changed))
-                kept += 1
-        return kept
+        return [EpisodeHit(episode.model_copy(deep=True), score) for episode, score in best]
 
     async def add_entity(self, entity: Entity) -> UUID:
         check_memory_item(entity, self._dimensions)
-        add(self._tables.entities, [entity], f"adding the entity {entity.id}")
+        self._tables.entities.add_all([entity], f"adding the entity {entity.id}")
         return entity.id
 
     async def get_entity(self, tenant_id: UUID, entity_id: UUID) -> Entity | None:
-        entity = living(self._tables.entities, tenant_id, entity_id)
-        return copy(entity) if entity else None
+        return get_living(self._tables.entities, tenant_id, entity_id)
 
     async def get_entities(
         self, tenant_id: UUID, group_id: str, *, entity_type: str | None = None, limit: int = 100
     ) -> list[Entity]:
         check_page(limit)
         found = sorted(self._entities(tenant_id, group_id, entity_type), key=Entity.position)
-        return [copy(entity) for entity in found[:limit]]
+        return copies(found[:limit])
 
     async def update_entity(self, entity: Entity) -> bool:
         check_memory_item(entity, self._dimensions)
-        if living(self._tables.entities, entity.tenant_id, entity.id) is None:
+        if peek_living(self._tables.entities, entity.tenant_id, entity.id) is None:
             return False
-        put(self._tables.entities, entity)
+        self._tables.entities.put((entity.tenant_id, entity.id), entity)
         return True
 
     async def delete_entity(self, tenant_id: UUID, entity_id: UUID) -> bool:
-        entity = living(self._tables.entities, tenant_id, entity_id)
+        entity = peek_living(self._tables.entities, tenant_id, entity_id)
         if entity is None:
             return False
         relationships = [
-            found
-            for found in self._tables.relationships.of_tenant(tenant_id)
-            if entity_id in ends(found) and not found.is_deleted
+            found for found in self._tables.relationships.living(tenant_id) if entity_id in ends(found)
         ]
         now = utcnow()
         mark_deleted(self._tables.entities, [entity], now)
@@ -244,19 +175,19 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
             query_embedding, limit, min_score, embedding_model, self._dimensions, self._model
         )
         entities = self._entities(tenant_id, group_id, entity_type)
-        found = by_similarity(entities, query_embedding, model, min_score)
-        return [EntityHit(copy(entity), score) for score, entity in found[:limit]]
+        found = rank_by_similarity(entities, query_embedding, model, min_score=min_score)[:limit]
+        return [EntityHit(entity.model_copy(deep=True), score) for entity, score in found]
 
     async def add_relationship(self, relationship: Relationship) -> UUID:
         check_memory_item(relationship, self._dimensions)
-        if not self._ends_live(relationship):
+        if not self._tables.ends_live(relationship):
             raise missing_end(f"adding the relationship {relationship.id}")
-        add(self._tables.relationships, [relationship], f"adding the relationship {relationship.id}")
+        self._tables.relationships.add_all([relationship], f"adding the relationship {relationship.id}")
         return relationship.id
 
     async def get_relationship(self, tenant_id: UUID, relationship_id: UUID) -> Relationship | None:
-        relationship = self._tables.relationships.get((tenant_id, relationship_id))
-        return relationship if relationship is not None and self._relationship_lives(relationship) else None
+        found = get_living(self._tables.relationships, tenant_id, relationship_id)
+        return found if found is not None and self._tables.ends_live(found) else None
 
     async def get_relationships(
         self,
@@ -275,20 +206,20 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
             and to_entity_id in (None, relationship.to_entity_id)
             and relation_type in (None, relationship.relation_type)
         ]
-        return [copy(relationship) for relationship in sorted(found, key=Relationship.position)]
+        return copies(sorted(found, key=Relationship.position))
 
     async def update_relationship(self, relationship: Relationship) -> bool:
         check_memory_item(relationship, self._dimensions)
         if await self.get_relationship(relationship.tenant_id, relationship.id) is None:
             return False
-        if not self._ends_live(relationship):
+        if not self._tables.ends_live(relationship):
             raise missing_end(f"updating the relationship {relationship.id}")
-        put(self._tables.relationships, relationship)
+        self._tables.relationships.put((relationship.tenant_id, relationship.id), relationship)
         return True
 
     async def delete_relationship(self, tenant_id: UUID, relationship_id: UUID) -> bool:
-        relationship = self._tables.relationships.peek((tenant_id, relationship_id))
-        if relationship is None or not self._relationship_lives(relationship):
+        relationship = await self.get_relationship(tenant_id, relationship_id)
+        if relationship is None:
             return False
         mark_deleted(self._tables.relationships, [relationship], utcnow())
         return True
@@ -311,7 +242,7 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
             for relationship in self._relationships(tenant_id, group_id)
             if types is None or relationship.relation_type in types
         ]
-        reached = [copy(entities[id_]) for id_ in walk(set(entity_ids), edges, set(entities), depth, limit)]
+        reached = copies(entities[id_] for id_ in walk(set(entity_ids), edges, set(entities), depth, limit))
         if not with_embeddings:
             for entity in reached:
                 entity.embedding = None
@@ -322,15 +253,11 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
         tables = self._tables
         entities = list(self._entities(tenant_id, group_id))
         ids = {entity.id for entity in entities}
-        episodes = [
-            found
-            for found in tables.episodes.of_tenant(tenant_id)
-            if found.group_id == group_id and not found.is_deleted
-        ]
+        episodes = [found for found in tables.episodes.living(tenant_id) if found.group_id == group_id]
         relationships = [
             found
-            for found in tables.relationships.of_tenant(tenant_id)
-            if (found.group_id == group_id or not ids.isdisjoint(ends(found))) and not found.is_deleted
+            for found in tables.relationships.living(tenant_id)
+            if found.group_id == group_id or not ids.isdisjoint(ends(found))
         ]
         now = utcnow()
         mark_deleted(tables.episodes, episodes, now)
@@ -365,7 +292,7 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
     async def read_found(
         self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
     ) -> list[Any]:
-        found: list[Any] = self._table(table).get_all(tenant_id, ids)
+        found: list[Any] = self._tables[table].get_all(tenant_id, ids)
         if not with_embeddings and table != "relationships":
             for each in found:
                 each.embedding = None
@@ -374,36 +301,22 @@ class InMemoryMemoryStore(MemoryStore, SubjectRecords, InMemoryStore):
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        return {table: self._table(table).remove_all(tenant_id, ids) for table, ids in found.items()}
+        return {table: self._tables[table].remove_all(tenant_id, ids) for table, ids in found.items()}
 
-    def _table(self, name: str) -> MemoryTable[Any]:
-        return dict(zip(_TABLES, self._tables.all(), strict=True))[name]
-
-    def _filtered(self, tenant_id: UUID, wanted: EpisodeFilter) -> list[Episode]:
-        wanted.checked()
-        return [
-            episode
-            for episode in self._tables.episodes.of_tenant(tenant_id)
-            if not episode.is_deleted and wanted.matches(episode)
-        ]
+    def _filtered(self, tenant_id: UUID, filters: EpisodeFilter) -> list[Episode]:
+        conditions = check_filters(**filters)
+        return [episode for episode in self._tables.episodes.living(tenant_id) if passes(episode, conditions)]
 
     def _entities(
         self, tenant_id: UUID, group_id: str | None, entity_type: str | None = None
     ) -> Iterator[Entity]:
         check_filters(group_id=group_id, entity_type=entity_type)
-        for entity in self._tables.entities.of_tenant(tenant_id):
-            wanted = group_id in (None, entity.group_id) and entity_type in (None, entity.entity_type)
-            if wanted and not entity.is_deleted:
+        for entity in self._tables.entities.living(tenant_id):
+            if group_id in (None, entity.group_id) and entity_type in (None, entity.entity_type):
                 yield entity
 
     def _relationships(self, tenant_id: UUID, group_id: str) -> Iterator[Relationship]:
         check_text(group_id, "group_id")
-        for relationship in self._tables.relationships.of_tenant(tenant_id):
-            if relationship.group_id == group_id and self._relationship_lives(relationship):
+        for relationship in self._tables.relationships.living(tenant_id):
+            if relationship.group_id == group_id and self._tables.ends_live(relationship):
                 yield relationship
-
-    def _relationship_lives(self, relationship: Relationship) -> bool:
-        return not relationship.is_deleted and self._ends_live(relationship)
-
-    def _ends_live(self, relationship: Relationship) -> bool:
-        return all(living(self._tables.entities, relationship.tenant_id, end) for end in ends(relationship))

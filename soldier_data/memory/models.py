@@ -1,9 +1,9 @@
-"""What agents remember: episodes, and a graph of entities and relationships."""
+"""The memory of agents: episodes, and a graph of entities and relationships."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 from pydantic import Field
@@ -11,19 +11,19 @@ from pydantic import Field
 from soldier_data.base.models import Model, Moment, new_id, utcnow
 
 ContentType = Literal["message", "event", "document", "summary", "fact"]
-"""What kind of content an episode holds."""
+"""The type of an episode's content."""
 
 EpisodeSource = Literal["user", "agent", "system", "external"]
-"""Where an episode comes from."""
+"""The origin of an episode."""
 
 
 class MemoryModel(Model):
-    """What everything remembered has.
+    """Base class of the items in memory.
 
     Attributes:
-        group_id: A scope inside the tenant, freely chosen: a conversation, a customer, a project, ...
-        recorded_at: When it was put on record, which may be long after it happened.
-        deleted_at: Set on what is softly deleted, which no read returns.
+        group_id: A scope within the tenant, chosen by the service: a conversation, a customer, a project.
+        recorded_at: Time of recording, which may be long after the event.
+        deleted_at: Time of the soft deletion, or None. Reads do not return deleted items.
     """
 
     id: UUID = Field(default_factory=new_id)
@@ -34,19 +34,19 @@ class MemoryModel(Model):
 
     @property
     def is_deleted(self) -> bool:
-        """Whether it is softly deleted."""
+        """True if the item is soft-deleted."""
         return self.deleted_at is not None
 
 
 class Episode(MemoryModel):
-    """Something that was said or happened.
+    """Something that was said or that happened.
 
     Attributes:
         importance: 0 to 1.
-        occurred_at: When it happened.
-        embedding: Of the content; as long as SOLDIER_EMBEDDING_DIMENSIONS.
-        embedding_model: Which model made the embedding.
-        entity_ids: The entities that it mentions; they need not be stored.
+        occurred_at: Time of the event.
+        embedding: The embedding of the content, of SOLDIER_EMBEDDING_DIMENSIONS numbers.
+        embedding_model: The model that made the embedding.
+        entity_ids: The entities that the episode mentions; they need not be stored.
     """
 
     agent_id: UUID | None = None
@@ -63,18 +63,40 @@ class Episode(MemoryModel):
     entity_ids: list[UUID] = Field(default_factory=list)
 
     def position(self) -> tuple[datetime, UUID]:
-        """Where it stands in the list of its group."""
+        """The sort key in lists."""
         return self.occurred_at, self.id
 
 
-class Entity(MemoryModel):
-    """A person, a thing or a notion that episodes are about.
+class EpisodeFilter(TypedDict, total=False):
+    """The filters of an episode search, which are keyword arguments. None matches every episode.
 
     Attributes:
-        valid_from: Since when it is so in the world.
-        valid_to: Until when; None while it still is.
-        embedding: As long as SOLDIER_EMBEDDING_DIMENSIONS.
-        embedding_model: Which model made the embedding.
+        group_id: Only episodes of this group.
+        agent_id: Only episodes of this agent.
+        customer_profile_id: Only episodes of this customer.
+        session_id: Only episodes of this session.
+        content_type: Only episodes of this type.
+        occurred_after: Only episodes that occurred at this time or later.
+        occurred_before: Only episodes that occurred before this time.
+    """
+
+    group_id: str | None
+    agent_id: UUID | None
+    customer_profile_id: UUID | None
+    session_id: UUID | None
+    content_type: ContentType | None
+    occurred_after: datetime | None
+    occurred_before: datetime | None
+
+
+class Entity(MemoryModel):
+    """A person, thing or concept that episodes mention.
+
+    Attributes:
+        valid_from: Time from which the facts hold.
+        valid_to: Time until which the facts hold; None if they still do.
+        embedding: An embedding of SOLDIER_EMBEDDING_DIMENSIONS numbers.
+        embedding_model: The model that made the embedding.
     """
 
     name: str
@@ -86,7 +108,7 @@ class Entity(MemoryModel):
     embedding_model: str | None = None
 
     def position(self) -> tuple[datetime, UUID]:
-        """Where it stands in the list of its group."""
+        """The sort key in lists."""
         return self.recorded_at, self.id
 
 
@@ -95,8 +117,8 @@ class Relationship(MemoryModel):
 
     Attributes:
         confidence: 0 to 1.
-        valid_from: Since when it is so in the world.
-        valid_to: Until when; None while it still is.
+        valid_from: Time from which the relationship holds.
+        valid_to: Time until which the relationship holds; None if it still does.
     """
 
     from_entity_id: UUID
@@ -108,15 +130,16 @@ class Relationship(MemoryModel):
     valid_to: Moment | None = None
 
     def position(self) -> tuple[datetime, UUID]:
-        """Where it stands in the list of its group."""
+        """The sort key in lists."""
         return self.recorded_at, self.id
 
 
 class EpisodeHit(NamedTuple):
-    """An episode that a search found. Unpacks as a pair.
+    """A search result, which unpacks as a pair.
 
     Attributes:
-        score: The cosine similarity to the query, -1 to 1; of a hybrid search, the sum of reciprocal ranks.
+        episode: The episode.
+        score: The cosine similarity to the query, -1 to 1; in a hybrid search, the sum of reciprocal ranks.
     """
 
     episode: Episode
@@ -124,9 +147,10 @@ class EpisodeHit(NamedTuple):
 
 
 class EntityHit(NamedTuple):
-    """An entity that a search found. Unpacks as a pair.
+    """A search result, which unpacks as a pair.
 
     Attributes:
+        entity: The entity.
         score: The cosine similarity to the query, -1 to 1.
     """
 

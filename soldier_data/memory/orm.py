@@ -13,10 +13,10 @@ from soldier_data.postgres.orm import LIVING, STORED_INLINE, Base, SoftDeleted, 
 
 
 class MemoryRow(TenantKey, SoftDeleted):
-    """Columns of everything remembered.
+    """Columns of all items in memory.
 
     Attributes:
-        write_id: As in `postgres.orm.Revisioned`: how a repeated call knows its own row.
+        write_id: As in `postgres.orm.Revisioned`: identifies the row of a repeated call.
     """
 
     group_id: Mapped[str] = mapped_column(sort_order=1, info=STORED_INLINE)
@@ -29,13 +29,13 @@ def _page_index(table: str) -> Index:
 
 
 class EpisodeRow(MemoryRow, Base):
-    """`Episode`. Each index by time serves a search that is filtered by its column, newest first.
+    """`Episode`. Each index that ends in occurred_at serves searches that filter by its columns, newest first.
 
-    There is none by agent: a tenant has few of them, each with a large part of the episodes, which the index of
-    the whole tenant finds nearly as fast.
+    There is no index by agent: a tenant has few agents, each with many episodes, which the index of the whole tenant
+    finds nearly as fast.
 
     Attributes:
-        content_folded: What text search compares, by `memory.search.fold`.
+        content_folded: The content for text search, as returned by `memory.search.fold`.
     """
 
     __tablename__ = "episodes"
@@ -51,9 +51,9 @@ class EpisodeRow(MemoryRow, Base):
             postgresql_where=LIVING,
         ),
         Index("ix_episodes_session", "tenant_id", "session_id", "occurred_at", "id", postgresql_where=LIVING),
-        # Without the tenant: leading with it takes the extension btree_gin and makes writing dearer, and gains
-        # nothing where PostgreSQL weighs this index against the tenant's own, as `text_search_episodes` lets it.
-        # Roles that row-level security binds search by time: LIKE is not leakproof, so their policy comes first.
+        # Not by tenant, which would require the extension btree_gin, slow down writes, and gain nothing as long as
+        # the planner can choose between this index and an index of the tenant's rows. Roles subject to row-level
+        # security use an index by time instead: LIKE is not leakproof, so their policy is evaluated first.
         Index(
             "ix_episodes_words",
             "content_folded",
@@ -95,7 +95,7 @@ class EntityRow(MemoryRow, Base):
 
 
 class RelationshipRow(MemoryRow, Base):
-    """`Relationship`. The indexes of the ends hold deleted rows too, because the foreign keys look for those."""
+    """`Relationship`. Indexes of the entities' ids include deleted rows, because foreign keys look them up."""
 
     __tablename__ = "relationships"
     __table_args__ = (

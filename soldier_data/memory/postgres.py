@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar, Unpack
 from uuid import UUID
 
 from sqlalchemy import Table
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.items import id_taken
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_moment, check_text, moment_before
-from soldier_data.errors import ConflictError
 from soldier_data.memory import graph, subject_statements
 from soldier_data.memory import statements as sql
 from soldier_data.memory.checks import (
@@ -24,27 +23,24 @@ from soldier_data.memory.checks import (
     check_filters,
     check_memory_item,
     check_traversal,
-    id_taken,
     missing_end,
 )
-from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
-from soldier_data.memory.search import EpisodeFilter, candidates, fold, patterns_of, words_of
+from soldier_data.memory.models import Entity, EntityHit, Episode, EpisodeFilter, EpisodeHit, Relationship
+from soldier_data.memory.search import candidates, fold, patterns_of, words_of
 from soldier_data.memory.store import MemoryStore
 from soldier_data.postgres.database import Executor, PostgresStore
-from soldier_data.postgres.missing_embeddings import count_texts, list_texts, set_embeddings
+from soldier_data.postgres.missing_embeddings import PostgresEmbeddedTexts
+from soldier_data.postgres.queries import cursor_values
 from soldier_data.postgres.revisioned import delete_row
-from soldier_data.postgres.statements import Statement, in_order
-from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.transaction import Row, Values
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
 
-_COLUMNS = [column.name for column in sql.EPISODES.columns]
 
-# So many that COPY's own round trips do not count, and so few that each COPY ends well within the command timeout.
-_ROWS_AT_A_TIME = 5_000
+class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, SubjectRecords):
+    """A `MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
-
-class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
-    """`MemoryStore` on a `Database`, or on the `Transaction` of a unit of work."""
+    _embedded_texts: ClassVar = sql.embedded_texts
 
     def __init__(self, database: Executor) -> None:
         self._db = database
@@ -56,29 +52,13 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
 
     async def add_episode(self, episode: Episode) -> UUID:
         check_memory_item(episode, self._dimensions)
-        return await self._add(sql.add_episode, episode)
+        await sql.episodes.add(self._db, _values(episode, new_id()))
+        return episode.id
 
     async def add_episodes(self, episodes: Iterable[Episode]) -> int:
         listed = list(episodes)
         check_episodes(listed, self._dimensions)
-        if not listed:
-            return 0
-        write_id = new_id()
-
-        async def work(transaction: Transaction) -> None:
-            for start in range(0, len(listed), _ROWS_AT_A_TIME):
-                rows = [_values(episode, write_id) for episode in listed[start : start + _ROWS_AT_A_TIME]]
-                await _write_episodes(transaction, rows)
-
-        try:
-            await self._db.atomically(work, "adding episodes")
-        except ConflictError:
-            taken = True
-        else:
-            taken = False
-        # COPY cannot tell the rows of an unanswered attempt of this very call, which are all there or none is.
-        if taken and await self._db.fetch_one(sql.own_episode, _values(listed[0], write_id)) is None:
-            raise id_taken("adding episodes")
+        await sql.episodes.add_many(self._db, listed, _values)
         return len(listed)
 
     async def get_episode(self, tenant_id: UUID, episode_id: UUID) -> Episode | None:
@@ -90,10 +70,9 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
     ) -> list[Episode]:
         check_text(group_id, "group_id")
         check_page(limit)
-        values: dict[str, Any] = {"tenant_id": tenant_id, "group_id": group_id, "limit": limit}
         if before is not None:
             check_moment(before.at, "before")
-            values |= {"before_at": before.at, "before_id": before.id}
+        values = {"tenant_id": tenant_id, "group_id": group_id, "limit": limit, **cursor_values(before)}
         rows = await self._db.fetch_all(sql.get_episodes(before=before is not None), values)
         return [_episode(row) for row in rows]
 
@@ -105,22 +84,14 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        filters = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        ).checked()
+        conditions = check_filters(**filters)
         values = search_values(self._db.settings, query_embedding, limit, min_score, embedding_model)
-        rows = await self._vector_search(sql.EPISODES, tenant_id, filters, values)
+        rows = await self._vector_search(sql.EPISODES, tenant_id, conditions, values)
         return [EpisodeHit(_episode(row), 1.0 - row["distance"]) for row in rows]
 
     async def text_search_episodes(
@@ -128,24 +99,16 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         query: str,
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[Episode]:
-        filters = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        ).checked()
+        conditions = check_filters(**filters)
         check_page(limit)
         words = words_of(query)
         if not words:
             return []
-        values = {**filters, **patterns_of(words), "tenant_id": tenant_id, "limit": limit}
-        statement = sql.text_search_episodes(frozenset(filters), indexed="pattern" in values)
+        values = {**conditions, **patterns_of(words), "tenant_id": tenant_id, "limit": limit}
+        statement = sql.text_search_episodes(frozenset(conditions), indexed="pattern" in values)
         return [_episode(row) for row in await self._db.fetch_all(statement, values)]
 
     async def hybrid_search_episodes(
@@ -154,28 +117,20 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        filters = EpisodeFilter(
-            group_id, agent_id, customer_profile_id, session_id, content_type, occurred_after, occurred_before
-        ).checked()
+        conditions = check_filters(**filters)
         check_page(limit)
         words = words_of(query)
         fused = candidates(limit)
         values = search_values(self._db.settings, query_embedding, fused, 0.0, embedding_model)
-        # Every content contains all of no words, but such a query finds nothing.
+        # Without words the condition would hold for every episode, but the contract says that it holds for none.
         values |= {"tenant_id": tenant_id, "text_limit": fused if words else 0, "fused_limit": limit}
-        values |= filters | patterns_of(words)
+        values |= conditions | patterns_of(words)
         statement = sql.hybrid_search_episodes(
-            frozenset(filters),
+            frozenset(conditions),
             self._search,
             embedding_model=values["embedding_model"] is not None,
             indexed="pattern" in values,
@@ -184,27 +139,10 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
             EpisodeHit(_episode(row), row["score"]) for row in await self._db.fetch_all(statement, values)
         ]
 
-    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
-        return await count_texts(self._db, sql.embedded_texts, embedding_model, tenant_id)
-
-    async def list_to_embed(
-        self,
-        embedding_model: str,
-        *,
-        tenant_id: UUID | None = None,
-        after: TextToEmbed | None = None,
-        limit: int = 100,
-    ) -> list[TextToEmbed]:
-        return await list_texts(self._db, sql.embedded_texts, embedding_model, tenant_id, after, limit)
-
-    async def set_embeddings(
-        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
-    ) -> int:
-        return await set_embeddings(self._db, sql.embedded_texts, embeddings, embedding_model)
-
     async def add_entity(self, entity: Entity) -> UUID:
         check_memory_item(entity, self._dimensions)
-        return await self._add(sql.add_entity, entity)
+        await sql.entities.add(self._db, _values(entity, new_id()))
+        return entity.id
 
     async def get_entity(self, tenant_id: UUID, entity_id: UUID) -> Entity | None:
         row = await self._db.fetch_one(sql.get_entity, {"tenant_id": tenant_id, "id": entity_id})
@@ -318,11 +256,11 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
     async def delete_by_group(self, tenant_id: UUID, group_id: str) -> int:
         check_text(group_id, "group_id")
         values = {"tenant_id": tenant_id, "group_id": group_id}
-        return await self._part_by_part(graph.delete_by_group, values)
+        return await self._in_batches(graph.delete_by_group, values)
 
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
         values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
-        return await self._part_by_part(graph.purge_deleted, values)
+        return await self._in_batches(graph.purge_deleted, values)
 
     async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
         return await subject_statements.find_sessions(self._db, subject)
@@ -341,11 +279,6 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
     ) -> dict[str, list[UUID]]:
         return await subject_statements.erase(self._db, tenant_id, found)
 
-    async def _add(self, statement: Statement, entity: Episode | Entity) -> UUID:
-        if await self._db.fetch_one(statement, _values(entity, new_id())) is None:
-            raise id_taken(f"{statement.operation} {entity.id}")
-        return entity.id
-
     async def _vector_search(
         self, table: Table, tenant_id: UUID, filters: dict[str, Any], values: dict[str, Any]
     ) -> list[Row]:
@@ -354,7 +287,7 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         )
         return await self._db.fetch_all(statement, values | filters | {"tenant_id": tenant_id})
 
-    async def _part_by_part(self, statement: Statement, values: Values) -> int:
+    async def _in_batches(self, statement: Statement, values: Values) -> int:
         how_many, more = 0, True
         while more:
             row = await self._db.fetch_one(statement, {**values, "now": utcnow(), "write_id": new_id()})
@@ -363,19 +296,8 @@ class PostgresMemoryStore(MemoryStore, PostgresStore, SubjectRecords):
         return how_many
 
 
-async def _write_episodes(transaction: Transaction, rows: list[Values]) -> None:
-    if not transaction.settings.row_level_security:
-        records = [in_order(_COLUMNS, row, "adding episodes") for row in rows]
-        await transaction.copy_rows("episodes", _COLUMNS, records, "adding episodes")
-        return
-    # PostgreSQL refuses COPY to a table whose policies bind the role.
-    added = await transaction.fetch_many(sql.add_episode, rows)
-    if len(added) < len(rows):
-        raise id_taken("adding episodes")
-
-
 def _values(entity: Episode | Entity | Relationship, write_id: UUID) -> Values:
-    """The columns of the entity's row. Fields are columns of the same name, documents are JSON text."""
+    """The columns of the item's row: fields by column name, JSON documents as text."""
     values = dict(entity.__dict__, write_id=write_id)
     if isinstance(entity, Episode):
         values["source_metadata"] = json.dumps(entity.source_metadata)

@@ -1,92 +1,59 @@
-"""What a search means: filters, words, rankings and their fusion, and the way through a graph."""
+"""The semantics of searches: filters, words, fusion of rankings, and graph traversal."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from soldier_data.base.embeddings import cosine_similarity, to_float32
-from soldier_data.base.values import check_moment, check_text
-from soldier_data.memory.models import Entity, Episode
-
-Embedded = TypeVar("Embedded", Episode, Entity)
+from soldier_data.base.values import check_text
+from soldier_data.memory.models import Episode
 
 FUSION_CONSTANT = 60
-"""The k of reciprocal-rank fusion, as in Cormack, Clarke and Büttcher (SIGIR 2009): it keeps the first few places
-of one ranking from outweighing everything in the other."""
+"""The k of reciprocal rank fusion, as in Cormack, Clarke and Büttcher (SIGIR 2009). It keeps the first ranks of one
+ranking from outweighing the whole of the other.
+"""
 
 _FEWEST_CANDIDATES = 100
 
-# What pg_trgm makes a trigram of.
+# pg_trgm makes trigrams of letters and digits only.
 _INDEXED = re.compile(r"[^\W_]{3}")
 
 _LITERALLY = str.maketrans({character: f"\\{character}" for character in "\\%_"})
 
 
-@dataclass(frozen=True, slots=True)
-class EpisodeFilter:
-    """Which episodes a search looks at. None means any."""
-
-    group_id: str | None
-    agent_id: UUID | None
-    customer_profile_id: UUID | None
-    session_id: UUID | None
-    content_type: str | None
-    occurred_after: datetime | None
-    occurred_before: datetime | None
-
-    def checked(self) -> dict[str, Any]:
-        """The conditions that are set, by name.
-
-        Raises:
-            ValidationError: A text or a moment is none that could be stored. Names the parameter.
-        """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        given = {name: value for name, value in values.items() if value is not None}
-        for name, value in given.items():
-            if isinstance(value, str):
-                check_text(value, name)
-            elif isinstance(value, datetime):
-                check_moment(value, name)
-        return given
-
-    def matches(self, episode: Episode) -> bool:
-        """Whether the search looks at `episode`."""
-        return (
-            self.group_id in (None, episode.group_id)
-            and self.agent_id in (None, episode.agent_id)
-            and self.customer_profile_id in (None, episode.customer_profile_id)
-            and self.session_id in (None, episode.session_id)
-            and self.content_type in (None, episode.content_type)
-            and (self.occurred_after is None or episode.occurred_at >= self.occurred_after)
-            and (self.occurred_before is None or episode.occurred_at < self.occurred_before)
-        )
+def passes(episode: Episode, conditions: Mapping[str, Any]) -> bool:
+    """Return True if an episode meets the conditions of an `EpisodeFilter`, none of which is None."""
+    after, before = conditions.get("occurred_after"), conditions.get("occurred_before")
+    if (after is not None and episode.occurred_at < after) or (
+        before is not None and episode.occurred_at >= before
+    ):
+        return False
+    names = conditions.keys() - {"occurred_after", "occurred_before"}
+    return all(getattr(episode, name) == conditions[name] for name in names)
 
 
 def fold(text: str) -> str:
-    """`text` without the difference between upper and lower case, by Unicode's rules for caseless matching.
+    """Fold the case of a text, by Unicode's rules for caseless matching.
 
-    Done here and not by the database, whose answer depends on the locale that it was created with.
+    The database does not do this, because its result would depend on the locale that it was created with.
     """
     return text.casefold()
 
 
 def words_of(query: str) -> list[str]:
-    """The words that an episode must contain: what stands between white space, folded, each once.
+    """Return the folded words of a query, without duplicates.
 
     Raises:
-        ValidationError: `query` holds NUL or half of a surrogate pair.
+        ValidationError: The query contains NUL or an unpaired surrogate.
     """
     check_text(query, "query")
     return list(dict.fromkeys(fold(query).split()))
 
 
 def containing(episodes: Iterable[Episode], query: str) -> list[Episode]:
-    """The episodes that contain every word of `query`, newest first."""
+    """Return the episodes that contain every word of the query, newest first."""
     words = words_of(query)
     if not words:
         return []
@@ -98,27 +65,13 @@ def containing(episodes: Iterable[Episode], query: str) -> list[Episode]:
     return sorted(found, key=Episode.position, reverse=True)
 
 
-def by_similarity(
-    entities: Iterable[Embedded], query: Sequence[float], model: str | None, min_score: float = -1.0
-) -> list[tuple[float, Embedded]]:
-    """Those that have an embedding by `model`, or by any, with their cosine similarity to `query`, best first."""
-    wanted = to_float32(query)
-    scored = [
-        (cosine_similarity(wanted, entity.embedding), entity)
-        for entity in entities
-        if entity.embedding is not None and model in (None, entity.embedding_model)
-    ]
-    found = [(score, entity) for score, entity in scored if score >= min_score]
-    return sorted(found, key=lambda item: (-item[0], item[1].id))
-
-
 def candidates(limit: int) -> int:
-    """How many episodes of each ranking are fused when `limit` are wanted."""
+    """The number of episodes of each ranking to fuse, for a given limit of the result."""
     return max(limit, _FEWEST_CANDIDATES)
 
 
 def fuse(rankings: Iterable[Sequence[Episode]], limit: int) -> list[tuple[Episode, float]]:
-    """The episodes that rank best in all rankings together, by reciprocal-rank fusion."""
+    """Return the first `limit` episodes by reciprocal rank fusion, with their scores."""
     fused: dict[UUID, tuple[Episode, float]] = {}
     for ranking in rankings:
         for rank, episode in enumerate(ranking[: candidates(limit)], start=1):
@@ -130,7 +83,7 @@ def fuse(rankings: Iterable[Sequence[Episode]], limit: int) -> list[tuple[Episod
 def walk(
     starts: set[UUID], edges: Iterable[tuple[UUID, UUID]], nodes: set[UUID], depth: int, limit: int
 ) -> list[UUID]:
-    """The first `limit` nodes that up to `depth` edges lead to, breadth first, inside a distance by id."""
+    """Return the first `limit` nodes within `depth` edges of the starts, by distance and id."""
     near: dict[UUID, set[UUID]] = {node: set() for node in nodes}
     for from_, to in edges:
         if from_ in nodes and to in nodes:
@@ -146,7 +99,7 @@ def walk(
 
 
 def patterns_of(words: list[str]) -> dict[str, Any]:
-    """The words as the parameters of a text search: one that the trigram index can find apart from the others."""
+    """The parameters of a text search: LIKE patterns, with one for the trigram index apart from the others."""
     indexed = max((word for word in words if _INDEXED.search(word)), key=len, default=None)
     patterns: dict[str, Any] = {"patterns": [_pattern(word) for word in words if word != indexed]}
     if indexed is not None:

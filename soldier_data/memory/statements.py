@@ -1,4 +1,4 @@
-"""The SQL of the memory store, one group a table. The graph and what concerns all tables is in `graph.py`."""
+"""The SQL of the memory store, one group for each table. `graph.py` has the SQL that spans several tables."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     DateTime,
     Double,
-    Float,
     Integer,
     Select,
     Subquery,
@@ -21,18 +21,28 @@ from sqlalchemy import (
     cast,
     func,
     literal_column,
-    or_,
     select,
-    tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.expression import all_
 
 from soldier_data.memory.orm import EntityRow, EpisodeRow, RelationshipRow
 from soldier_data.memory.search import FUSION_CONSTANT
+from soldier_data.postgres.adding import AddableTable
 from soldier_data.postgres.missing_embeddings import EmbeddedText
-from soldier_data.postgres.orm import EmbeddingVector
+from soldier_data.postgres.queries import (
+    LIMIT,
+    columns_except,
+    equals,
+    is_living,
+    living,
+    mark_deleted,
+    nearest_first,
+    newest_first,
+    of_tenant,
+    or_own_write,
+)
 from soldier_data.postgres.statements import (
     Statement,
     column_param,
@@ -47,59 +57,58 @@ EPISODES = table_of(EpisodeRow)
 ENTITIES = table_of(EntityRow)
 RELATIONSHIPS = table_of(RelationshipRow)
 
-LIMIT = param("limit", BigInteger())
-QUERY = param("query", EmbeddingVector())
+_OCCURRED_AT = EPISODES.c.occurred_at
 
 ONE = literal_column("1", Integer)
 
 
-def of_tenant(table: Any) -> ColumnElement[bool]:
-    """The rows of the tenant."""
-    condition: ColumnElement[bool] = table.c.tenant_id == column_param(EPISODES.c.tenant_id)
-    return condition
-
-
 def of_group(table: Table) -> ColumnElement[bool]:
-    """The living rows of the group, relationships with a dead end included."""
-    return and_(of_tenant(table), table.c.group_id == column_param(table.c.group_id), is_living(table))
+    """The condition for living rows of the group. Entities of a relationship may be deleted."""
+    return and_(living(table), equals(table.c.group_id))
 
 
-def is_living(table: Any) -> ColumnElement[bool]:
-    """Not deleted."""
-    condition: ColumnElement[bool] = table.c.deleted_at.is_(None)
-    return condition
+def readable(table: Table) -> ColumnElement[bool]:
+    """The condition for rows that reads return: they are not deleted, and neither are the entities of a relationship.
 
-
-def living(table: Table) -> ColumnElement[bool]:
-    """The living rows of the tenant, relationships only with both of their entities.
-
-    `delete_entity` is one statement and cannot see a relationship that another transaction commits while it waits
-    for the entity's lock; asking for the entities here hides that relationship all the same.
+    `delete_entity` is a single statement. It does not see a relationship that another transaction commits while it
+    waits for the lock of the entity, and leaves it undeleted. The condition on the entities hides that relationship.
     """
-    own = and_(of_tenant(table), is_living(table))
     if table is not RELATIONSHIPS:
-        return own
+        return living(table)
     ends = (
-        select(ONE).where(of_tenant(end), end.c.id == column, is_living(end)).exists()
+        select(ONE).where(living(end), end.c.id == column).exists()
         for end, column in (
             (ENTITIES.alias("from_entity"), RELATIONSHIPS.c.from_entity_id),
             (ENTITIES.alias("to_entity"), RELATIONSHIPS.c.to_entity_id),
         )
     )
-    return and_(own, *ends)
+    return and_(living(table), *ends)
 
 
-def columns_of(table: Table) -> list[ColumnElement[Any]]:
-    """The columns that an entity is built from."""
-    return [column for column in table.columns if column.name not in ("write_id", "content_folded")]
+def columns_of(table: Table) -> list[Column[Any]]:
+    """The columns that an item is built from."""
+    return columns_except(table, "write_id", "content_folded")
 
 
-def _entities(table: Table) -> Select[Any]:
-    return select(*columns_of(table)).where(living(table))
+def _filtered(table: Table, filters: Iterable[str]) -> Select[Any]:
+    """Readable rows that pass filters, named as columns or as keys of `EpisodeFilter`."""
+    return select(*columns_of(table)).where(_matching(table, filters))
+
+
+def _matching(table: Table, filters: Iterable[str]) -> ColumnElement[bool]:
+    return and_(readable(table), *(_condition(table, name) for name in sorted(filters)))
+
+
+def _condition(table: Table, name: str) -> ColumnElement[bool]:
+    if name == "occurred_after":
+        return table.c.occurred_at >= param(name, DateTime(timezone=True))
+    if name == "occurred_before":
+        return table.c.occurred_at < param(name, DateTime(timezone=True))
+    return equals(table.c[name])
 
 
 def _get(name: str, table: Table) -> Statement:
-    return Statement(f"reading the {name}", _entities(table).where(table.c.id == column_param(table.c.id)))
+    return Statement(f"reading the {name}", _filtered(table, ["id"]))
 
 
 get_episode = _get("episode", EPISODES)
@@ -113,7 +122,7 @@ embedded_texts = (
         text=EPISODES.c.content,
         embedding=EPISODES.c.embedding,
         model=EPISODES.c.embedding_model,
-        in_tenant=living(EPISODES),
+        in_tenant=readable(EPISODES),
         anywhere=is_living(EPISODES),
     ),
 )
@@ -122,46 +131,19 @@ embedded_texts = (
 # -- writing ---------------------------------------------------------------------------------------------------
 
 
-def or_own_write(table: Table, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """`condition`, or what an unanswered attempt of this very call has written."""
-    return or_(condition, table.c.write_id == column_param(table.c.write_id))
-
-
-def add_unless_taken(table: Table, statement: Insert) -> Any:
-    """`statement`, returning no row if the id exists, but for a row of this very call.
-
-    Writing what is there already makes RETURNING report the row that an unanswered attempt inserted.
-    """
-    write_id = statement.excluded.write_id
-    return statement.on_conflict_do_update(
-        index_elements=["tenant_id", "id"], set_={"write_id": write_id}, where=table.c.write_id == write_id
-    ).returning(table.c.id)
-
-
-def _add(name: str, table: Table) -> Statement:
-    values = {column.name: column_param(column) for column in table.columns}
-    return Statement(f"adding the {name}", add_unless_taken(table, insert(table).values(values)))
-
-
 def content_of(table: Table) -> dict[str, Any]:
-    """What an update replaces: every column but the key."""
+    """The values of an update: all columns except the primary key."""
     return {column.name: column_param(column) for column in table.columns if not column.primary_key}
 
 
-def mark_deleted(table: Table, where: ColumnElement[bool]) -> Any:
-    """An UPDATE that deletes rows as of the parameter `now`."""
-    now = param("now", table.c.deleted_at.type)
-    return update(table).values(deleted_at=now, write_id=column_param(table.c.write_id)).where(where)
-
-
 def delete_by_key(table: Table) -> Any:
-    """An UPDATE that deletes one row."""
-    living_or_own = or_own_write(table, living(table))
+    """An UPDATE that soft-deletes one row."""
+    living_or_own = or_own_write(table, readable(table))
     return mark_deleted(table, and_(has_key(table), living_or_own)).returning(table.c.id)
 
 
-add_episode = _add("episode", EPISODES)
-add_entity = _add("entity", ENTITIES)
+episodes = AddableTable("episode", "episodes", EPISODES)
+entities = AddableTable("entity", "entities", ENTITIES)
 
 delete_episode = Statement("deleting the episode", delete_by_key(EPISODES))
 delete_relationship = Statement("deleting the relationship", delete_by_key(RELATIONSHIPS))
@@ -174,52 +156,20 @@ update_entity = Statement(
     .returning(ENTITIES.c.id),
 )
 
-own_episode = Statement(
-    "adding episodes",
-    select(EPISODES.c.id).where(has_key(EPISODES), EPISODES.c.write_id == column_param(EPISODES.c.write_id)),
-)
-
 
 # -- lists -----------------------------------------------------------------------------------------------------
 
 
 @cache
 def get_episodes(*, before: bool) -> Statement:
-    """A page of a group's episodes, newest first."""
-    statement = _entities(EPISODES).where(EPISODES.c.group_id == column_param(EPISODES.c.group_id))
-    if before:
-        position = tuple_(
-            param("before_at", EPISODES.c.occurred_at.type), param("before_id", EPISODES.c.id.type)
-        )
-        statement = statement.where(tuple_(EPISODES.c.occurred_at, EPISODES.c.id) < position)
-    return Statement("listing the episodes", _newest_first(statement).limit(LIMIT))
-
-
-def _newest_first(statement: Select[Any]) -> Select[Any]:
-    return statement.order_by(EPISODES.c.occurred_at.desc(), EPISODES.c.id.desc())
-
-
-def _filtered(table: Table, filters: frozenset[str]) -> Select[Any]:
-    """The living rows that meet the conditions named in `filters`: columns, or those of `EpisodeFilter`."""
-    return select(*columns_of(table)).where(_matching(table, filters))
-
-
-def _matching(table: Table, filters: Iterable[str]) -> ColumnElement[bool]:
-    return and_(living(table), *(_condition(table, name) for name in sorted(filters)))
-
-
-def _condition(table: Table, name: str) -> ColumnElement[bool]:
-    if name == "occurred_after":
-        return table.c.occurred_at >= param(name, DateTime(timezone=True))
-    if name == "occurred_before":
-        return table.c.occurred_at < param(name, DateTime(timezone=True))
-    condition: ColumnElement[bool] = table.c[name] == column_param(table.c[name])
-    return condition
+    """One page of a group's episodes, newest first."""
+    page = newest_first(_filtered(EPISODES, ["group_id"]), _OCCURRED_AT, before=before)
+    return Statement("listing the episodes", page.limit(LIMIT))
 
 
 @cache
 def get_entities(filters: frozenset[str]) -> Statement:
-    """The first entities that meet the filters."""
+    """The first entities that pass the filters."""
     return Statement(
         "listing the entities",
         _filtered(ENTITIES, filters).order_by(ENTITIES.c.recorded_at, ENTITIES.c.id).limit(LIMIT),
@@ -228,7 +178,7 @@ def get_entities(filters: frozenset[str]) -> Statement:
 
 @cache
 def get_relationships(filters: frozenset[str]) -> Statement:
-    """The relationships that meet the filters."""
+    """The relationships that pass the filters."""
     return Statement(
         "listing the relationships",
         _filtered(RELATIONSHIPS, filters).order_by(RELATIONSHIPS.c.recorded_at, RELATIONSHIPS.c.id),
@@ -237,14 +187,14 @@ def get_relationships(filters: frozenset[str]) -> Statement:
 
 # -- searches --------------------------------------------------------------------------------------------------
 
-# Of these columns an index counts rows; the first that is given is likely to leave the fewest.
+# Columns whose rows an index can count, probably the most selective first.
 _COUNTED = ("session_id", "customer_profile_id", "group_id")
 
 
 def _nearest(
     table: Table, filters: frozenset[str], search: IndexedSearch | None, *, embedding_model: bool
 ) -> Subquery:
-    # What an index can count: the rows of a session, a customer, a group or the whole tenant, and of a time.
+    # An index can count the rows of a session, customer, group or tenant in a period of time.
     counted = [name for name in _COUNTED if name in filters and name in table.c][:1]
     times = [name for name in filters if name.startswith("occurred_")]
     scope = _matching(table, counted + times)
@@ -256,41 +206,35 @@ def _nearest(
 def vector_search(
     table: Table, filters: frozenset[str], search: IndexedSearch | None, *, embedding_model: bool
 ) -> Statement:
-    """The episodes or entities nearest to a vector; with `embedding_model`, of those whose vector is by that one."""
+    """The episodes or entities nearest to the parameter `query`, optionally of one embedding model."""
     found = _nearest(table, filters, search, embedding_model=embedding_model)
-    return Statement(
-        f"searching the {table.name}",
-        select(*columns_of(table), found.c.distance)
-        .join(found, and_(of_tenant(table), table.c.id == found.c.id))
-        .where(found.c.distance <= param("max_distance", Float(53)))
-        .order_by(found.c.distance, table.c.id),
-    )
+    return Statement(f"searching the {table.name}", nearest_first(columns_of(table), found))
 
 
 def _contains_words(*, indexed: bool) -> ColumnElement[bool]:
-    """The content contains all words: one by the trigram index, the others are looked for in what that finds."""
+    """The condition for content with all words. The trigram index finds one of them; the rest is checked afterwards."""
     all_words = EPISODES.c.content_folded.like(all_(param("patterns", ARRAY(Text))))
     if not indexed:
-        # The index would be read from end to end; PostgreSQL does not use it for LIKE ALL.
+        # The index would be scanned completely; PostgreSQL does not use it for LIKE ALL.
         return all_words
     return and_(EPISODES.c.content_folded.like(param("pattern", Text())), all_words, force_custom_plan())
 
 
 @cache
 def text_search_episodes(filters: frozenset[str], *, indexed: bool) -> Statement:
-    """The episodes that contain words, newest first."""
+    """The episodes that contain all words, newest first."""
     statement = _filtered(EPISODES, filters).where(_contains_words(indexed=indexed))
-    return Statement("searching the episodes", _newest_first(statement).limit(LIMIT))
+    return Statement("searching the episodes", newest_first(statement, _OCCURRED_AT).limit(LIMIT))
 
 
 @cache
 def hybrid_search_episodes(
     filters: frozenset[str], search: IndexedSearch | None, *, embedding_model: bool, indexed: bool
 ) -> Statement:
-    """The episodes that rank best by words and vector together; with `embedding_model`, by vectors of that one."""
+    """The episodes that rank best in text search and vector search combined, optionally of one embedding model."""
     columns = select(EPISODES.c.id, EPISODES.c.occurred_at).where(_matching(EPISODES, filters))
     containing = (
-        _newest_first(columns.where(_contains_words(indexed=indexed)))
+        newest_first(columns.where(_contains_words(indexed=indexed)), _OCCURRED_AT)
         .limit(param("text_limit", BigInteger()))
         .subquery("containing")
     )

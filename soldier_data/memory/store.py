@@ -4,81 +4,85 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import Unpack
 from uuid import UUID
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import EmbeddedTextStore
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject, SubjectStore
-from soldier_data.memory.models import ContentType, Entity, EntityHit, Episode, EpisodeHit, Relationship
+from soldier_data.memory.models import Entity, EntityHit, Episode, EpisodeFilter, EpisodeHit, Relationship
 
 
-class MemoryStore(SubjectStore):
-    """What agents remember: episodes, and a graph of entities and relationships.
+class MemoryStore(EmbeddedTextStore, SubjectStore):
+    """The memory of agents: episodes, and a graph of entities and relationships.
 
-    Adding takes a new id: one that is stored, even under a deleted row, is a ConflictError. What is added comes
-    back as it was, embeddings to float32 precision.
+    Adding requires a new id: one that is not stored, not even for a deleted item. Embeddings are stored as float32.
 
-    Deletions are soft: what is deleted is gone from every read and search at once, and `purge_deleted` removes it
-    for good later. A relationship lives only while both of its entities do.
+    Deletions are soft: reads and searches no longer return the item, and `purge_deleted` removes it later. A
+    relationship is not returned if one of its entities is deleted. Reads return copies, which the caller may change.
+    Calls are repeated after a lost connection and take effect once.
 
-    What is returned is the caller's own copy. Lists come in a fixed order; ties go by id. A call whose reply is
-    lost with the connection is repeated, and has one effect.
+    `list_to_embed` lists the contents of episodes.
 
-    Of a person (`SubjectStore`) are the episodes with their customer_profile_id; those that name no customer, but
-    one of the person's sessions, or mention the person in group_id or source_metadata; the entities that these
-    episodes mention and no other episode does; the entities and relationships of groups in which all episodes are
-    the person's, and those that mention the person in group_id or attributes; and the relationships of all these
-    entities.
+    The records of a data subject (see `SubjectStore`) are:
+
+    - episodes with the customer_profile_id of the person;
+    - episodes without a customer_profile_id that belong to one of the person's sessions, or mention the person in
+      group_id or source_metadata;
+    - entities that only these episodes mention, and entities and relationships that mention the person in group_id or
+      attributes;
+    - entities and relationships of groups whose episodes are all the person's;
+    - all relationships of these entities.
 
     Raises (every method):
-        StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: An argument, or something in a list, is of a wrong type; a field of an entity does not take
-            what it holds, or a derived class adds one; a text holds NUL or half of a
-            surrogate pair, a JSON value is no JSON, an embedding has the wrong length, is not finite or is the
-            zero vector; a moment has no time zone; a limit is negative; a group_id that is to be stored is longer
-            than 2,000 bytes. Names the field.
+        StoreConnectionError: The server cannot be reached or does not respond in time.
+        ValidationError: An argument, or an item of a list, has the wrong type; a field of an item has an invalid
+            value, or a derived class adds a field; a text contains NUL or an unpaired surrogate; a value is not valid
+            JSON; an embedding has the wrong number of dimensions, is not finite or is the zero vector; a datetime has
+            no time zone; a limit is negative; the group_id of a stored item is longer than 2,000 bytes. Names the
+            field.
     """
 
     # -- episodes --------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def add_episode(self, episode: Episode) -> UUID:
-        """Add the episode; returns its id.
+        """Add an episode; return its id.
 
         Raises:
-            ConflictError: The id exists.
+            ConflictError: The id is taken.
         """
 
     @abstractmethod
     async def add_episodes(self, episodes: Iterable[Episode]) -> int:
-        """Add any number of episodes of one tenant, all or nothing; returns how many.
+        """Add any number of episodes of one tenant, all or none; return their number.
 
         Raises:
-            ConflictError: An id exists, or is in the list twice.
-            ValidationError: An episode cannot be stored, or is another tenant's than the first. Names its place.
+            ConflictError: An id is taken, or is in the list twice.
+            ValidationError: An episode cannot be stored, or belongs to another tenant than the first. Names its place.
         """
 
     @abstractmethod
     async def get_episode(self, tenant_id: UUID, episode_id: UUID) -> Episode | None:
-        """The episode, or None if the tenant has none of that id."""
+        """Return the episode, or None if the tenant has no episode with this id."""
 
     @abstractmethod
     async def get_episodes(
         self, tenant_id: UUID, group_id: str, *, limit: int = 100, before: Cursor | None = None
     ) -> list[Episode]:
-        """One page of the group's episodes, newest first: by occurred_at, then id, both falling.
+        """Return one page of the group's episodes, newest first: by occurred_at and id, descending.
 
         Args:
             tenant_id: The tenant.
             group_id: The group.
-            limit: Size of the page.
-            before: Where the page begins: `Cursor.after` the last episode of the page before it.
+            limit: Maximum number of episodes.
+            before: `Cursor.after` the last episode of the previous page; None for the first page.
         """
 
     @abstractmethod
     async def delete_episode(self, tenant_id: UUID, episode_id: UUID) -> bool:
-        """Delete the episode; True the first time."""
+        """Delete an episode; return whether it existed."""
 
     @abstractmethod
     async def vector_search_episodes(
@@ -86,36 +90,24 @@ class MemoryStore(SubjectStore):
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         min_score: float = 0.0,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        """The episodes whose embedding is closest to the query.
-
-        Each comes with its score, the cosine similarity (-1 to 1), best first. Episodes without an embedding, or
-        that score below `min_score`, are left out.
+        """Return the episodes whose embeddings are most similar to the query, best first, ties by id.
 
         Args:
-            query_embedding: As long as SOLDIER_EMBEDDING_DIMENSIONS.
+            query_embedding: The query, of SOLDIER_EMBEDDING_DIMENSIONS numbers.
             tenant_id: The tenant.
-            group_id: Only episodes of this group.
-            agent_id: Only episodes of this agent.
-            customer_profile_id: Only episodes of this customer.
-            session_id: Only episodes of this session.
-            content_type: Only episodes of this type.
-            occurred_after: Only episodes that occurred at this moment or later.
-            occurred_before: Only episodes that occurred earlier than this moment.
-            limit: The most that are returned.
-            min_score: The least score.
-            embedding_model: Only episodes whose embedding is by this model, as the query's is; by default by the
-                one in SOLDIER_EMBEDDING_MODEL, and where that is not set either, by any.
+            limit: Maximum number of episodes.
+            min_score: Minimum cosine similarity, -1 to 1.
+            embedding_model: Only episodes whose embedding this model made. Defaults to SOLDIER_EMBEDDING_MODEL; if
+                that is not set, embeddings of all models are compared.
+            **filters: Restrict the search to some of the episodes: see `EpisodeFilter`.
+
+        Returns:
+            Pairs of an episode and its score, the cosine similarity. Episodes without an embedding are left out.
         """
 
     @abstractmethod
@@ -124,20 +116,14 @@ class MemoryStore(SubjectStore):
         query: str,
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[Episode]:
-        """The episodes whose content contains every word of the query, newest first as in `get_episodes`.
+        """Return the episodes whose content contains every word of the query, newest first as in `get_episodes`.
 
-        Words are what stands between white space; each may be part of a longer word in the content. Upper and
-        lower case are alike by Unicode's case folding ("STRASSE" finds "Straße"). No character has a special
-        meaning. A query without words finds nothing. Filters as in `vector_search_episodes`.
+        Words are separated by white space, and also match inside longer words. Case is ignored by Unicode's case
+        folding: "STRASSE" matches "Straße". No character has a special meaning. The result is empty if the query
+        contains no word. Filters and `limit` as in `vector_search_episodes`.
         """
 
     @abstractmethod
@@ -147,93 +133,57 @@ class MemoryStore(SubjectStore):
         query_embedding: Sequence[float],
         tenant_id: UUID,
         *,
-        group_id: str | None = None,
-        agent_id: UUID | None = None,
-        customer_profile_id: UUID | None = None,
-        session_id: UUID | None = None,
-        content_type: ContentType | None = None,
-        occurred_after: datetime | None = None,
-        occurred_before: datetime | None = None,
         limit: int = 10,
         embedding_model: str | None = None,
+        **filters: Unpack[EpisodeFilter],
     ) -> list[EpisodeHit]:
-        """Text search and vector search in one, by reciprocal-rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009).
+        """Return the best episodes of a text search and a vector search combined, best first, ties by id.
 
-        An episode's score is the sum of 1 / (60 + rank) over the two rankings that it occurs in: its place,
-        counted from 1, in `text_search_episodes` and in `vector_search_episodes` without a least score. Of each
-        ranking the first `limit` episodes are fused, but no fewer than 100. Best score first. Filters as in
-        `vector_search_episodes`; of these, `embedding_model` is for the ranking by vectors alone.
-        """
+        The two rankings are combined by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): the score
+        of an episode is the sum of 1 / (60 + rank) over the rankings that contain it. Ranks count from 1, in the order
+        of `text_search_episodes` and of `vector_search_episodes` without a minimum score. Each ranking contributes its
+        first `limit` episodes, but at least 100.
 
-    # -- embeddings ------------------------------------------------------------------------------------------
+        Filters as in `vector_search_episodes`; `embedding_model` applies to the vector search only.
 
-    @abstractmethod
-    async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
-        """How many texts `list_to_embed` would list."""
-
-    @abstractmethod
-    async def list_to_embed(
-        self,
-        embedding_model: str,
-        *,
-        tenant_id: UUID | None = None,
-        after: TextToEmbed | None = None,
-        limit: int = 100,
-    ) -> list[TextToEmbed]:
-        """One page of the episodes without an embedding by that model.
-
-        Empty texts need none. The order is fixed and a page costs what the first one costs, so that a run over
-        everything ends even if some embeddings are refused, and goes on where it was interrupted.
-
-        Args:
-            embedding_model: The model that every embedding should be of.
-            tenant_id: One tenant; by default all of them, for operators.
-            after: The last text of the page before.
-            limit: Size of the page.
-
-        Raises:
-            ValidationError: Without a `tenant_id` where row-level security is on, which shows one tenant alone.
-        """
-
-    @abstractmethod
-    async def set_embeddings(
-        self, embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], embedding_model: str
-    ) -> int:
-        """Keep embeddings of texts that `list_to_embed` returned, in one transaction; returns how many were kept.
-
-        What was deleted since it was listed is left out.
-
-        Raises:
-            ValidationError: A text is of a kind that this store does not keep.
+        Returns:
+            Pairs of an episode and its score.
         """
 
     # -- entities --------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def add_entity(self, entity: Entity) -> UUID:
-        """Add the entity; returns its id.
+        """Add an entity; return its id.
 
         Raises:
-            ConflictError: The id exists.
+            ConflictError: The id is taken.
         """
 
     @abstractmethod
     async def get_entity(self, tenant_id: UUID, entity_id: UUID) -> Entity | None:
-        """The entity, or None."""
+        """Return the entity, or None if the tenant has no entity with this id."""
 
     @abstractmethod
     async def get_entities(
         self, tenant_id: UUID, group_id: str, *, entity_type: str | None = None, limit: int = 100
     ) -> list[Entity]:
-        """The group's entities, or those of one type, by recorded_at."""
+        """Return the group's entities, by recorded_at and id.
+
+        Args:
+            tenant_id: The tenant.
+            group_id: The group.
+            entity_type: Only entities of this type; None for all.
+            limit: Maximum number of entities.
+        """
 
     @abstractmethod
     async def update_entity(self, entity: Entity) -> bool:
-        """Replace all of the entity but its tenant and id; False if there is no such entity."""
+        """Replace all fields of an entity except its tenant and id; return whether the entity existed."""
 
     @abstractmethod
     async def delete_entity(self, tenant_id: UUID, entity_id: UUID) -> bool:
-        """Delete the entity with its relationships; True the first time."""
+        """Delete an entity and its relationships; return whether it existed."""
 
     @abstractmethod
     async def vector_search_entities(
@@ -247,22 +197,26 @@ class MemoryStore(SubjectStore):
         min_score: float = 0.0,
         embedding_model: str | None = None,
     ) -> list[EntityHit]:
-        """As `vector_search_episodes`, for entities."""
+        """Return the entities whose embeddings are most similar to the query, best first, ties by id.
+
+        Arguments and result as in `vector_search_episodes`; `entity_type` restricts the search to entities of one
+        type.
+        """
 
     # -- relationships ---------------------------------------------------------------------------------------
 
     @abstractmethod
     async def add_relationship(self, relationship: Relationship) -> UUID:
-        """Add the relationship; returns its id. Its entities may be of any groups of the tenant.
+        """Add a relationship between two entities of the tenant, in any groups; return its id.
 
         Raises:
-            NotFoundError: One of the entities does not exist in the tenant, or is deleted.
-            ConflictError: The id exists.
+            NotFoundError: The tenant has no such entity, or it is deleted.
+            ConflictError: The id is taken.
         """
 
     @abstractmethod
     async def get_relationship(self, tenant_id: UUID, relationship_id: UUID) -> Relationship | None:
-        """The relationship, or None."""
+        """Return the relationship, or None if the tenant has no relationship with this id."""
 
     @abstractmethod
     async def get_relationships(
@@ -274,21 +228,29 @@ class MemoryStore(SubjectStore):
         to_entity_id: UUID | None = None,
         relation_type: str | None = None,
     ) -> list[Relationship]:
-        """The group's relationships, or those from or to an entity or of one type, by recorded_at."""
+        """Return the group's relationships, by recorded_at and id.
+
+        Args:
+            tenant_id: The tenant.
+            group_id: The group.
+            from_entity_id: Only relationships from this entity; None for all.
+            to_entity_id: Only relationships to this entity; None for all.
+            relation_type: Only relationships of this type; None for all.
+        """
 
     @abstractmethod
     async def update_relationship(self, relationship: Relationship) -> bool:
-        """Replace all of the relationship but its tenant and id; False if there is no such one.
+        """Replace all fields of a relationship except its tenant and id; return whether the relationship existed.
 
         Raises:
-            NotFoundError: One of the entities that it leads to now does not exist in the tenant, or is deleted.
+            NotFoundError: The tenant has no such entity as the new from_entity_id or to_entity_id, or it is deleted.
         """
 
     @abstractmethod
     async def delete_relationship(self, tenant_id: UUID, relationship_id: UUID) -> bool:
-        """Delete the relationship; True the first time."""
+        """Delete a relationship; return whether it existed."""
 
-    # -- the graph and the whole -----------------------------------------------------------------------------
+    # -- traversal, groups and purging -----------------------------------------------------------------------
 
     @abstractmethod
     async def traverse_from_entities(
@@ -302,45 +264,44 @@ class MemoryStore(SubjectStore):
         limit: int = 1_000,
         with_embeddings: bool = False,
     ) -> list[Entity]:
-        """The entities that are reached from these by up to `depth` relationships, inside the group.
+        """Return the entities within `depth` relationships of the given ones, inside one group.
 
-        Relationships are followed both ways. The starts come first (those that are of the group), then what is
-        one relationship away, and so on; inside a distance by id; each entity once, at its least distance. With a
-        depth below 1, or without ids, the result is empty.
+        Relationships are followed in both directions. The result starts with those of `entity_ids` that are in the
+        group, followed by their neighbours, and so on: each entity once, by distance and id.
 
-        The time it takes grows with the number of relationships of the entities that it goes on from, and with
-        nothing else. It ends when `limit` entities are found, so that no depth leads further than `limit` steps; all
-        relationships of the last ones it goes on from are read all the same, to find which come first by id.
+        The running time depends only on the number of relationships of the visited entities. The traversal stops when
+        it has found `limit` entities, but it reads all relationships of the last ones it visits to determine the order
+        by id.
 
         Args:
-            entity_ids: The starts.
+            entity_ids: The entities to start from. The result is empty if there are none.
             tenant_id: The tenant.
-            group_id: The group that every entity and relationship on the way is of.
-            depth: The most relationships between a start and what is reached.
-            relation_types: Only relationships of these types are followed; of an empty list, none.
-            limit: The most entities that are returned, starts included: the first in the order above.
-            with_embeddings: Whether entities come with their embeddings. Without, `embedding` is None: do not pass
-                such an entity to `update_entity`, which would remove what is stored.
+            group_id: The group of every entity and relationship on the path.
+            depth: Maximum distance. The result is empty if it is less than 1.
+            relation_types: Follow only relationships of these types; None for all.
+            limit: Maximum number of entities, including those to start from.
+            with_embeddings: Whether to read embeddings. Without, `embedding` is None: do not pass such an entity to
+                `update_entity`, which would remove the stored embedding.
         """
 
     @abstractmethod
     async def delete_by_group(self, tenant_id: UUID, group_id: str) -> int:
-        """Delete all episodes, entities and relationships of the group; returns how many.
+        """Delete all episodes, entities and relationships of a group; return their number.
 
-        With the entities go their relationships, those of other groups included. Outside of a unit of work it goes
-        part by part, each kept: if it fails, call it again for the rest.
+        Relationships of other groups are deleted with their entities. Outside of a unit of work the items are deleted
+        in batches, each in a transaction of its own: after an error, call it again.
         """
 
     @abstractmethod
     async def purge_deleted(self, tenant_id: UUID, older_than: timedelta) -> int:
-        """Remove for good what was deleted longer ago than `older_than`; returns how many went.
+        """Permanently remove items that were deleted longer ago than `older_than`; return their number.
 
-        Outside of a unit of work it goes part by part, each kept: if it fails, call it again for the rest. A removal
-        leaves nothing to know it by: a part that is repeated because its reply was lost is not counted.
+        Outside of a unit of work the items are removed in batches, each in a transaction of its own: after an error,
+        call it again. A batch that is repeated because its reply was lost is not counted.
         """
 
     # -- data subjects ---------------------------------------------------------------------------------------
 
     @abstractmethod
     async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
-        """The sessions that the person's episodes are of, in order."""
+        """Return the ids of the sessions that the person's episodes belong to, sorted."""

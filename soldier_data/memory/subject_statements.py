@@ -14,8 +14,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Table, Uuid, and_, delete, exists, func, literal_column, or_, select
 
 from soldier_data.base.subjects import DataSubject, ErasedIds, batches
-from soldier_data.memory.statements import ENTITIES, EPISODES, RELATIONSHIPS, columns_of, of_tenant
+from soldier_data.memory.statements import ENTITIES, EPISODES, RELATIONSHIPS, columns_of
 from soldier_data.postgres.database import Executor
+from soldier_data.postgres.queries import of_tenant
 from soldier_data.postgres.statements import Statement, equals_any
 from soldier_data.postgres.subject_scan import Scan, mentions_subject
 from soldier_data.postgres.transaction import Row, Transaction

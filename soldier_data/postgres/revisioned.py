@@ -7,13 +7,15 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import ColumnClause, ColumnElement, Integer, Table, case, literal_column, select, update
+from sqlalchemy import ColumnClause, ColumnElement, Integer, Table, and_, case, literal_column, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.values import check_revision
 from soldier_data.errors import ConflictError, NotFoundError, StoreError
+from soldier_data.postgres import queries
 from soldier_data.postgres.database import Executor
+from soldier_data.postgres.queries import insert_row, is_living, or_own_write, unless_taken
 from soldier_data.postgres.statements import Statement, column_param, has_key, param
 from soldier_data.postgres.transaction import Transaction, Values
 
@@ -120,12 +122,10 @@ async def delete_row(db: Executor, statement: Statement, key: Values) -> bool:
 
 def mark_deleted(table: Table, where: ColumnElement[bool]) -> Any:
     """An UPDATE that soft-deletes the rows that match `where`, at the time in the parameter `now`."""
-    now = param("now", table.c.deleted_at.type)
-    write_id = column_param(table.c.write_id)
-    return (
-        update(table)
-        .values(deleted_at=now, updated_at=now, revision=_next_revision(table, write_id), write_id=write_id)
-        .where(where, table.c.deleted_at.is_(None) | (table.c.write_id == write_id))
+    condition = and_(where, or_own_write(table, is_living(table)))
+    return queries.mark_deleted(table, condition).values(
+        updated_at=param("now", table.c.updated_at.type),
+        revision=_next_revision(table, column_param(table.c.write_id)),
     )
 
 
@@ -139,23 +139,16 @@ def _insert_or_replace(table: Table, parent: ColumnElement[bool] | None) -> Any:
 
 
 def _insert_only(table: Table, parent: ColumnElement[bool] | None) -> Any:
-    statement = _insert(table, parent)
-    write_id = statement.excluded.write_id
-    # Setting the value that is already there makes RETURNING report the row that an earlier attempt of this call
-    # has inserted.
-    return statement.on_conflict_do_update(
-        index_elements=["tenant_id", "id"], set_={"write_id": write_id}, where=table.c.write_id == write_id
-    ).returning(table.c.id, table.c.revision)
+    return unless_taken(_insert(table, parent)).returning(table.c.revision)
 
 
 def _replace_revision(table: Table, parent: ColumnElement[bool] | None) -> Any:
     expected = param("if_revision", table.c.revision.type)
-    own_write = table.c.write_id == column_param(table.c.write_id)
     changed: dict[str, Any] = {name: column_param(table.c[name]) for name in _content(table)}
     statement = (
         update(table)
         .values({**changed, "revision": expected + 1})
-        .where(has_key(table), (table.c.revision == expected) | own_write)
+        .where(has_key(table), or_own_write(table, table.c.revision == expected))
         .returning(table.c.id, table.c.revision)
     )
     return statement if parent is None else statement.where(_exists(parent))
@@ -167,10 +160,10 @@ def _what_is_stored(table: Table, parent: ColumnElement[bool] | None) -> Any:
 
 
 def _insert(table: Table, parent: ColumnElement[bool] | None) -> Insert:
+    if parent is None:
+        return insert_row(table).values(revision=_ONE)
     values: dict[str, Any] = {column.name: column_param(column) for column in table.columns}
     values["revision"] = _ONE
-    if parent is None:
-        return insert(table).values(values)
     row = select(*values.values()).where(parent).with_for_update(read=True)
     return insert(table).from_select(list(values), row)
 

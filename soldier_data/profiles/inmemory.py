@@ -39,6 +39,8 @@ from soldier_data.profiles.tables import History, Merger, Tables
 class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
     """`ProfileStore` without a database."""
 
+    _tables: Tables
+
     def __init__(self) -> None:
         self._tables = Tables()
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from soldier_data.base.inmemory import MemoryTable
+from soldier_data.base.inmemory import MemoryTable, TableSet
 from soldier_data.profiles.models import CustomerProfile, FormerIdentifier, ProfileField
 
 
@@ -27,7 +27,7 @@ class Merger(BaseModel):
     merged_profile_ids: set[UUID] = set()
 
 
-class Tables:
+class Tables(TableSet):
     """The tables of the store, or of one unit of work on them."""
 
     def __init__(

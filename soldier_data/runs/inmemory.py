@@ -9,7 +9,7 @@ from decimal import Decimal, localcontext
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from soldier_data.base.inmemory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
@@ -27,7 +27,7 @@ _PRECISION = 200
 _PARTS = ("steps", "artifacts", "llm_calls")
 
 
-class _Tables:
+class _Tables(TableSet):
     """The tables of the store, or of one unit of work on them."""
 
     def __init__(self, parent: _Tables | None = None) -> None:
@@ -47,6 +47,8 @@ class _Tables:
 
 class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
     """`RunStore` without a database."""
+
+    _tables: _Tables
 
     def __init__(self) -> None:
         self._tables = _Tables()

@@ -1,4 +1,4 @@
-"""Talking to Redis: the one place that every call goes through."""
+"""Running commands on Redis: every call goes through `RedisRunner`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from importlib import resources
 from itertools import groupby
 from time import monotonic
@@ -28,9 +29,9 @@ from soldier_data.sessions.connections import RedisClient, drop_idle_connections
 from soldier_data.sessions.deadline import Deadline
 from soldier_data.sessions.redis_errors import (
     DRIVER_ERRORS,
-    may_pass,
-    tells_of_a_replica,
-    timed_out,
+    is_from_replica,
+    is_timeout,
+    is_transient,
     translate,
 )
 
@@ -45,14 +46,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 
 
 class Script(NamedTuple):
-    """A Lua script and the name that Redis caches it under."""
+    """A Lua script, and the digest under which Redis caches it."""
 
     text: str
     sha: str
 
 
 def load_script(name: str, *, common: bool = False) -> Script:
-    """The script ``scripts/<name>.lua``, after ``common.lua`` if it uses that."""
+    """Load ``scripts/<name>.lua``, prepending ``common.lua`` if the script uses it."""
     folder = resources.files("soldier_data.sessions") / "scripts"
     parts = ["common", name] if common else [name]
     text = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
@@ -60,17 +61,21 @@ def load_script(name: str, *, common: bool = False) -> Script:
 
 
 class RedisRunner:
-    """Runs commands with a deadline, a limit on how many run at once, and the package's own errors.
+    """Runs commands with a time limit, limited concurrency, retries, and the package's own errors.
 
-    What fails in passing is repeated, on new connections where the old ones are to blame. redis-py's pool raises
-    when its connections are all in use (the cluster client does so for each node), and its blocking pool adds a
-    fifth to a GET. Here callers wait for a slot, whichever client they brought.
+    Transient failures are retried, on new connections if the old ones may be broken. Callers wait while all
+    connections are in use: redis-py's default pool raises an error then (the cluster client does so per node), and
+    its blocking pool adds a fifth to the time of a GET.
 
     Args:
         client: The client.
-        retry_budget: How long a call is repeated; zero: not at all.
-        wait_replicas: How many replicas must have what `replicated_script` and `replicated_pipeline` write.
-        wait_timeout: How long to wait for them.
+        retry_budget: Time for which a call is retried; zero disables retries.
+        wait_replicas: Number of replicas that must confirm the writes of `replicated_script` and
+            `replicated_pipeline`.
+        wait_timeout: Time limit for their confirmation.
+
+    Raises:
+        ConfigurationError: The client decodes responses.
     """
 
     def __init__(
@@ -83,11 +88,11 @@ class RedisRunner:
     ) -> None:
         if client.get_encoder().decode_responses:
             raise ConfigurationError(
-                "the Redis client was made with decode_responses=True, but sessions are stored as bytes: "
-                "make it without"
+                "the Redis client was created with decode_responses=True, but sessions are stored as bytes: "
+                "create it without this option"
             )
         self.client = client
-        # On Redis Cluster a script reaches the keys of one slot only.
+        # On Redis Cluster a script can access the keys of only one slot.
         self.is_cluster = isinstance(client, RedisCluster)
         if isinstance(client, RedisCluster):
             self._cluster = ClusterCommands(client)
@@ -113,24 +118,23 @@ class RedisRunner:
         """Await `call(*arguments)`.
 
         Args:
-            action: What is being done, for the error message: "saving session ...".
-            call: Makes the awaitable; called again after a failure that may pass, so it must not matter whether
-                it takes effect once or twice.
-            arguments: What `call` is given.
+            action: The operation, for the error message, such as "saving session ...".
+            call: Returns the awaitable. It is called again after a transient failure, so it must be idempotent.
+            arguments: The arguments of `call`.
 
         Raises:
-            StoreConnectionError: Redis cannot be reached, refused the log-in, cannot serve now, or did not
-                answer in time.
-            ConfigurationError: The user may not do this.
+            StoreConnectionError: Redis cannot be reached, rejected the login, is temporarily unavailable, or did
+                not answer in time.
+            ConfigurationError: The Redis user lacks a permission.
             StoreError: Redis refused the command.
-            NoScriptError: The command was an EVALSHA of a script that Redis does not have.
+            NoScriptError: The command was an EVALSHA of a script that Redis has not cached.
         """
         if self._loop is not asyncio.get_running_loop():
-            self._belong_here(action)
-        patience: _Patience | None = None
+            self._bind_to_loop(action)
+        backoff: _Backoff | None = None
         while True:
             cause: Exception
-            # Not split into more coroutines, and no `async with`: each costs, beside a server as quick as this.
+            # More coroutines, or an `async with`, would cost a noticeable part of a GET.
             try:
                 with Deadline(self._timeout):
                     await self._slots.acquire()
@@ -138,7 +142,7 @@ class RedisRunner:
                         while True:
                             try:
                                 if self.is_cluster:
-                                    await self._cluster.get_ready()
+                                    await self._cluster.ensure_ready()
                                 return await call(*arguments)
                             except MaxConnectionsError:
                                 await asyncio.sleep(0.005)
@@ -148,31 +152,30 @@ class RedisRunner:
                 raise
             except DRIVER_ERRORS as error:
                 cause = error
-            await self._give_up_connections(cause)
-            if patience is None:
-                patience = _Patience(self._retry_budget)
-            # Raised outside the except block: the driver's message may hold what was being stored, and must not
-            # be chained to ours.
-            if not may_pass(cause) or not await patience.pause():
-                raise self.failure(action, cause)
+            await self._drop_suspect_connections(cause)
+            if backoff is None:
+                backoff = _Backoff(self._retry_budget)
+            # Raised outside the except block: the driver's message may hold stored values, so it must not be chained.
+            if not is_transient(cause) or not await backoff.pause():
+                raise self._failure(action, cause)
             self._log.debug("redis_repeated", action=action, error=type(cause).__name__)
 
     async def close(self) -> None:
         """Close the client."""
-        # An event loop that has ended closes nothing any more.
+        # Connections of a closed event loop can no longer be closed.
         if self._loop is None or not self._loop.is_closed():
-            self._belong_here("closing the session store")
+            self._bind_to_loop("closing the session store")
             await (self._cluster.close() if self.is_cluster else self.client.aclose())
 
-    def _belong_here(self, action: str) -> None:
+    def _bind_to_loop(self, action: str) -> None:
         if self._loop not in (None, asyncio.get_running_loop()):
             raise StoreError(
-                f"{action}: the session store belongs to another event loop, that of its first call: make one in each "
-                "asyncio.run()"
+                f"{action}: the session store belongs to another event loop, that of its first call: create a store "
+                "in each asyncio.run()"
             )
         self._loop = asyncio.get_running_loop()
 
-    def failure(self, action: str, cause: Exception) -> StoreError:
+    def _failure(self, action: str, cause: Exception) -> StoreError:
         """Log an error of redis-py and translate it."""
         self._log.error("redis_failed", action=action, error=type(cause).__name__)
         return translate(action, cause, self._timeout)
@@ -180,40 +183,35 @@ class RedisRunner:
     async def script(
         self, action: str, script: Script, keys: Sequence[str | bytes], *arguments: str | bytes | int
     ) -> Any:
-        """Run a script, in one round trip unless the server has forgotten it; errors as in `run`."""
+        """Run a script, in one round trip if Redis has cached it; errors as in `run`."""
         try:
             return await self.run(action, self._execute, "EVALSHA", script.sha, len(keys), *keys, *arguments)
         except NoScriptError:
             pass
-        # Outside the except block, so that no error of the second call has the first one for its context.
+        # Outside the except block, so that an error of this call does not have the first one as its context.
         return await self.run(action, self._execute, "EVAL", script.text, len(keys), *keys, *arguments)
 
-    def replicated_script(
-        self, action: str, script: Script, keys: Sequence[str | bytes], *arguments: str | bytes | int
-    ) -> Awaitable[Any]:
-        """As `script`, and as many replicas have what it wrote as are asked for.
-
-        Raises:
-            StoreConnectionError: They did not confirm it in time; it is written all the same.
-        """
-        if not self._wait_replicas:
-            return self.script(action, script, keys, *arguments)
-        return self._replicated_script(action, script, keys, *arguments)
-
-    async def _replicated_script(
+    async def replicated_script(
         self, action: str, script: Script, keys: Sequence[str | bytes], *arguments: str | bytes | int
     ) -> Any:
+        """Run a script as `script` does, and wait until `wait_replicas` replicas have confirmed its writes.
+
+        Raises:
+            StoreConnectionError: Too few replicas confirmed the write in time; it is stored on the primary.
+        """
+        if not self._wait_replicas:
+            return await self.script(action, script, keys, *arguments)
         rest = (len(keys), *keys, *arguments)
         try:
             replies = await self._batches(action, [[("EVALSHA", script.sha, *rest), self._wait]])
         except NoScriptError:
-            replies = None
-        if replies is None:
-            replies = await self._batches(action, [[("EVAL", script.text, *rest), self._wait]])
-        reply, copies = replies[0]
-        # A list tells why nothing was written.
+            replies = []
+        ((reply, confirmed),) = replies or await self._batches(
+            action, [[("EVAL", script.text, *rest), self._wait]]
+        )
+        # A script that refuses to write returns a list.
         if not isinstance(reply, list):
-            self._check_copies(action, copies)
+            self._check_replicas(action, confirmed)
         return reply
 
     async def scripts(
@@ -222,52 +220,52 @@ class RedisRunner:
         script: Script,
         calls: Sequence[tuple[Sequence[str | bytes], Sequence[str | bytes | int]]],
     ) -> list[Any]:
-        """Run a script once for each pair of keys and arguments; errors as in `run`.
+        """Run a script for each pair of keys and arguments; errors as in `run`.
 
-        All in one round trip; on Cluster one each, at once.
+        Takes one round trip, or on Cluster one per pair, concurrently.
         """
         if self.is_cluster:
             return await asyncio.gather(
                 *(self.script(action, script, keys, *arguments) for keys, arguments in calls)
             )
-        # Loading it each time spares a second way to go for a server that has forgotten it.
+        # Loading the script each time avoids a second code path for a server that has not cached it.
         commands: list[Command] = [("SCRIPT LOAD", script.text)]
         commands += [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
         return (await self.pipeline(action, commands))[1:]
 
     async def pipeline(self, action: str, commands: Sequence[Command]) -> list[Any]:
-        """Run commands in one round trip (one a node on Cluster), not atomically; errors as in `run`."""
+        """Run commands in one round trip (one per node on Cluster), not atomically; errors as in `run`."""
         batches = await self._batches(action, [[command] for command in commands])
         return [reply for batch in batches for reply in batch]
 
     async def replicated_pipeline(self, action: str, commands: Sequence[Command]) -> None:
-        """As `pipeline`, with the promise of `replicated_script`. Commands for one key stand together."""
+        """Like `pipeline`, with confirmation as in `replicated_script`. Commands for one key must be adjacent."""
         if not self._wait_replicas:
             await self.pipeline(action, commands)
             return
-        of_each_key = groupby(commands, key=key_of)
-        batches = await self._batches(action, [[*of_key, self._wait] for _, of_key in of_each_key])
+        by_key = groupby(commands, key=key_of)
+        batches = await self._batches(action, [[*group, self._wait] for _, group in by_key])
         for batch in batches:
-            self._check_copies(action, batch[-1])
+            self._check_replicas(action, batch[-1])
 
     async def ping(self, action: str) -> None:
-        """Have the server answer, and be one that takes writes; errors as in `run`."""
+        """Check that Redis answers and is not a replica; errors as in `run`."""
         await self.run(action, self._ping_cluster if self.is_cluster else self._ping)
 
     async def primaries(self, action: str) -> list[Any]:
-        """The primary nodes of a cluster; errors as in `run`."""
+        """Return the primary nodes of a cluster; errors as in `run`."""
         client = self.client
         assert isinstance(client, RedisCluster)
 
         async def call() -> list[Any]:
-            # Those that it knows may have changed since.
+            # The known nodes may be out of date.
             await self._cluster.refresh()
             return client.get_primaries()
 
         return await self.run(action, call)
 
     async def _batches(self, action: str, batches: Sequence[Sequence[Command]]) -> list[list[Any]]:
-        """The replies to commands in one round trip (one a node on Cluster); errors as in `run`."""
+        """Return the replies to batches, in one round trip (one per node on Cluster); errors as in `run`."""
         if self.is_cluster:
             return await self.run(action, self._cluster.execute_batches, batches)
 
@@ -285,28 +283,28 @@ class RedisRunner:
 
         return await self.run(action, call)
 
-    def _check_copies(self, action: str, copies: int) -> None:
-        if copies < self._wait_replicas:
-            self._log.error("redis_not_replicated", action=action, copies=copies)
+    def _check_replicas(self, action: str, confirmed: int) -> None:
+        if confirmed < self._wait_replicas:
+            self._log.error("redis_not_replicated", action=action, copies=confirmed)
             raise StoreConnectionError(
-                f"{action}: {copies} of {self._wait_replicas} replicas confirmed it within {self._wait_timeout:g} s "
-                "(SOLDIER_REDIS_WAIT_REPLICAS, SOLDIER_REDIS_WAIT_TIMEOUT). It is stored, but may not survive "
-                "a failover; saving it again has one effect"
+                f"{action}: {confirmed} of {self._wait_replicas} replicas confirmed the write within "
+                f"{self._wait_timeout:g} s (SOLDIER_REDIS_WAIT_REPLICAS, SOLDIER_REDIS_WAIT_TIMEOUT). It is stored, "
+                "but may not survive a failover; it is safe to repeat the save"
             )
 
     async def _ping(self) -> None:
         pipeline = self.client.pipeline(transaction=False)
-        # It tells the role, which ROLE and INFO tell too, but to privileged users alone: every user may say HELLO.
+        # HELLO returns the role and needs no privileges, unlike ROLE and INFO.
         pipeline.execute_command("HELLO")
-        # HELLO is answered by a server that is loading or busy as well.
+        # A server that is loading or busy answers HELLO, but not PING.
         pipeline.execute_command("PING")
-        about, alive = await pipeline.execute(raise_on_error=False)
-        if isinstance(alive, Exception) and not isinstance(alive, NoPermissionError):
-            raise alive
-        if isinstance(about, Exception):
-            # What stands between (a proxy) does not know it.
+        hello, ping = await pipeline.execute(raise_on_error=False)
+        if isinstance(ping, Exception) and not isinstance(ping, NoPermissionError):
+            raise ping
+        if isinstance(hello, Exception):
+            # A proxy may not support HELLO.
             return
-        pairs = about.items() if isinstance(about, dict) else zip(about[::2], about[1::2], strict=True)
+        pairs = hello.items() if isinstance(hello, dict) else zip(hello[::2], hello[1::2], strict=True)
         if dict(pairs).get(b"role") == b"replica":
             raise ReadOnlyError("a replica")
 
@@ -315,37 +313,37 @@ class RedisRunner:
         await self.client.ping(target_nodes=RedisCluster.PRIMARIES)
         state: dict[str, str] = await self.client.execute_command("CLUSTER INFO")
         if state.get("cluster_state") != "ok":
-            raise ResponseError("CLUSTERDOWN by its own account")
+            raise ResponseError("CLUSTERDOWN according to CLUSTER INFO")
 
-    async def _give_up_connections(self, cause: Exception) -> None:
-        """Do not meet the same failure on each of the other connections.
+    async def _drop_suspect_connections(self, cause: Exception) -> None:
+        """Close idle connections on which the same failure is likely.
 
-        After a time-out they may be as dead as this one: a firewall forgets those that were idle together. And those
-        to a primary that is a replica now stay open.
+        After a timeout they may be dead too: a firewall drops connections that were idle equally long. And
+        connections to a former primary stay open.
         """
         if self.is_cluster and not isinstance(cause, ResponseError):
-            self._cluster.suspect()
-        if timed_out(cause) or tells_of_a_replica(cause):
+            self._cluster.mark_stale()
+        if is_timeout(cause) or is_from_replica(cause):
             await drop_idle_connections(self.client)
 
     async def scan(self, action: str, pattern: str, kind: str | None = None) -> AsyncIterator[list[bytes]]:
-        """Pages of the keys that match `pattern`, from every node; errors as in `run`.
+        """Yield pages of the keys that match a pattern, on all nodes; errors as in `run`.
 
-        With `kind`, only keys whose values are of that type.
+        A key may be repeated.
 
-        A key can come more than once.
+        Args:
+            action: The operation, for the error message.
+            pattern: The pattern, as for SCAN.
+            kind: If given, the type of the values, such as "zset".
         """
         nodes = await self.primaries(action) if self.is_cluster else [None]
         for node in nodes:
             target = {} if node is None else {"target_nodes": node}
             cursor = 0
             while True:
-
-                async def call(cursor: int = cursor, target: dict[str, Any] = target) -> Any:
-                    return await self.client.scan(
-                        cursor=cursor, match=pattern, count=_SCAN_COUNT, _type=kind, **target
-                    )
-
+                call: Callable[..., Awaitable[Any]] = partial(
+                    self.client.scan, cursor, pattern, _SCAN_COUNT, kind, **target
+                )
                 position, keys = await self.run(action, call)
                 yield keys
                 cursor = position[node.name] if node is not None else position
@@ -353,17 +351,17 @@ class RedisRunner:
                     break
 
 
-class _Patience:
-    """When to try again, and for how long."""
+class _Backoff:
+    """Growing pauses between retries, within a time budget."""
 
     def __init__(self, budget: float) -> None:
         self._end = monotonic() + budget
         self._longest = _FIRST_PAUSE
 
     async def pause(self) -> bool:
-        """Wait a little, longer each time; or return False at once, if the time is up."""
-        # Callers that failed together come back one after the other.
-        pause = self._longest * random.uniform(0.5, 1)  # noqa: S311 - no secret.
+        """Pause, longer each time, and return True; or return False if the budget is used up."""
+        # The jitter spreads callers that failed together.
+        pause = self._longest * random.uniform(0.5, 1)  # noqa: S311 - not a secret.
         if monotonic() + pause > self._end:
             return False
         self._longest = min(self._longest * 2, _LONGEST_PAUSE)

@@ -1,7 +1,7 @@
-"""Commands on the nodes of a Redis Cluster, wherever its slots are just now.
+"""Running commands on the nodes of a Redis Cluster, even while its slots move.
 
-redis-py's own way sends ASKING on one connection and the command on another, cuts the connections of all calls that
-are under way when slots have moved, and has neither EVALSHA nor WAIT in pipelines.
+redis-py's own cluster commands send ASKING on one connection and the command on another, close the connections of all
+calls in progress when slots have moved, and support neither EVALSHA nor WAIT in pipelines.
 """
 
 from __future__ import annotations
@@ -22,140 +22,141 @@ from soldier_data.sessions.connections import drop_idle_connections_of
 Command = tuple[str | bytes | int | float, ...]
 
 _REDIRECTIONS = 5
-# Asking for the slots makes redis-py open all its connections anew.
-_BETWEEN_REFRESHES = 0.2
+# In seconds. A refresh makes redis-py reopen all its connections.
+_MIN_REFRESH_INTERVAL = 0.2
 
 
 class ClusterCommands:
-    """Sends commands to the nodes that have their keys."""
+    """Sends commands to the nodes that serve their keys."""
 
     def __init__(self, client: RedisCluster) -> None:
         self._client = client
         self._stale = False
         self._refreshed_at = 0.0
-        # Every node that had the keys at some time, by identity: redis-py compares nodes by their names.
+        # All nodes that have served keys, by identity, because redis-py compares nodes by name.
         self._nodes: dict[int, ClusterNode] = {}
         self._epoch = -1
 
-    async def get_ready(self) -> None:
-        """Know the nodes: without that, commands go anywhere."""
+    async def ensure_ready(self) -> None:
+        """Load the slot assignments, if necessary; without them commands would go to arbitrary nodes."""
         try:
             await self._client.initialize()
         except (RedisConnectionError, OSError):
-            # It asks the first primary which commands there are, even one that is away: another one, the next time.
+            # redis-py queries the first primary, even if it is unreachable: use another one next time.
             for node in self._client.get_primaries()[:1]:
                 self._client.nodes_manager.move_node_to_end_of_cached_nodes(node.name)
             raise
-        if self._stale and monotonic() - self._refreshed_at > _BETWEEN_REFRESHES:
+        if self._stale and monotonic() - self._refreshed_at > _MIN_REFRESH_INTERVAL:
             await self.refresh()
-        elif self._client.nodes_manager._epoch != self._epoch:  # noqa: SLF001 - nothing else tells of new nodes.
+        elif self._client.nodes_manager._epoch != self._epoch:  # noqa: SLF001 - there is no public sign of new nodes.
             await self._close_removed_nodes()
 
     async def close(self) -> None:
-        """Close the client, and what it has forgotten to close."""
+        """Close the client, and the connections that it does not close."""
         await self._close_removed_nodes()
         await self._client.aclose()
         for node in self._nodes.values():
             await drop_idle_connections_of(node)
 
     async def execute(self, *command: str | bytes | int | float) -> Any:
-        """The reply to one command."""
+        """Run one command and return its reply."""
         return (await self.execute_batches([[command]]))[0][0]
 
     async def execute_batches(self, batches: Sequence[Sequence[Command]]) -> list[list[Any]]:
-        """The replies to commands, each batch for keys of one slot, in order and on one connection."""
-        places: dict[ClusterNode, list[int]] = {}
-        for place, batch in enumerate(batches):
-            places.setdefault(self._node_of(batch), []).append(place)
+        """Run batches of commands and return their replies.
+
+        The keys of a batch must be in one slot; its commands run in order, on one connection.
+        """
+        indices: dict[ClusterNode, list[int]] = {}
+        for index, batch in enumerate(batches):
+            indices.setdefault(self._node_of(batch), []).append(index)
         replies: list[list[Any]] = [[] for _ in batches]
 
         async def run(node: ClusterNode) -> None:
-            mine = places[node]
-            for place, found in zip(
-                mine, await self._send(node, [batches[place] for place in mine]), strict=True
-            ):
-                replies[place] = await self._followed(node, batches[place], found)
+            sent = await self._send(node, [batches[index] for index in indices[node]])
+            for index, received in zip(indices[node], sent, strict=True):
+                replies[index] = await self._follow_redirections(node, batches[index], received)
 
-        # All of them end before an error is told, so that nothing goes on behind the caller's back.
-        outcomes = await asyncio.gather(*map(run, places), return_exceptions=True)
+        # All nodes finish before an error is raised, so that no command is still running then.
+        outcomes = await asyncio.gather(*map(run, indices), return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
         return replies
 
     async def refresh(self) -> None:
-        """Ask the cluster anew which node has which slots."""
+        """Reload the slot assignments from the cluster."""
         self._refreshed_at = monotonic()
         await self._client.nodes_manager.initialize()
         self._stale = False
         await self._close_removed_nodes()
 
     async def _close_removed_nodes(self) -> None:
-        """Close the connections of nodes that have left the cluster, once nobody uses them.
+        """Close the connections of nodes that have left the cluster, once they are no longer in use.
 
-        redis-py closes those that are idle at that moment, and forgets the others.
+        redis-py closes only those that are idle when the node leaves.
         """
         manager = self._client.nodes_manager
         self._epoch = manager._epoch  # noqa: SLF001 - as above.
-        present = {id(node) for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values())}
+        nodes = (*manager.nodes_cache.values(), *manager.startup_nodes.values())
+        present = {id(node) for node in nodes}
         for identity, node in list(self._nodes.items()):
             if identity not in present:
                 await drop_idle_connections_of(node)
                 if not any(connection.is_connected for connection in node._connections):  # noqa: SLF001 - as above.
                     self._nodes.pop(identity, None)
-        for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values()):
-            self._nodes[id(node)] = node
+        self._nodes.update((id(node), node) for node in nodes)
 
-    def suspect(self) -> None:
-        """Have `get_ready` ask for the slots again."""
+    def mark_stale(self) -> None:
+        """Make the next `ensure_ready` reload the slot assignments."""
         self._stale = True
 
     def _node_of(self, batch: Sequence[Command]) -> ClusterNode:
         slot = self._client.keyslot(key_of(batch[0]))
         nodes = self._client.nodes_manager.slots_cache.get(slot)
         if not nodes:
-            raise SlotNotCoveredError(f"no node has slot {slot}")
+            raise SlotNotCoveredError(f"no node serves slot {slot}")
         return nodes[0]
 
     async def _send(
         self, node: ClusterNode, batches: Sequence[Sequence[Command]], *, asking: bool = False
     ) -> list[list[Any]]:
-        """Replies as the node gave them, errors among them."""
+        """Return the replies of one node, including errors and redirections."""
         commands = [command for batch in batches for command in batch]
         if asking:
-            # It holds for one command only.
+            # ASKING applies to one command only.
             commands = [part for command in commands for part in (("ASKING",), command)]
-        sent = [PipelineCommand(place, *command) for place, command in enumerate(commands)]
+        sent = [PipelineCommand(index, *command) for index, command in enumerate(commands)]
         try:
             await node.execute_pipeline(sent)
         except (RedisConnectionError, OSError):
-            await self._lost(node)
+            await self._drop_connections(node)
             raise
         finally:
             if self._client.nodes_manager.nodes_cache.get(node.name) is not node:
-                # It has left the cluster meanwhile, and nobody else would close what was opened just now.
+                # The node has left the cluster meanwhile, and nothing else would close the new connections.
                 await drop_idle_connections_of(node)
         answered = iter(sent[1::2] if asking else sent)
         replies = [[next(answered).result for _ in batch] for batch in batches]
-        if any(
-            isinstance(reply, RedisConnectionError | OSError) for of_batch in replies for reply in of_batch
-        ):
-            await self._lost(node)
+        if any(isinstance(command.result, RedisConnectionError | OSError) for command in sent):
+            await self._drop_connections(node)
         return replies
 
-    async def _lost(self, node: ClusterNode) -> None:
-        # What broke this connection broke the node's others as well, most probably.
+    async def _drop_connections(self, node: ClusterNode) -> None:
+        # The node's other connections are most probably broken too.
         node.update_active_connections_for_reconnect()
         await drop_idle_connections_of(node)
 
-    async def _followed(self, node: ClusterNode, batch: Sequence[Command], replies: list[Any]) -> list[Any]:
-        """The replies of whichever node has the batch's keys; raises the first error among them."""
+    async def _follow_redirections(
+        self, node: ClusterNode, batch: Sequence[Command], replies: list[Any]
+    ) -> list[Any]:
+        """Return the replies of the node that serves the batch's keys, or raise the first error among them."""
         for _ in range(_REDIRECTIONS):
             redirection = next((reply for reply in replies if isinstance(reply, AskError)), None)
             if redirection is None:
                 break
             moved = isinstance(redirection, MovedError)
-            # Without a host it means another port of the same one.
+            # A redirection without a host means another port of the same host.
             node = self._node_at(redirection.host or node.host, redirection.port)
             if moved:
                 node.server_type = PRIMARY
@@ -171,12 +172,12 @@ class ClusterCommands:
         host, port = nodes.remap_host_port(host, port)
         node = nodes.get_node(host, port)
         if node is None:
-            # A node without slots is in nobody's list, though slots are on their way to it.
+            # A node that is receiving its first slots is not listed yet.
             node = ClusterNode(host, port, PRIMARY, **self._client.connection_kwargs)
             nodes.nodes_cache[node.name] = node
         return node
 
 
 def key_of(command: Command) -> str | bytes | int | float:
-    """The first key of a command."""
+    """Return the first key of a command."""
     return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]

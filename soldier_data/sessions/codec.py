@@ -1,21 +1,22 @@
-"""How a session is written in Redis.
+"""The encoding of sessions in Redis.
 
-Both tiers begin with a head that Lua reads with one pattern (see ``scripts/common.lua``): layout version,
-revision, the latest write ids, the tenant.
+The values of both tiers begin with a head that Lua parses with one pattern (see ``scripts/common.lua``): format
+version, revision, the latest write ids, and tenant.
 
 - Hot: ``{"v":1,"revision":  7,"writes":"... ","tenant_id":"...",<the other members>}``, one JSON object.
 - Persistent: ``1   7 ...  <tenant> <created_at in ms>``, a line feed, and the other members compressed, so
-  that an idle session costs less memory.
+  that an idle session uses less memory.
 
-The client sends whole values with blanks for revision and write ids; the script that stores them knows what
-belongs there and overwrites the blanks in place. To put a value together in Lua would take a quarter of the
-script's time: for each new string there Lua collects garbage.
+The client sends complete values with blanks in place of revision and write ids; the script that stores them
+overwrites the blanks in place. Building the values in Lua would take a quarter of the script's time, because new
+strings trigger its garbage collection.
 
-A session promoted by a read keeps its persistent form under its hot key until the next save.
+After a read promotes a session, its hot key holds the persistent form until the next save.
 """
 
 from __future__ import annotations
 
+import os
 import zlib
 from datetime import datetime
 
@@ -23,44 +24,46 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import PydanticSerializationError
 
 from soldier_data.base.values import check_containers, check_json, check_storable
-from soldier_data.errors import StoreError, ValidationError
+from soldier_data.errors import ValidationError
+from soldier_data.sessions.lifetimes import milliseconds
 from soldier_data.sessions.models import Session
+from soldier_data.sessions.refusals import unreadable
 
 try:
-    # Compresses a session in a third of zlib's time, which is an eighth of a save's; zlib reads what it wrote.
+    # Three times as fast as zlib, which would take an eighth of a save. The format is the same.
     from isal.isal_zlib import compress as _compress
 except ImportError:
-    # It has no wheels for rare processors.
+    # It has no wheels for uncommon processors.
     from zlib import compress as _compress
 
-# Another layout gets another number, here and in common.lua.
+# A different format gets a different number, here and in common.lua.
 _HOT_START = b'{"v":1,'
 _PERSISTENT_START = b"1 "
-# Room for 19 digits, and for four write ids with commas between them; save.lua counts on these widths.
+# Room for 19 digits, and for four write ids separated by commas. common.lua depends on these widths.
 _HOT_BLANKS = b'{"v":1,"revision":%19b,"writes":"%51b","tenant_id":"' % (b"", b"")
 _PERSISTENT_BLANKS = b"1 %19b %51b " % (b"", b"")
 
 _NOT_IN_BODY = {"tenant_id", "revision", "last_activity_at"}
 
-# Pydantic writes integers of any length, but reads none with more digits. A shorter body holds none.
+# Pydantic writes integers of any length, but cannot read one with more digits. A shorter body has none.
 _LONGEST_NUMBER = 4300
 
-# `model_dump_json` makes text of these bytes, only for it to be made bytes again.
+# `model_dump_json` would decode these bytes, and they would have to be encoded again.
 _to_json = Session.__pydantic_serializer__.to_json
 
 
 def encode(session: Session, last_activity_at: datetime) -> bytes:
-    """The body of `session`, last active at that moment: its JSON without opening brace and head.
+    """Return the body of a session's values: its JSON without the opening brace and the head.
 
     Raises:
         ValidationError: A value cannot be stored.
     """
-    # The part of a session that validation does not look into.
+    # Validation does not look into free JSON.
     check_json(session.variables, "variables")
-    # Pydantic writes None for a part that is None, and half of a surrogate pair in a key as another character.
+    # Pydantic writes null for a part that is None, and replaces an unpaired surrogate in a key.
     check_containers(session)
     try:
-        # Lists and dicts can be changed without validation; `warnings` finds values of a wrong type there.
+        # Lists and dicts can be changed without validation; `warnings` detects values of a wrong type there.
         members = _to_json(session, exclude=_NOT_IN_BODY, warnings="error")
         body = b'"last_activity_at":"%b",%b' % (last_activity_at.isoformat().encode(), members[1:])
         if len(body) > _LONGEST_NUMBER:
@@ -68,40 +71,44 @@ def encode(session: Session, last_activity_at: datetime) -> bytes:
     except (PydanticSerializationError, PydanticValidationError) as error:
         cause: Exception = error
     else:
-        # A NUL shows in the JSON. To look through the whole session costs twice as much as to write the JSON,
-        # so only suspicion leads to it; and to look for one character takes no time.
+        # Checking the whole session costs twice as much as writing the JSON, so it is done only if the JSON seems to
+        # hold a NUL. Searching for the single character first takes almost no time.
         if b"\\" in body and b"\\u0000" in body:
             check_storable(session)
         return body
     check_storable(session)
     field = _wrong_field(session)
     raise ValidationError(
-        f"{field} of session {session.session_id} holds a value of a wrong type or an endless number",
+        f"{field} of session {session.session_id} holds a value of a wrong type or an infinite number",
         field=field,
         cause=cause,
     )
 
 
-def hot_value(tenant_id: str, body: bytes) -> bytes:
-    """The hot form, with blanks where the script that stores it writes."""
-    return b'%b%b",%b' % (_HOT_BLANKS, tenant_id.encode(), body)
+def stored_values(tenant_id: str, created_at: datetime, body: bytes) -> tuple[bytes, bytes]:
+    """Return the persistent and the hot value, with blanks for the script that stores them."""
+    tenant = tenant_id.encode()
+    return (
+        b"%b%b %d\n%b" % (_PERSISTENT_BLANKS, tenant, milliseconds(created_at), _compress(body, 1)),
+        b'%b%b",%b' % (_HOT_BLANKS, tenant, body),
+    )
 
 
-def persistent_value(tenant_id: str, created_at: int, body: bytes) -> bytes:
-    """The persistent form, with the same blanks; `created_at` is in milliseconds."""
-    return b"%b%b %d\n%b" % (_PERSISTENT_BLANKS, tenant_id.encode(), created_at, _compress(body, 1))
+def new_write_id() -> str:
+    """Return an id by which scripts recognize a write that is repeated because its reply was lost."""
+    return os.urandom(6).hex()
 
 
 def join(revision: int, tenant_id: str, body: bytes) -> bytes:
-    """The whole JSON of a session again."""
+    """Return the complete JSON of a session."""
     return b'{"revision":%d,"tenant_id":"%b",%b' % (revision, tenant_id.encode(), body)
 
 
 def decode(value: bytes, key: str) -> Session:
-    """The session in a stored value of either form.
+    """Return the session in a stored value of either form.
 
     Raises:
-        StoreError: The value, found at `key`, is not a session of this layout.
+        StoreError: The value of `key` is not a session in this format.
     """
     cause: Exception | None = None
     try:
@@ -114,15 +121,6 @@ def decode(value: bytes, key: str) -> Session:
     except (ValueError, zlib.error) as error:
         cause = error
     raise unreadable(key, cause)
-
-
-def unreadable(key: str, cause: Exception | None = None) -> StoreError:
-    """The error for a value that is not a session of this layout."""
-    return StoreError(
-        f"the value of Redis key {key} is not a session that this version can read: it was left as it is; "
-        "look at it, and delete the session to be rid of it",
-        cause=cause,
-    )
 
 
 def _wrong_field(session: Session) -> str:

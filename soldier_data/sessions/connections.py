@@ -1,4 +1,4 @@
-"""Making Redis clients from the settings: one server, Sentinel or Cluster, as the URL says."""
+"""Creating Redis clients from the settings: for one server, Sentinel or Cluster, depending on the URL."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _URL = "SOLDIER_REDIS_URL"
 
 
 def create_redis_client(settings: Settings) -> RedisClient:
-    """A client for the servers of `settings`, which owns its connections: `aclose` closes them.
+    """Create a client that owns its connections: `aclose` closes them.
 
     Raises:
-        ConfigurationError: The URL cannot be used.
+        ConfigurationError: The URL is invalid.
     """
     parts = urlsplit(settings.redis_url)
     scheme, _, kind = parts.scheme.partition("+")
@@ -56,20 +56,16 @@ def create_redis_client(settings: Settings) -> RedisClient:
         return Redis.from_pool(ConnectionPool(**options))
     except (RedisError, RedisClusterException, ValueError, TypeError) as error:
         cause = error
-    # Raised outside the except block: the driver's message may repeat the URL.
-    raise ConfigurationError(f"{_URL} cannot be used: check its form and its options", cause=cause)
+    # Raised outside the except block: the driver's message may contain the URL.
+    raise ConfigurationError(f"{_URL} is invalid: check its format and its options", cause=cause)
 
 
 def _cluster_client(settings: Settings, parts: SplitResult, scheme: str) -> RedisCluster:
     hosts = _hosts(parts, _REDIS_PORT)
-    options = _options(settings, _of_first_host(parts, scheme, parts.path.strip("/")))
-    if options.pop("connection_class", None) is SSLConnection:
-        options["ssl"] = True
-    for name in ("host", "port"):
-        options.pop(name, None)
+    options = _options_without_host(settings, parts, scheme, parts.path.strip("/"))
     return RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in hosts],
-        # While a part of the slots has no primary, the sessions in the others can be had.
+        # If some slots have no primary, the sessions in the others stay available.
         require_full_coverage=False,
         **options,
     )
@@ -79,36 +75,36 @@ def _sentinel_client(settings: Settings, parts: SplitResult, scheme: str) -> Red
     hosts = _hosts(parts, _SENTINEL_PORT)
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
-        raise ConfigurationError(f"{_URL} names no service: redis+sentinel://host,host/service")
-    options = _options(settings, _of_first_host(parts, scheme, database))
-    for name in ("host", "port"):
-        options.pop(name, None)
-    if options.pop("connection_class", None) is SSLConnection:
-        options["ssl"] = True
-    for_sentinels = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
-    # One that is silent must not take the time in which the next one could be asked.
-    patience = settings.redis_timeout.total_seconds() / (len(hosts) + 1)
-    for_sentinels |= {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": _no_retry()}
-    for_sentinels |= _credentials(
-        settings.redis_sentinel_username, settings.redis_sentinel_password, "redis_sentinel_password"
-    )
-    sentinels = _Sentinels(hosts, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+        raise ConfigurationError(f"{_URL} has no service name: use redis+sentinel://host,host/service")
+    options = _options_without_host(settings, parts, scheme, database)
+    # A silent sentinel must leave enough time for asking the next one.
+    timeout = settings.redis_timeout.total_seconds() / (len(hosts) + 1)
+    sentinel_options = {
+        **{name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))},
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), retries=0),
+        **_credentials(
+            settings.redis_sentinel_username, settings.redis_sentinel_password, "redis_sentinel_password"
+        ),
+    }
+    sentinels = _Sentinels(hosts, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     return Redis.from_pool(_SentinelPool(service, sentinels, **options))  # type: ignore[no-untyped-call]
 
 
 async def drop_idle_connections(client: RedisClient) -> None:
-    """Close every connection that nobody uses just now. What needs one opens it anew."""
+    """Close all connections that are not in use. New ones are opened on demand."""
     if isinstance(client, RedisCluster):
         for node in client.get_nodes():
             await drop_idle_connections_of(node)
     else:
-        await _close(client.connection_pool._available_connections)  # noqa: SLF001 - as below.
+        await _close(client.connection_pool._available_connections)  # noqa: SLF001 - there is no public method.
 
 
 async def drop_idle_connections_of(node: ClusterNode) -> None:
-    """The same for one node of a cluster."""
-    # redis-py's own method waits for the other side, which may be gone, and meanwhile lets others take them out.
-    await _close(node._free)  # noqa: SLF001 - as said.
+    """Close all connections to a node of a cluster that are not in use."""
+    # redis-py's own method waits for the server, which may be unreachable, and meanwhile others may take connections.
+    await _close(node._free)  # noqa: SLF001 - as above.
 
 
 async def _close(connections: Iterable[AbstractConnection]) -> None:
@@ -117,19 +113,19 @@ async def _close(connections: Iterable[AbstractConnection]) -> None:
 
 
 class _Sentinels(Sentinel):
-    """Sentinels of which most are asked.
+    """Sentinels that are asked until a majority has answered.
 
-    redis-py believes the first that answers. One that has not heard of a fail-over yet names the former primary, and
-    if that is back already, what is read there is old.
+    redis-py trusts the first answer. A sentinel that does not know of a failover yet names the former primary, and if
+    that one is back already, reads from it return old data.
     """
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
-        asked = [asyncio.ensure_future(sentinel.sentinel_masters()) for sentinel in self.sentinels]
+        queries = [asyncio.ensure_future(sentinel.sentinel_masters()) for sentinel in self.sentinels]
         known: list[tuple[int, str, int]] = []
         answers = 0
         failure: Exception | None = None
         try:
-            for answer in asyncio.as_completed(asked):
+            for answer in asyncio.as_completed(queries):
                 try:
                     masters: Any = await answer
                 except (RedisConnectionError, RedisTimeoutError) as error:
@@ -139,27 +135,27 @@ class _Sentinels(Sentinel):
                 state = masters.get(service_name)
                 if state and self.check_master_state(state, service_name):
                     known.append((state["config-epoch"], state["ip"], state["port"]))
-                if known and answers * 2 > len(asked):
+                if known and answers * 2 > len(queries):
                     break
         finally:
-            for task in asked:
+            for task in queries:
                 task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
+            await asyncio.gather(*queries, return_exceptions=True)
         if not known:
             raise MasterNotFoundError(f"No master found for {service_name!r} : {failure!r}")
-        # Each fail-over has a higher epoch than the one before.
+        # Each failover has a higher epoch than the previous one.
         _, host, port = max(known)
         return host, port
 
 
 class _SentinelPool(SentinelConnectionPool):
-    """A pool that closes its connections to the sentinels too."""
+    """A pool that also closes its connections to the sentinels."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         if inuse_connections:
             await super().disconnect()
         else:
-            # Called when the primary has changed, in the midst of other calls.
+            # Called when the primary has changed, while other calls are using connections.
             await _close(self._available_connections)
 
     async def aclose(self) -> None:
@@ -170,7 +166,7 @@ class _SentinelPool(SentinelConnectionPool):
 
 
 def _options(settings: Settings, url: str) -> dict[str, Any]:
-    """What redis-py's connections are made with; options in the URL win."""
+    """Return the options of redis-py's connections; options in the URL take precedence."""
     given: dict[str, Any] = dict(parse_url(url))
     username, password = given.pop("username", None), given.pop("password", None)
     keepalive = Keepalive.of(settings)
@@ -178,48 +174,52 @@ def _options(settings: Settings, url: str) -> dict[str, Any]:
         password = settings.redis_password
     return {
         "max_connections": settings.redis_max_connections,
-        # The deadline of `RedisRunner` bounds every command. Another one here costs a fifth of a GET.
+        # `RedisRunner` limits the time of every command. A second limit would cost a fifth of a GET.
         "socket_timeout": None,
         "socket_connect_timeout": settings.redis_timeout.total_seconds(),
         "socket_keepalive": bool(keepalive.idle),
         "socket_keepalive_options": keepalive.options(),
-        # At once, on a new connection, in case this one was lost while it was idle. The rest does `RedisRunner`.
+        # One immediate retry on a new connection, for connections lost while idle; `RedisRunner` does the others.
         "retry": Retry(NoBackoff(), retries=1),
-        # With these the pool no longer checks that a connection holds no unread reply.
+        # If enabled, the pool does not check connections for unread replies.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         **_credentials(username, password, "redis_password"),
         **given,
     }
 
 
-def _no_retry() -> Retry:
-    return Retry(NoBackoff(), retries=0)
+def _options_without_host(
+    settings: Settings, parts: SplitResult, scheme: str, database: str
+) -> dict[str, Any]:
+    """Return the options of a URL with several hosts."""
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    # redis-py parses URLs with only one host.
+    netloc = f"{credentials}{at}{hosts.split(',')[0]}"
+    url = parts._replace(scheme=scheme, netloc=netloc, path=f"/{database}").geturl()
+    options = _options(settings, url)
+    for name in ("host", "port"):
+        options.pop(name, None)
+    if options.pop("connection_class", None) is SSLConnection:
+        options["ssl"] = True
+    return options
 
 
 def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
     hosts = []
-    for place in parts.netloc.rpartition("@")[2].split(","):
-        one = urlsplit(f"//{place}")
-        if not one.hostname:
-            raise ConfigurationError(f"{_URL} lacks a host: redis+...://host:port,host:port")
-        hosts.append((one.hostname, one.port or default_port))
+    for address in parts.netloc.rpartition("@")[2].split(","):
+        host = urlsplit(f"//{address}")
+        if not host.hostname:
+            raise ConfigurationError(f"{_URL} has an empty host: use redis+...://host:port,host:port")
+        hosts.append((host.hostname, host.port or default_port))
     return hosts
 
 
-def _of_first_host(parts: SplitResult, scheme: str, database: str) -> str:
-    """The URL as redis-py understands it, for its options and credentials."""
-    credentials, at, hosts = parts.netloc.rpartition("@")
-    return parts._replace(
-        scheme=scheme, netloc=f"{credentials}{at}{hosts.split(',')[0]}", path=f"/{database}"
-    ).geturl()
-
-
 class PasswordError(AuthenticationError):
-    """A callable gave no password.
+    """A callable did not return a password.
 
     Attributes:
-        setting: The setting that it belongs to.
-        failure: What it raised, or what is wrong with what it returned.
+        setting: The setting that holds the callable.
+        failure: The exception that it raised, or a TypeError if it did not return a string.
     """
 
     def __init__(self, setting: str, failure: Exception) -> None:
@@ -228,8 +228,8 @@ class PasswordError(AuthenticationError):
         self.failure = failure
 
 
-class _AskedCredentials(CredentialProvider):
-    """Asks for a password each time that a connection is opened."""
+class _CallableCredentials(CredentialProvider):
+    """Credentials whose password comes from a callable, called each time a connection is opened."""
 
     def __init__(self, username: str | None, password: Any, setting: str) -> None:
         self._username = username
@@ -242,8 +242,8 @@ class _AskedCredentials(CredentialProvider):
             if isawaitable(password):
                 password = await password
             if not isinstance(password, str):
-                raise TypeError(f"returned {type(password).__name__}, not str")  # noqa: TRY301 - told alike.
-        except Exception as error:  # noqa: BLE001 - whatever the caller's function raises.
+                raise TypeError(f"returned {type(password).__name__}, not str")  # noqa: TRY301 - handled alike.
+        except Exception as error:  # noqa: BLE001 - the callable may raise anything.
             failure = error
         else:
             return (self._username, password) if self._username else (password,)
@@ -252,5 +252,5 @@ class _AskedCredentials(CredentialProvider):
 
 def _credentials(username: str | None, password: Password | None, setting: str) -> dict[str, Any]:
     if callable(password):
-        return {"credential_provider": _AskedCredentials(username, password, setting)}
+        return {"credential_provider": _CallableCredentials(username, password, setting)}
     return {"username": username, "password": password or None}

@@ -1,4 +1,4 @@
-"""A cheap deadline."""
+"""A cheap time limit."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from types import TracebackType
 
 
 class Deadline:
-    """Ends what runs inside ``with Deadline(seconds):`` when the time is up, by a `TimeoutError`.
+    """A context manager that raises `TimeoutError` when its body takes longer than a number of seconds.
 
-    It does what `asyncio.timeout` does, which takes a fifth of the time of a whole save: that can be moved and
-    asked about while it runs, and none of it is needed here.
+    `asyncio.timeout` does the same, but can also be rescheduled and inspected, at a fifth of the cost of a save.
     """
 
     __slots__ = ("_cancellations", "_expired", "_handle", "_task")
 
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
-        assert task is not None, "a deadline can only end a task"
+        assert task is not None, "a deadline needs a running task"
         self._task = task
-        # Others may have asked the task to end already; the count tells their wish from ours.
+        # The task may have been cancelled already: the count distinguishes those requests from ours.
         self._cancellations = task.cancelling()
         self._expired = False
         self._handle = task.get_loop().call_later(seconds, self._expire)
@@ -31,7 +30,7 @@ class Deadline:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._handle.cancel()
-        # The cancellation was ours unless somebody else asked as well: theirs must not be swallowed.
+        # A cancellation that somebody else has requested as well must not be swallowed.
         ours = self._expired and self._task.uncancel() <= self._cancellations
         if ours and isinstance(error, asyncio.CancelledError):
             raise TimeoutError from error

@@ -1,4 +1,4 @@
-"""The reference implementation: a session store in this process's memory."""
+"""The reference implementation: sessions in the memory of the process."""
 
 from __future__ import annotations
 
@@ -8,37 +8,30 @@ from typing import NamedTuple
 from uuid import UUID
 
 from soldier_data.base.channels import Channel
-from soldier_data.base.models import utcnow
+from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.base.values import check_revision, check_storable, check_text
 from soldier_data.logging import get_logger
 from soldier_data.sessions.codec import encode, join
+from soldier_data.sessions.lifetimes import milliseconds_to_live, past_max_age
 from soldier_data.sessions.models import PendingMigration, Session, SessionStatus, SessionTierConfig
-from soldier_data.sessions.semantics import (
-    check_place,
-    conflict,
-    in_scope,
-    mark_saved,
-    milliseconds_to_live,
-    past_max_age,
-    step_place,
-    taken,
-)
+from soldier_data.sessions.refusals import conflict, id_taken
+from soldier_data.sessions.step_places import check_place, in_scope, step_place
 from soldier_data.sessions.store import SessionStore
 
 
-class _Kept(NamedTuple):
+class _Record(NamedTuple):
     session: Session
     expires_at: datetime
 
 
 class InMemorySessionStore(SessionStore):
-    """Keeps sessions in a dict: for services' own tests, and for development without Redis.
+    """Stores sessions in a dict, for tests and for development without Redis.
 
     Args:
-        config: Lifetimes, as for Redis. There are no tiers here, so `hot_ttl` has no effect.
-        now: The clock, for tests that let time pass.
+        config: Lifetimes, as for Redis. There are no tiers, so `hot_ttl` has no effect.
+        now: The clock; tests may pass their own.
     """
 
     def __init__(
@@ -46,7 +39,7 @@ class InMemorySessionStore(SessionStore):
     ) -> None:
         self.config = config or SessionTierConfig()
         self._now = now
-        self._kept: dict[UUID, _Kept] = {}
+        self._records: dict[UUID, _Record] = {}
         self._log = get_logger(__name__)
 
     async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
@@ -59,18 +52,18 @@ class InMemorySessionStore(SessionStore):
     async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
         check_revision(if_revision)
         now = self._now()
-        alive = timedelta(milliseconds=milliseconds_to_live(session, self.config, now))
-        # Through JSON and back, so that what is kept is what Redis would give back.
+        ttl = timedelta(milliseconds=milliseconds_to_live(session, self.config, now))
+        # Converted to JSON and back, so that reads return the same as from Redis.
         body = encode(session, now)
         stored = self._find(session.session_id)
         if stored is not None and stored.tenant_id != session.tenant_id:
-            raise taken(session)
+            raise id_taken(session)
         revision = stored.revision if stored is not None else 0
         if if_revision is not None and if_revision != revision:
             raise conflict(session, if_revision, revision)
-        kept = Session.model_validate_json(join(revision + 1, str(session.tenant_id), body))
-        self._kept[session.session_id] = _Kept(kept, now + alive)
-        mark_saved(session, now, revision + 1)
+        copy = Session.model_validate_json(join(revision + 1, str(session.tenant_id), body))
+        self._records[session.session_id] = _Record(copy, now + ttl)
+        mark_saved(session, now, revision + 1, "last_activity_at")
         self._log.debug("session_saved", session_id=str(session.session_id), revision=session.revision)
         return session.session_id
 
@@ -78,7 +71,7 @@ class InMemorySessionStore(SessionStore):
         session = self._find(session_id)
         found = session is not None and tenant_id in {None, session.tenant_id}
         if found:
-            del self._kept[session_id]
+            del self._records[session_id]
         self._log.debug("session_deleted", session_id=str(session_id), found=found)
         return found
 
@@ -95,12 +88,9 @@ class InMemorySessionStore(SessionStore):
         check_text(user_channel_id, "user_channel_id")
         return self._select(
             "session_list_by_channel",
-            lambda session: (
-                session.tenant_id == tenant_id
-                and session.channel == channel
-                and session.user_channel_id == user_channel_id
-            ),
-            limit=limit,
+            tenant_id,
+            lambda session: session.channel == channel and session.user_channel_id == user_channel_id,
+            limit,
         )
 
     async def list_by_agent(
@@ -108,12 +98,9 @@ class InMemorySessionStore(SessionStore):
     ) -> list[Session]:
         return self._select(
             "session_list_by_agent",
-            lambda session: (
-                session.tenant_id == tenant_id
-                and session.agent_id == agent_id
-                and (status is None or session.status == status)
-            ),
-            limit=limit,
+            tenant_id,
+            lambda session: session.agent_id == agent_id and status in {None, session.status},
+            limit,
         )
 
     async def list_by_customer(
@@ -121,10 +108,9 @@ class InMemorySessionStore(SessionStore):
     ) -> list[Session]:
         return self._select(
             "session_list_by_customer",
-            lambda session: (
-                session.tenant_id == tenant_id and session.customer_profile_id == customer_profile_id
-            ),
-            limit=limit,
+            tenant_id,
+            lambda session: session.customer_profile_id == customer_profile_id,
+            limit,
         )
 
     async def find_sessions_by_step_hash(
@@ -140,9 +126,9 @@ class InMemorySessionStore(SessionStore):
         now = self._now()
         return self._select(
             "session_find_by_step",
+            tenant_id,
             lambda session: (
-                session.tenant_id == tenant_id
-                and step_place(session) == place
+                step_place(session) == place
                 and (scope_filter is None or in_scope(session, scope_filter, now))
             ),
         )
@@ -165,27 +151,25 @@ class InMemorySessionStore(SessionStore):
         return True
 
     def _find(self, session_id: UUID) -> Session | None:
-        kept = self._kept.get(session_id)
-        if kept is None:
+        record = self._records.get(session_id)
+        if record is not None and self._is_expired(record):
+            del self._records[session_id]
             return None
-        if self._is_over(kept):
-            del self._kept[session_id]
-            return None
-        return kept.session
+        return record and record.session
 
     def _select(
-        self, operation: str, wanted: Callable[[Session], bool], *, limit: int | None = None
+        self, event: str, tenant_id: UUID, matches: Callable[[Session], bool], limit: int | None = None
     ) -> list[Session]:
         if limit is not None:
             check_page(limit)
-        for session_id in [key for key, kept in self._kept.items() if self._is_over(kept)]:
-            del self._kept[session_id]
-        found = [kept.session for kept in self._kept.values() if wanted(kept.session)]
+        self._records = {id_: record for id_, record in self._records.items() if not self._is_expired(record)}
+        sessions = (record.session for record in self._records.values())
+        found = [session for session in sessions if session.tenant_id == tenant_id and matches(session)]
         found.sort(key=lambda session: (session.last_activity_at, str(session.session_id)), reverse=True)
         copies = [session.model_copy(deep=True) for session in found[:limit]]
-        self._log.debug(operation, found=len(copies))
+        self._log.debug(event, found=len(copies))
         return copies
 
-    def _is_over(self, kept: _Kept) -> bool:
+    def _is_expired(self, record: _Record) -> bool:
         now = self._now()
-        return kept.expires_at <= now or past_max_age(kept.session, self.config, now)
+        return record.expires_at <= now or past_max_age(record.session, self.config, now)

@@ -1,36 +1,39 @@
-"""Finding sessions in Redis by way of the indexes."""
+"""Finding sessions in Redis through the indexes."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 from soldier_data.base.models import utcnow
+from soldier_data.base.subjects import batches
 from soldier_data.errors import StoreError
 from soldier_data.logging import get_logger
 from soldier_data.sessions.client import RedisRunner
 from soldier_data.sessions.codec import decode
-from soldier_data.sessions.entries import REPAIR, Entry, IndexWalk
+from soldier_data.sessions.entries import Entry, IndexReader, remove_entries
 from soldier_data.sessions.keys import SessionKeys
+from soldier_data.sessions.lifetimes import past_max_age
 from soldier_data.sessions.models import Session, SessionTierConfig
-from soldier_data.sessions.semantics import past_max_age
 
-LOADED_AT_ONCE = 1000
+BATCH_SIZE = 1000
+"""Number of sessions that one round trip reads or writes."""
 
-# Behind stale entries pages grow, up to this or what is asked for.
+# Pages grow while entries are stale, up to this size or the number of sessions still needed.
 _GROWTH = 30
 _LONGEST_PAGE = 10_000
 
 _READING = "reading an index of sessions"
-# More than any index has; Redis counts in 64 bits.
+_REPAIRING = "removing stale entries from an index of sessions"
+# More entries than any index has. Redis counts in 64 bits.
 _ALL = 2**62
 
 
 class SessionLookup:
-    """Reads indexes, checks each entry against the session that it leads to, and removes stale ones.
+    """Lookups by index. Each entry is checked against its session, and removed if it is stale.
 
-    Does not promote: looking at a list is no activity of the sessions in it.
+    Lookups do not promote sessions: being listed is not activity.
     """
 
     def __init__(self, redis: RedisRunner, keys: SessionKeys, config: SessionTierConfig) -> None:
@@ -40,70 +43,69 @@ class SessionLookup:
         self._log = get_logger(__name__)
 
     async def first(self, index: str, limit: int) -> list[Session]:
-        """The `limit` sessions of an index that were last active."""
+        """Return the `limit` most recently active sessions of an index."""
         found: dict[UUID, Session] = {}
         stale: list[Entry] = []
-        walk = IndexWalk(self._redis, _READING, index)
+        reader = IndexReader(self._redis, _READING, index)
         growth = 1
-        while (wanted := limit - len(found)) > 0 and not walk.is_over:
-            entries = await walk.page(min(wanted * growth, max(wanted, _LONGEST_PAGE), _ALL))
+        while (missing := limit - len(found)) > 0 and not reader.is_exhausted:
+            entries = await reader.page(min(missing * growth, max(missing, _LONGEST_PAGE), _ALL))
             await self._resolve(index, entries, limit, found, stale)
             growth *= _GROWTH
-        if walk.pages > 1 and len(found) < limit:
-            risen: dict[UUID, Session] = {}
-            await self._resolve(index, await walk.risen(), limit, risen, stale)
-            found = risen | {id_: session for id_, session in found.items() if id_ not in risen}
+        if reader.pages > 1 and len(found) < limit:
+            new: dict[UUID, Session] = {}
+            await self._resolve(index, await reader.new_entries(), limit, new, stale)
+            found = new | {id_: session for id_, session in found.items() if id_ not in new}
         if stale:
             await self.repair(index, stale)
         return list(found.values())[:limit]
 
     async def all(self, index: str) -> list[Session]:
-        """Every session of an index, last activity first."""
+        """Return all sessions of an index, most recent activity first."""
         return await self.first(index, _ALL)
 
     def belongs(self, session: Session | None, index: str) -> bool:
-        """Whether an entry for the session in that index is right."""
-        return (
-            session is not None
-            and index in self._keys.indexes(session)
-            and not past_max_age(session, self._config, utcnow())
-        )
+        """Return whether the session exists, has not expired and is to be listed in the index."""
+        return session is not None and index in self._keys.indexes(session) and not self.is_expired(session)
+
+    def is_expired(self, session: Session) -> bool:
+        """Return whether the session is past `max_session_age`; Redis may still store it."""
+        return past_max_age(session, self._config, utcnow())
 
     async def repair(self, index: str, stale: Sequence[Entry]) -> int:
-        """Remove stale entries, unless a save has renewed them meanwhile; returns how many went."""
+        """Remove stale entries, except those that a save has renewed, and return the number removed."""
         removed = 0
-        for start in range(0, len(stale), LOADED_AT_ONCE):
-            pairs = [
-                part
-                for member, score in stale[start : start + LOADED_AT_ONCE]
-                for part in (member, repr(score))
-            ]
+        for batch in batches(stale, BATCH_SIZE):
             try:
-                removed += await self._redis.script(
-                    "removing stale entries from an index of sessions", REPAIR, (index,), "pcall", *pairs
-                )
+                removed += await remove_entries(self._redis, _REPAIRING, index, batch, "pcall")
             except StoreError:
-                # The answer is right without it, and the next reader tries again.
+                # The result of the lookup is correct all the same, and the next reader tries again.
                 break
         self._log.debug("session_index_repaired", removed=removed)
         return removed
 
+    async def read(self, session_ids: Sequence[UUID]) -> list[Session | None]:
+        """Return the stored sessions, expired ones included, with None for those that do not exist.
+
+        Unreadable values are logged and returned as None. Does not promote.
+        """
+        keys = [self._keys.session(session_id)[1] for session_id in session_ids]
+        values = await self.values(keys)
+        return [self._decode_or_none(value, key) for value, key in zip(values, keys, strict=True)]
+
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values of keys, in one round trip (one a node on Cluster)."""
+        """Return the values of keys, in one round trip (one per node on Cluster)."""
         action = "reading sessions"
         if self._redis.is_cluster:
             return await self._redis.pipeline(action, [("GET", key) for key in keys])
-
-        def call() -> Awaitable[Any]:
-            return self._redis.client.mget(keys)
-
-        values: list[bytes | None] = await self._redis.run(action, call)
+        mget: Callable[..., Awaitable[Any]] = self._redis.client.mget
+        values: list[bytes | None] = await self._redis.run(action, mget, keys)
         return values
 
-    def decoded(self, value: bytes | None, key: str) -> Session | None:
-        """The session, or None if there is none or it cannot be read.
+    def _decode_or_none(self, value: bytes | None, key: str) -> Session | None:
+        """Return the session in a value, or None if there is no value or it is unreadable.
 
-        One bad value must not make the others unreachable; reading it by id tells the caller.
+        An unreadable value is logged and must not make other sessions inaccessible; `get` raises an error for it.
         """
         try:
             return None if value is None else decode(value, key)
@@ -119,16 +121,15 @@ class SessionLookup:
         found: dict[UUID, Session],
         stale: list[Entry],
     ) -> None:
-        """Add the sessions that `entries` rightly lead to, up to `limit` or some more, and the stale entries."""
-        for start in range(0, len(entries), LOADED_AT_ONCE):
+        """Add the sessions of `entries` to `found`, until it has at least `limit`, and stale entries to `stale`."""
+        for batch in batches(entries, BATCH_SIZE):
             if len(found) >= limit:
                 break
-            chunk = entries[start : start + LOADED_AT_ONCE]
-            keys = [self._keys.session(member.decode())[1] for member, _ in chunk]
-            for entry, key, value in zip(chunk, keys, await self.values(keys), strict=True):
-                session = self.decoded(value, key)
+            keys = [self._keys.session(member.decode())[1] for member, _ in batch]
+            for entry, key, value in zip(batch, keys, await self.values(keys), strict=True):
+                session = self._decode_or_none(value, key)
                 if session is not None and self.belongs(session, index):
                     found[session.session_id] = session
-                # One past our own age stays, for a process that lets its sessions live longer.
+                # A session past our `max_session_age` keeps its entry: another process may have a longer one.
                 elif value is None or (session is not None and index not in self._keys.indexes(session)):
                     stale.append(entry)

@@ -1,35 +1,22 @@
-"""A conversation's state between two turns, and how long it is kept."""
+"""Sessions, the state of conversations between turns, and their lifetimes."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Any, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from soldier_data.base.channels import Channel
-from soldier_data.base.models import Model, new_id, utcnow
-
-
-def _in_utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
-
-
-# JSON keeps the offset of a datetime in whole minutes, and some historical zones differ from UTC by seconds:
-# in UTC every moment comes back exactly.
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-
+from soldier_data.base.models import Model, Moment, new_id, utcnow
 
 MILLISECOND = timedelta(milliseconds=1)
 
 
 class SessionStatus(StrEnum):
-    """What a session is operation."""
+    """The status of a conversation."""
 
     ACTIVE = "active"
     IDLE = "idle"
@@ -39,7 +26,7 @@ class SessionStatus(StrEnum):
 
 
 class PendingMigration(Model):
-    """A mark on a session: move it to another scenario version when its customer comes back."""
+    """A mark on a session: move it to another scenario version when the customer returns."""
 
     target_version: int
     anchor_content_hash: str
@@ -48,10 +35,10 @@ class PendingMigration(Model):
 
 
 class StepVisit(Model):
-    """One stay at one scenario step.
+    """A visit to one scenario step.
 
     Attributes:
-        step_content_hash: Hash of the step's content as it was then; scenario migrations find sessions by it.
+        step_content_hash: Hash of the step's content at the time; scenario migrations find sessions by it.
     """
 
     step_id: UUID
@@ -69,14 +56,14 @@ class Session(Model):
     """The state of one conversation.
 
     Attributes:
-        user_channel_id: The customer's address on the channel: a phone number, a user id, ...
-        config_version: Version of the agent's configuration that the conversation runs on.
-        step_history: Visits in order; the last one is where the conversation stands.
-        rule_fires: How often each rule fired, by rule id.
-        rule_last_fire_turn: Turn at which each rule fired last, by rule id.
-        variables: Free JSON.
-        last_activity_at: Set by each save.
-        revision: 0 until the session is saved; each save adds one. `if_revision` compares with it.
+        user_channel_id: The customer's address on the channel, such as a phone number or a user id.
+        config_version: The version of the agent's configuration that the conversation uses.
+        step_history: Visits in order; the last one is at the current step.
+        rule_fires: Number of times each rule has fired, by rule id.
+        rule_last_fire_turn: Turn in which each rule last fired, by rule id.
+        variables: Any JSON values, by name.
+        last_activity_at: Time of the last save, set by the store.
+        revision: 0 for a session that was never saved; each save adds one. `if_revision` is compared with it.
     """
 
     session_id: UUID = Field(default_factory=new_id)
@@ -108,20 +95,20 @@ class Session(Model):
 
     @property
     def last_visit(self) -> StepVisit | None:
-        """Where the conversation stands, or None before its first step."""
+        """The visit at the current step, or None before the first step."""
         return self.step_history[-1] if self.step_history else None
 
 
 class SessionTierConfig(BaseModel):
-    """How long sessions are kept, and under which keys.
+    """The lifetimes of sessions, and the prefix of their Redis keys.
 
-    Durations are exact to the millisecond.
+    Durations have a resolution of 1 ms and are at least that long.
 
     Attributes:
-        hot_ttl: Time since the last save (or promotion) after which a session leaves the hot tier.
-        persist_ttl: Time since the last save after which a session is gone.
-        max_session_age: Time since `created_at` after which a session is gone, however busy it is.
-        key_prefix: First part of every Redis key.
+        hot_ttl: Time after the last save (or promotion) at which a session leaves the hot tier.
+        persist_ttl: Time after the last save at which a session expires; not shorter than `hot_ttl`.
+        max_session_age: Time after `created_at` at which a session expires, regardless of activity.
+        key_prefix: Prefix of every Redis key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,6 +125,6 @@ class SessionTierConfig(BaseModel):
                 raise ValueError(f"{name} must be at least one millisecond")
         if self.hot_ttl > self.persist_ttl:
             raise ValueError(
-                "hot_ttl is longer than persist_ttl: a session would be gone while it is still hot"
+                "hot_ttl is longer than persist_ttl: sessions would expire while they are still hot"
             )
         return self

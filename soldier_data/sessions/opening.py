@@ -1,4 +1,4 @@
-"""The session store that the settings ask for."""
+"""Opening the session store from the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from soldier_data.settings import Settings
 
 
 def session_tiers(settings: Settings) -> SessionTierConfig:
-    """Lifetimes and key prefix."""
+    """Return the lifetimes and the key prefix."""
     return SessionTierConfig(
         hot_ttl=settings.session_hot_ttl,
         persist_ttl=settings.session_persist_ttl,
@@ -19,10 +19,10 @@ def session_tiers(settings: Settings) -> SessionTierConfig:
 
 
 def open_redis_store(settings: Settings) -> RedisSessionStore:
-    """The store on Redis, with a client of its own: `store.client.aclose` closes it.
+    """Open the Redis store with a client of its own, which `store.close` closes.
 
     Raises:
-        ConfigurationError: The URL cannot be used.
+        ConfigurationError: The URL is invalid.
     """
     return RedisSessionStore(
         create_redis_client(settings),

@@ -1,85 +1,80 @@
-"""Removing sessions with all their traces from Redis."""
+"""Deleting sessions and their index entries from Redis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from soldier_data.base.subjects import batches
 from soldier_data.sessions.client import RedisRunner, load_script
-from soldier_data.sessions.codec import unreadable
+from soldier_data.sessions.codec import new_write_id
 from soldier_data.sessions.keys import SessionKeys
-from soldier_data.sessions.lookup import LOADED_AT_ONCE, SessionLookup
+from soldier_data.sessions.lookup import BATCH_SIZE, SessionLookup
 from soldier_data.sessions.models import MILLISECOND, Session, SessionStatus
-from soldier_data.sessions.semantics import new_write_id
+from soldier_data.sessions.refusals import unreadable
 
 DELETE = load_script("delete", common=True)
 
 _ACTION = "deleting sessions"
 
-# Longer than a call goes on trying, so that a deletion that is repeated knows that it was done.
-_REMEMBERED = timedelta(minutes=1)
+# Longer than the retries of a call, so that a retry recognizes a deletion that was done.
+_REMEMBERED_FOR = timedelta(minutes=1)
 
 
 def deletion(
     keys: SessionKeys, session_id: UUID, tenant_id: UUID | None, indexes: Iterable[str] = ()
 ) -> tuple[tuple[str, ...], tuple[str, str, int]]:
-    """The keys and arguments that `DELETE` takes; without a tenant, whosever session it is."""
-    stored_at = (*keys.session(session_id), keys.deleted(session_id))
+    """Return the keys and arguments of `DELETE`. Without a tenant, the session may belong to any tenant."""
+    session_keys = (*keys.session(session_id), keys.deleted(session_id))
     tenant = "" if tenant_id is None else str(tenant_id)
-    return (*stored_at, *indexes), (tenant, new_write_id(), _REMEMBERED // MILLISECOND)
+    return (*session_keys, *indexes), (tenant, new_write_id(), _REMEMBERED_FOR // MILLISECOND)
 
 
 async def delete_sessions(
     redis: RedisRunner, keys: SessionKeys, lookup: SessionLookup, tenant_id: UUID, session_ids: Iterable[UUID]
 ) -> int:
-    """Remove the tenant's sessions with their index entries; returns how many there were."""
+    """Delete sessions of the tenant with their index entries, and return the number deleted."""
     removed = 0
-    ids = list(dict.fromkeys(session_ids))
-    for start in range(0, len(ids), LOADED_AT_ONCE):
-        removed += await _delete_batch(redis, keys, lookup, tenant_id, ids[start : start + LOADED_AT_ONCE])
+    for ids in batches(list(dict.fromkeys(session_ids)), BATCH_SIZE):
+        removed += await _delete_batch(redis, keys, lookup, tenant_id, ids)
     return removed
 
 
 async def _delete_batch(
-    redis: RedisRunner, keys: SessionKeys, lookup: SessionLookup, tenant_id: UUID, ids: list[UUID]
+    redis: RedisRunner, keys: SessionKeys, lookup: SessionLookup, tenant_id: UUID, ids: Sequence[UUID]
 ) -> int:
-    stored_at = [keys.session(session_id)[1] for session_id in ids]
-    values = await lookup.values(stored_at)
-    sessions = [lookup.decoded(value, key) for value, key in zip(values, stored_at, strict=True)]
-    indexes = [_indexes(keys, session, tenant_id) for session in sessions]
+    indexes = [_indexes(keys, session, tenant_id) for session in await lookup.read(ids)]
     if redis.is_cluster:
-        # The indexes lie in other slots. The last one goes after the session: a deletion that is broken off leaves
-        # the session where a repeated one finds it.
-        await _remove_entries(redis, ids, [of_session[:-1] for of_session in indexes])
+        # The indexes are in other slots. The last entry is removed after the session, so that a repetition of an
+        # interrupted deletion still finds the session.
+        await _remove_entries(redis, ids, [listing[:-1] for listing in indexes])
         calls = [deletion(keys, session_id, tenant_id) for session_id in ids]
     else:
-        calls = [
-            deletion(keys, id_, tenant_id, of_session) for id_, of_session in zip(ids, indexes, strict=True)
-        ]
+        calls = [deletion(keys, id_, tenant_id, listing) for id_, listing in zip(ids, indexes, strict=True)]
     replies = await redis.scripts(_ACTION, DELETE, calls)
-    for key, reply in zip(stored_at, replies, strict=True):
+    for session_id, reply in zip(ids, replies, strict=True):
         if reply < 0:
-            raise unreadable(key)
+            raise unreadable(keys.session(session_id)[1])
     if redis.is_cluster:
-        await _remove_entries(redis, ids, [of_session[-1:] for of_session in indexes])
+        await _remove_entries(redis, ids, [listing[-1:] for listing in indexes])
     return sum(replies)
 
 
-async def _remove_entries(redis: RedisRunner, ids: list[UUID], indexes: list[list[str]]) -> None:
+async def _remove_entries(redis: RedisRunner, ids: Sequence[UUID], indexes: list[list[str]]) -> None:
     commands = [
         ("ZREM", index, str(session_id))
-        for session_id, of_session in zip(ids, indexes, strict=True)
-        for index in of_session
+        for session_id, listing in zip(ids, indexes, strict=True)
+        for index in listing
     ]
     if commands:
         await redis.pipeline(_ACTION, commands)
 
 
 def _indexes(keys: SessionKeys, session: Session | None, tenant_id: UUID) -> list[str]:
-    """Where there may be entries for the session, the one by which it is its customer's last.
+    """Return the indexes that may list the session, the one by which its customer's sessions are found last.
 
-    Entries of its former statuses are stale, and still there.
+    Those of other statuses are included, as they may have stale entries.
     """
     if session is None or session.tenant_id != tenant_id:
         return []

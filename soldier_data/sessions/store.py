@@ -13,86 +13,104 @@ from soldier_data.sessions.models import PendingMigration, Session, SessionStatu
 
 
 class SessionStore(ChecksArguments, ABC):
-    """Keeps the state of conversations between turns.
+    """Storage for the state of conversations between turns.
 
-    A session lives for `persist_ttl` after its last save, but never beyond `max_session_age` after its
-    `created_at`; from then on no method returns it. What comes back is a copy: changing it changes nothing
-    until it is saved.
+    A session expires `persist_ttl` after its last save, and no later than `max_session_age` after its
+    `created_at`. No method returns an expired session. Returned sessions are copies: changes to them take effect
+    when they are saved.
 
-    A call whose reply is lost with the connection is repeated, and has one effect.
+    A call that is retried because its reply was lost takes effect once.
 
-    Every method raises `StoreConnectionError` when the server cannot be reached or does not answer in time,
-    and `ValidationError`, which names the field, for an argument of a wrong type and for text that cannot be
-    stored: with NUL, or half of a surrogate pair.
+    Raises (every method but `health_check`):
+        StoreConnectionError: The server cannot be reached or did not answer in time.
+        ValidationError: An argument has a wrong type, or a text contains NUL or an unpaired surrogate. Names the
+            field.
     """
 
     @abstractmethod
     async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
-        """The session, or None if there is none; with `tenant_id`, also None if it is another tenant's.
+        """Return the session, or None if it does not exist or, with `tenant_id`, belongs to another tenant.
 
         Raises:
-            StoreError: What is stored is not a session that this version can read. It is left as it is.
+            StoreError: The stored value is not a session that this version can read. It is not changed.
         """
 
     @abstractmethod
     async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
-        """Store the session as it is now and return its id.
+        """Store the session, replacing the stored one if it exists.
 
-        On success `last_activity_at` is set to the present and `revision` to the stored revision (one more
-        than the one replaced, 1 for a new session). On failure the passed session is unchanged.
+        On success, set `last_activity_at` of `session` to the current time and `revision` to the stored revision:
+        1 for a new session, else one more than the replaced revision. On failure, leave `session` unchanged.
 
         Args:
-            session: The session to store. It replaces what is there.
-            if_revision: Store only if this is the stored revision; 0 means that no session may be there yet.
-                None means that the last save wins.
+            session: The session to store.
+            if_revision: Save only if this is the stored revision; 0 requires that the session is not stored yet.
+                By default the last save wins.
+
+        Returns:
+            The session's id.
 
         Raises:
-            ConflictError: The stored revision is not `if_revision`; or the id belongs to another tenant.
+            ConflictError: The stored revision is not `if_revision`, or the id belongs to another tenant.
             ValidationError: A value cannot be stored, or the session is older than `max_session_age`.
-            StoreError: What is stored under the id is not a session that this version can read. It is left
-                as it is.
+            StoreError: The stored value is not a session that this version can read. It is not changed.
         """
 
     @abstractmethod
     async def delete(self, session_id: UUID, *, tenant_id: UUID | None = None) -> bool:
-        """Remove the session for good; with `tenant_id`, only if it is that tenant's.
+        """Delete the session permanently; with `tenant_id`, only if it belongs to that tenant.
 
         Returns:
-            Whether there was one to remove.
+            Whether a session was deleted.
+
+        Raises:
+            StoreError: With `tenant_id`: the stored value is not a session that this version can read. It is not
+                changed.
         """
 
     @abstractmethod
     async def delete_many(self, tenant_id: UUID, session_ids: Iterable[UUID]) -> int:
-        """Remove sessions of the tenant for good, with every index entry that leads to them.
+        """Delete sessions of the tenant permanently, with all their index entries.
 
-        Ids of no session, or of another tenant's, are skipped. Takes few round trips, however many there are.
+        Ids that do not exist or belong to another tenant are skipped. In Redis this takes two round trips per
+        1,000 sessions, more on a cluster.
 
         Returns:
-            How many sessions were removed.
+            The number of sessions deleted.
 
         Raises:
-            StoreError: What is stored under an id is not a session that this version can read. It is left as it
-                is; other sessions may be removed already, and calling again removes the others.
+            StoreError: A stored value is not a session that this version can read. It is not changed. Other
+                sessions may already be deleted; repeating the call deletes the rest.
         """
 
     @abstractmethod
     async def get_by_channel(self, tenant_id: UUID, channel: Channel, user_channel_id: str) -> Session | None:
-        """The most recently saved session of a customer's address on a channel, whatever its status."""
+        """Return the most recently saved session of a customer's address on a channel, of any status, or None.
+
+        Raises:
+            StoreError: The stored value is not a session that this version can read. It is not changed.
+        """
 
     @abstractmethod
     async def list_by_channel(
         self, tenant_id: UUID, channel: Channel, user_channel_id: str, *, limit: int = 100
     ) -> list[Session]:
-        """Sessions of a customer's address on a channel; order, limit and errors as in `list_by_agent`."""
+        """Return up to `limit` sessions of a customer's address on a channel; order and errors as `list_by_agent`."""
 
     @abstractmethod
     async def list_by_agent(
         self, tenant_id: UUID, agent_id: UUID, *, status: SessionStatus | None = None, limit: int = 100
     ) -> list[Session]:
-        """Sessions of an agent, last activity first (ties by falling id), at most `limit`.
+        """Return the most recently active sessions of an agent.
 
-        With `status`, sessions of that status alone; `limit` of them are returned whenever so many exist.
-        A stored value that is not a readable session is logged as an error and left out.
+        They are ordered by `last_activity_at`, then by id, both descending. A stored value that is not a readable
+        session is logged as an error and left out.
+
+        Args:
+            tenant_id: The tenant.
+            agent_id: The agent.
+            status: If given, return only sessions with this status.
+            limit: Maximum number of sessions; fewer are returned only if no more exist.
 
         Raises:
             ValidationError: `limit` is negative.
@@ -102,7 +120,7 @@ class SessionStore(ChecksArguments, ABC):
     async def list_by_customer(
         self, tenant_id: UUID, customer_profile_id: UUID, *, limit: int = 100
     ) -> list[Session]:
-        """Sessions of a customer; order, limit and errors as in `list_by_agent`."""
+        """Return up to `limit` sessions of a customer; order and errors as `list_by_agent`."""
 
     @abstractmethod
     async def find_sessions_by_step_hash(
@@ -113,31 +131,35 @@ class SessionStore(ChecksArguments, ABC):
         step_content_hash: str,
         scope_filter: ScopeFilter | None = None,
     ) -> list[Session]:
-        """All sessions that stand at a scenario step, last activity first.
+        """Return all active sessions whose current step has a content hash; order as `list_by_agent`.
 
-        These are sessions with status `active`, on that version of that scenario, whose last step visit has
-        that content hash. Ages in `scope_filter` count from `created_at`; both limits are inclusive.
-        `include_current_nodes` and `exclude_current_nodes` compare with the last visit's step name.
+        Args:
+            tenant_id: The tenant.
+            scenario_id: The active scenario of the sessions.
+            scenario_version: The active version of the scenario.
+            step_content_hash: The content hash of their last step visit.
+            scope_filter: If given, return only matching sessions. Ages count from `created_at`, with inclusive
+                limits; node names are compared with the `step_name` of the last visit.
         """
 
     @abstractmethod
     async def mark_pending_migration(
         self, tenant_id: UUID, session_ids: Sequence[UUID], pending: PendingMigration
     ) -> int:
-        """Mark sessions, such as those that `find_sessions_by_step_hash` found, for a scenario migration.
+        """Set `pending_migration` of sessions, such as those found by `find_sessions_by_step_hash`.
 
-        Only `pending_migration` changes, and `revision` goes up by one: a mark is no activity and prolongs
-        nothing. What others save meanwhile is kept and marked; a session that was read before the mark and is
-        saved after it without `if_revision` loses it. Ids of no session, or of another tenant's, are skipped.
-        Takes few round trips, however many sessions there are.
+        The revision increases by one; nothing else changes, and lifetimes are not extended. Concurrent saves are
+        preserved, except that a session that was read before and is saved after the mark without `if_revision`
+        loses the mark. Ids that do not exist or belong to another tenant are skipped. In Redis this takes two
+        round trips per 1,000 sessions, more on a cluster.
 
         Returns:
-            How many sessions were marked.
+            The number of sessions marked.
 
         Raises:
-            ConflictError: Sessions changed too often to be marked; the others are.
+            ConflictError: Some sessions changed during every attempt to mark them; the others are marked.
         """
 
     @abstractmethod
     async def health_check(self) -> bool:
-        """Whether the store answers; never raises."""
+        """Return whether the store is reachable and ready for writes. Never raises."""

@@ -1,4 +1,4 @@
-"""Saves of which nobody knows whether they took effect, to be known again when they are repeated."""
+"""Saves whose outcome is unknown, remembered so that a repetition of the same save takes effect only once."""
 
 from __future__ import annotations
 
@@ -8,52 +8,51 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from soldier_data.sessions.codec import encode
+from soldier_data.base.models import utcnow
+from soldier_data.sessions.codec import encode, new_write_id
 from soldier_data.sessions.models import Session
 
-_KEPT = 10_000
-# Later it is a wish of its own, to win over what others have saved since.
+_MAX_REMEMBERED = 10_000
+# A later save is a new one: it should win over what others have saved since.
 _REPEATED_WITHIN = timedelta(minutes=1)
 
 
-class Save(NamedTuple):
-    """What a save is known by, and the moment that it bears."""
+class Write(NamedTuple):
+    """The identity of a save; a repetition of the save has the same one."""
 
-    write_id: str
-    moment: datetime
+    id: str
+    time: datetime
     if_revision: int | None
-    digest: bytes
 
 
 class UnconfirmedSaves:
-    """The last save of each session that failed for want of an answer.
+    """The last save of each session that failed without an answer from Redis.
 
-    If its caller repeats it, it has to be the same save again: it may have been stored, and would then be refused
-    for a stale revision, or count twice.
+    It may have been stored. Repeated under a new write id, it would count twice, or be refused for a stale revision.
     """
 
     def __init__(self) -> None:
-        self._saves: OrderedDict[UUID, Save] = OrderedDict()
+        self._saves: OrderedDict[UUID, tuple[Write, bytes]] = OrderedDict()
 
-    def __bool__(self) -> bool:
-        return bool(self._saves)
+    def start(self, session: Session, if_revision: int | None) -> Write:
+        """Return the identity of the unconfirmed save that a save of `session` repeats, or else a new one."""
+        new = Write(new_write_id(), utcnow(), if_revision)
+        failed = self._saves.pop(session.session_id, None) if self._saves else None
+        if failed is None:
+            return new
+        write, digest = failed
+        is_repeated = (
+            write.if_revision == if_revision
+            and new.time - write.time <= _REPEATED_WITHIN
+            and _digest(encode(session, write.time)) == digest
+        )
+        return write if is_repeated else new
 
-    def keep(
-        self, session: Session, write_id: str, moment: datetime, if_revision: int | None, body: bytes
-    ) -> None:
-        """Remember a save that failed."""
-        self._saves[session.session_id] = Save(write_id, moment, if_revision, _digest(body))
-        if len(self._saves) > _KEPT:
+    def add(self, session: Session, write: Write, body: bytes) -> None:
+        """Remember a save that failed, with the body that it sent."""
+        self._saves[session.session_id] = write, _digest(body)
+        if len(self._saves) > _MAX_REMEMBERED:
             self._saves.popitem(last=False)
-
-    def take(self, session: Session, now: datetime, if_revision: int | None) -> tuple[str, datetime] | None:
-        """The write id and the moment of the failed save that this one repeats, if it does."""
-        save = self._saves.pop(session.session_id, None)
-        if save is None or save.if_revision != if_revision or now - save.moment > _REPEATED_WITHIN:
-            return None
-        if _digest(encode(session, save.moment)) != save.digest:
-            return None
-        return save.write_id, save.moment
 
 
 def _digest(body: bytes) -> bytes:

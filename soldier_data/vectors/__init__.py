@@ -1,4 +1,4 @@
-"""Free-standing embeddings: texts of any source, searched by meaning."""
+"""Embeddings that belong to no entity of another domain, searched by similarity and metadata."""
 
 from soldier_data.vectors.inmemory import InMemoryVectorStore
 from soldier_data.vectors.models import Embedding, EmbeddingHit

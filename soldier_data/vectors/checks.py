@@ -1,26 +1,24 @@
-"""What both vector stores check before they write and search."""
+"""Validation that both vector stores run before they write and search."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from soldier_data.base.embeddings import check_embedding
-from soldier_data.base.items import check_items
+from soldier_data.base.items import check_new
 from soldier_data.base.values import check_json, check_key, check_storable
-from soldier_data.errors import ConflictError
 from soldier_data.vectors.models import Embedding
 
 ANY_SCORE = -2.0
-"""Below every cosine similarity, which rounding may lead a hair's breadth below -1."""
+"""Less than every cosine similarity, which rounding errors can make slightly less than -1."""
 
 MAX_SOURCE_BYTES = 1_000
-"""Longest source_type and source_id, which share an index."""
+"""Maximum length of source_type and source_id, each of which is in an index."""
 
 
 def check_added(embedding: Embedding, dimensions: int) -> None:
-    """Check that `embedding` can be stored, its vector having `dimensions` numbers.
+    """Check that the embedding can be stored and has `dimensions` numbers.
 
     Raises:
         ValidationError: Names the field.
@@ -32,7 +30,7 @@ def check_added(embedding: Embedding, dimensions: int) -> None:
 
 
 def check_source(value: str, field: str) -> None:
-    """Check a text that embeddings are looked up by.
+    """Check a source_type or source_id.
 
     Raises:
         ValidationError: It cannot be stored, or is too long for an index.
@@ -41,19 +39,18 @@ def check_source(value: str, field: str) -> None:
 
 
 def check_all(embeddings: Sequence[Embedding], dimensions: int) -> None:
-    """Check each embedding, that all are of one tenant, and that none is in the list twice.
+    """Check a list of embeddings to add.
 
     Raises:
-        ValidationError: Names the embedding's place in the list and the field.
+        ValidationError: An embedding cannot be stored, or belongs to another tenant than the first. Names its place
+            and the field.
         ConflictError: An id is in the list twice.
     """
-    check_items(embeddings, "embeddings", lambda embedding: check_added(embedding, dimensions))
-    if len({embedding.id for embedding in embeddings}) < len(embeddings):
-        raise ConflictError("adding embeddings: an id is in the list twice: keep one of them")
+    check_new(embeddings, "embeddings", lambda embedding: check_added(embedding, dimensions))
 
 
 def check_filters(source_type: str | None, metadata_filter: dict[str, Any] | None) -> None:
-    """Check what a search is filtered by.
+    """Check the filters of a search.
 
     Raises:
         ValidationError: Names the argument.
@@ -62,13 +59,3 @@ def check_filters(source_type: str | None, metadata_filter: dict[str, Any] | Non
         check_source(source_type, "source_type")
     if metadata_filter is not None:
         check_json(metadata_filter, "metadata_filter")
-
-
-def id_taken(operation: str) -> ConflictError:
-    """What adding raises when an id exists."""
-    return ConflictError(f"{operation}: an id exists: nothing was added, use a new id")
-
-
-def adding(id_: UUID) -> str:
-    """What a message says was being done."""
-    return f"adding the embedding {id_}"

@@ -1,4 +1,4 @@
-"""JSON containment as PostgreSQL defines it, for the in-memory store."""
+"""JSON containment as in PostgreSQL, for the in-memory store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def contains(document: Any, wanted: Any) -> bool:
-    """Whether a JSON value contains another one, by the rules of PostgreSQL's operator @> for JSONB."""
+    """Return True if a JSON value contains another one, by the rules of PostgreSQL's @> operator for JSONB."""
     if isinstance(wanted, dict):
         return isinstance(document, dict) and all(
             key in document and contains(document[key], value) for key, value in wanted.items()
@@ -17,7 +17,7 @@ def contains(document: Any, wanted: Any) -> bool:
             any(contains(element, value) for element in document) for value in wanted
         )
     if _is_number(wanted) and _is_number(document):
-        # As the numbers are written: a float and an integer are equal if they are so in decimal.
+        # PostgreSQL compares the decimal values of numbers, also of a float and an integer.
         return Decimal(repr(document)) == Decimal(repr(wanted))
     return type(document) is type(wanted) and bool(document == wanted)
 

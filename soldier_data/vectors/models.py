@@ -15,14 +15,14 @@ def _as_text(value: Any) -> Any:
 
 
 class Embedding(Model):
-    """A piece of text, its vector, and where it comes from.
+    """A text with its embedding and its source.
 
     Attributes:
-        embedding: Of the content; as long as SOLDIER_EMBEDDING_DIMENSIONS.
-        embedding_model: Which model made the embedding.
-        metadata: Anything about it, as JSON. Searches filter by it.
-        source_type: What kind of thing it comes from, in the service's own words: "document", "message".
-        source_id: Which one; several embeddings may share it. A UUID is taken too, and kept as text.
+        embedding: The embedding of the content, of SOLDIER_EMBEDDING_DIMENSIONS numbers.
+        embedding_model: The model that made the embedding.
+        metadata: Any JSON document. Searches can filter by it.
+        source_type: The type of the source, chosen by the service: "document", "message".
+        source_id: The id of the source, which several embeddings may share. A UUID is converted to text.
     """
 
     id: UUID = Field(default_factory=new_id)
@@ -37,10 +37,11 @@ class Embedding(Model):
 
 
 class EmbeddingHit(NamedTuple):
-    """An embedding that a search found. Unpacks as a pair.
+    """A search result, which unpacks as a pair.
 
     Attributes:
-        score: The cosine similarity to the query, -1 to 1.
+        embedding: The embedding.
+        score: Its cosine similarity to the query, -1 to 1.
     """
 
     embedding: Embedding

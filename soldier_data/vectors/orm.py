@@ -17,18 +17,18 @@ class EmbeddingRow(TenantKey, Base):
     """`Embedding`.
 
     Attributes:
-        metadata_: The metadata exactly as they were given.
-        searched_metadata: The same as JSONB, which filters are compared with. JSONB rewrites numbers (1e308 becomes
-            an integer of 309 digits), so it cannot be what is given back.
-        write_id: As in `postgres.orm.Revisioned`: how a repeated call knows its own row.
+        metadata_: The metadata, exactly as passed.
+        searched_metadata: The metadata as JSONB, for filters. Because JSONB rewrites numbers (1e308 becomes an integer
+            of 309 digits), it cannot be returned.
+        write_id: As in `postgres.orm.Revisioned`: identifies the row of a repeated call.
     """
 
     __tablename__ = "embeddings"
     __table_args__ = (
         Index("ix_embeddings_source", "tenant_id", "source_id"),
         Index("ix_embeddings_source_type", "tenant_id", "source_type"),
-        # Without the tenant: leading with it takes the extension btree_gin. PostgreSQL weighs this index against
-        # the tenant's own rows. Paths are kept as hashes, so values of any length fit.
+        # Not by tenant, which would require the extension btree_gin. The planner chooses between this index and an
+        # index of the tenant's rows. jsonb_path_ops stores hashes, so values may have any length.
         Index(
             "ix_embeddings_metadata",
             "searched_metadata",
@@ -40,7 +40,7 @@ class EmbeddingRow(TenantKey, Base):
     content: Mapped[str]
     embedding: Mapped[list[float]]
     embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
-    # The class has an attribute `metadata` already, which all ORM classes share.
+    # `metadata` is an attribute of every mapped class.
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
     searched_metadata: Mapped[dict[str, Any]] = mapped_column(JSONB, info=STORED_INLINE)
     source_type: Mapped[str] = mapped_column(info=STORED_INLINE)

@@ -10,35 +10,20 @@ from uuid import UUID
 
 from soldier_data.base.models import new_id
 from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
-from soldier_data.errors import ConflictError
 from soldier_data.postgres.database import Executor, PostgresStore
-from soldier_data.postgres.statements import in_order
 from soldier_data.postgres.transaction import Row, Transaction, Values
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
 from soldier_data.vectors import statements as sql
 from soldier_data.vectors import subject_statements
-from soldier_data.vectors.checks import (
-    ANY_SCORE,
-    adding,
-    check_added,
-    check_all,
-    check_filters,
-    check_source,
-    id_taken,
-)
+from soldier_data.vectors.checks import ANY_SCORE, check_added, check_all, check_filters, check_source
 from soldier_data.vectors.models import Embedding, EmbeddingHit
 from soldier_data.vectors.store import VectorStore
-
-_COLUMNS = [column.name for column in sql.EMBEDDINGS.columns]
-
-# So many that COPY's own round trips do not count, and so few that each COPY ends well within the command timeout.
-_ROWS_AT_A_TIME = 5_000
 
 _SOURCES_AT_A_TIME = 5_000
 
 
 class PostgresVectorStore(VectorStore, PostgresStore, SubjectRecords):
-    """`VectorStore` on a `Database`, or on the `Transaction` of a unit of work."""
+    """A `VectorStore` on a `Database`, or on the `Transaction` of a unit of work."""
 
     def __init__(self, database: Executor) -> None:
         self._db = database
@@ -50,31 +35,13 @@ class PostgresVectorStore(VectorStore, PostgresStore, SubjectRecords):
 
     async def add_embedding(self, embedding: Embedding) -> UUID:
         check_added(embedding, self._dimensions)
-        if await self._db.fetch_one(sql.add_embedding, _values(embedding, new_id())) is None:
-            raise id_taken(adding(embedding.id))
+        await sql.embeddings.add(self._db, _values(embedding, new_id()))
         return embedding.id
 
     async def add_embeddings(self, embeddings: Iterable[Embedding]) -> int:
         listed = list(embeddings)
         check_all(listed, self._dimensions)
-        if not listed:
-            return 0
-        write_id = new_id()
-
-        async def work(transaction: Transaction) -> None:
-            for start in range(0, len(listed), _ROWS_AT_A_TIME):
-                rows = [_values(embedding, write_id) for embedding in listed[start : start + _ROWS_AT_A_TIME]]
-                await _write(transaction, rows)
-
-        try:
-            await self._db.atomically(work, "adding embeddings")
-        except ConflictError:
-            taken = True
-        else:
-            taken = False
-        # COPY cannot tell the rows of an unanswered attempt of this very call, which are all there or none is.
-        if taken and await self._db.fetch_one(sql.own_embedding, _values(listed[0], write_id)) is None:
-            raise id_taken("adding embeddings")
+        await sql.embeddings.add_many(self._db, listed, _values)
         return len(listed)
 
     async def search(
@@ -150,19 +117,8 @@ async def _erase(transaction: Transaction, *, values: Values, gone: ErasedIds) -
     await transaction.fetch_all(subject_statements.erase, values)
 
 
-async def _write(transaction: Transaction, rows: list[Values]) -> None:
-    if not transaction.settings.row_level_security:
-        records = [in_order(_COLUMNS, row, "adding embeddings") for row in rows]
-        await transaction.copy_rows("embeddings", _COLUMNS, records, "adding embeddings")
-        return
-    # PostgreSQL refuses COPY to a table whose policies bind the role.
-    added = await transaction.fetch_many(sql.add_embedding, rows)
-    if len(added) < len(rows):
-        raise id_taken("adding embeddings")
-
-
 def _values(embedding: Embedding, write_id: UUID) -> Values:
-    """The columns of the row. Fields are columns of the same name, documents are JSON text."""
+    """The columns of the embedding's row: fields by column name, JSON documents as text."""
     metadata = _dumped(embedding.metadata)
     return {
         **embedding.__dict__,

@@ -12,36 +12,37 @@ from soldier_data.vectors.models import Embedding, EmbeddingHit
 
 
 class VectorStore(SubjectStore):
-    """Embeddings. They are added, searched, and deleted for good by their source.
+    """Embeddings of any texts. They can be added, searched, and removed permanently by their source.
 
-    Of a person (`SubjectStore`) are those whose source_id is the id of something of theirs, in either spelling of a
-    UUID, and those that mention the person in their metadata.
+    The records of a data subject (see `SubjectStore`) are the embeddings whose source_id is the id of one of the
+    person's records, in either spelling of a UUID, and those that mention the person in their metadata.
 
-    A call whose reply is lost with the connection is repeated, and has one effect.
+    Calls are repeated after a lost connection and take effect once.
 
     Raises (every method):
-        StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: An argument, or something in a list, is of a wrong type; an embedding has a wrong length,
-            holds NaN or infinity, or is (nearly) the zero vector; a text holds NUL or half of a surrogate pair,
-            metadata is no JSON, a datetime lies at the very end of the calendar; a source_type or source_id is
-            longer than 1,000 bytes; a limit is negative, min_score is not finite. Names the field.
+        StoreConnectionError: The server cannot be reached or does not respond in time.
+        ValidationError: An argument, or an item of a list, has the wrong type; an embedding has the wrong number of
+            dimensions, is not finite or is (nearly) the zero vector; a text contains NUL or an unpaired surrogate;
+            metadata is not valid JSON; a datetime is outside the years 1 to 9999 in UTC; a source_type or source_id is
+            longer than 1,000 bytes; a limit is negative; min_score is not finite. Names the field.
     """
 
     @abstractmethod
     async def add_embedding(self, embedding: Embedding) -> UUID:
-        """Add the embedding; returns its id.
+        """Add an embedding; return its id.
 
         Raises:
-            ConflictError: The id exists.
+            ConflictError: The id is taken.
         """
 
     @abstractmethod
     async def add_embeddings(self, embeddings: Iterable[Embedding]) -> int:
-        """Add any number of embeddings of one tenant, all or nothing; returns how many.
+        """Add any number of embeddings of one tenant, all or none; return their number.
 
         Raises:
-            ConflictError: An id exists, or is in the list twice.
-            ValidationError: They are of several tenants.
+            ConflictError: An id is taken, or is in the list twice.
+            ValidationError: An embedding cannot be stored, or belongs to another tenant than the first. Names its
+                place.
         """
 
     @abstractmethod
@@ -56,24 +57,27 @@ class VectorStore(SubjectStore):
         min_score: float | None = None,
         embedding_model: str | None = None,
     ) -> list[EmbeddingHit]:
-        """The embeddings nearest to `query_embedding` with their scores, best first, ties by id.
+        """Return the embeddings most similar to the query, best first, ties by id.
 
         Args:
-            query_embedding: As long as SOLDIER_EMBEDDING_DIMENSIONS.
+            query_embedding: The query, of SOLDIER_EMBEDDING_DIMENSIONS numbers.
             tenant_id: The tenant.
-            source_type: Only embeddings of this type; compared exactly.
-            metadata_filter: Only embeddings whose metadata contain this document: every key of it, with a value
-                that is equal or contains the filter's in turn. Of a list the filter gives some elements, in any
-                order. Types count: 10 is not "10" and not true, though it is 10.0.
-            limit: How many at most.
-            min_score: The least cosine similarity, -1 to 1; None for no limit.
-            embedding_model: Only embeddings by this model, as the query is; by default by the one in
-                SOLDIER_EMBEDDING_MODEL, and where that is not set either, by any.
+            source_type: Only embeddings of exactly this type; None for all.
+            metadata_filter: Only embeddings whose metadata contain this document: each of its keys, with a value that
+                equals or in turn contains the value in the filter. A list contains a list if it contains all its
+                elements, in any order. Types matter: 10 equals 10.0, but neither "10" nor true.
+            limit: Maximum number of embeddings.
+            min_score: Minimum cosine similarity, -1 to 1; None for no minimum.
+            embedding_model: Only embeddings that this model made. Defaults to SOLDIER_EMBEDDING_MODEL; if that is not
+                set, embeddings of all models are compared.
+
+        Returns:
+            Pairs of an embedding and its score, the cosine similarity.
         """
 
     @abstractmethod
     async def delete_by_source(self, tenant_id: UUID, source_id: str | UUID) -> int:
-        """Remove the embeddings of a source for good; returns how many there were.
+        """Permanently remove the embeddings of a source; return their number.
 
-        A removal leaves nothing to know it by: repeated because its reply was lost, it returns 0.
+        Returns 0 if the call was repeated because its reply was lost.
         """

@@ -95,7 +95,7 @@ async def test_a_wrong_password_is_a_connection_error(redis_url: str) -> None:
     else:
         url = f"{parts.scheme}://nobody:canary@{parts.hostname}:{parts.port}"
     async with store_at(url, seconds=3) as store:
-        await check_unreachable(store, OPERATIONS["save"], "refused the log-in")
+        await check_unreachable(store, OPERATIONS["save"], "rejected the login")
 
 
 class TestLostReply:
@@ -146,7 +146,7 @@ class TestServer:
                 errors = [outcome for _, outcome in outcomes if isinstance(outcome, BaseException)]
                 assert 0 < len(errors) < len(sessions)
                 assert {type(error) for error in errors} == {StoreConnectionError}
-                assert all("cannot serve now" in str(error) for error in errors)
+                assert all("temporarily unavailable" in str(error) for error in errors)
                 for session, outcome in outcomes:
                     stored = await store.get(session.session_id)
                     assert stored == (None if isinstance(outcome, BaseException) else session)
@@ -170,7 +170,7 @@ class TestServer:
                     await store.demote_to_persistent(session.session_id)
                     await wait_until(has_arrived)
                     for operation in ("save", "delete", "promote_to_hot"):
-                        with pytest.raises(StoreConnectionError, match="cannot serve now"):
+                        with pytest.raises(StoreConnectionError, match="temporarily unavailable"):
                             await OPERATIONS[operation](far, session)
                     assert await far.get(session.session_id) == session
                     assert await far.tier(session.session_id) == "persistent"

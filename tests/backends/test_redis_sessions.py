@@ -18,7 +18,7 @@ from soldier_data.sessions import (
     RedisSessionStore,
     SessionTierConfig,
 )
-from soldier_data.sessions.entries import IndexWalk
+from soldier_data.sessions.entries import IndexReader
 from tests.backends.redis_helpers import keys
 from tests.factories.sessions import SessionFactory, StepVisitFactory
 
@@ -234,7 +234,7 @@ class TestIndexes:
         session = SessionFactory()
         await store.save(session)
         index = f"{prefix}:agent:{session.tenant_id.hex}:{session.agent_id.hex}"
-        seen = await IndexWalk(store._redis, "looking", index).page(1)
+        seen = await IndexReader(store._redis, "looking", index).page(1)
         await store.save(session)
         assert await store._lookup.repair(index, seen) == 0
         assert await client.zcard(index) == 1

@@ -20,7 +20,7 @@ async def dump(store: Any, tenant_id: UUID) -> Dump:
     if isinstance(store, RedisSessionStore):
         return await _dump_redis(store)
     if isinstance(store, InMemorySessionStore):
-        kept = [kept.session for kept in store._kept.values() if kept.session.tenant_id == tenant_id]
+        kept = [one.session for one in store._records.values() if one.session.tenant_id == tenant_id]
         return {"sessions": [session.model_dump_json() for session in kept]}
     if isinstance(store, InMemoryStore):
         tables = _memory_tables(store)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args, get_type_hints
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -36,13 +36,17 @@ class _Recorder:
 
     def __getattr__(self, method: str) -> Any:
         signature = inspect.signature(getattr(self._contract, method))
+        hints = get_type_hints(getattr(self._contract, method))
 
         async def record(*args: Any, **kwargs: Any) -> None:
             bound = signature.bind(None, *args, **kwargs)
             arguments = {name: deepcopy(value) for name, value in bound.arguments.items() if name != "self"}
             # With every option given, so that each is a place.
             for name, parameter in signature.parameters.items():
-                if name != "self":
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    options = get_type_hints(get_args(hints[name])[0])
+                    arguments |= {**dict.fromkeys(options), **arguments.pop(name, {})}
+                elif name != "self":
                     arguments.setdefault(name, parameter.default)
             self.calls.append(ValidCall(method, arguments))
 

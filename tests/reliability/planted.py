@@ -312,7 +312,7 @@ async def _rows(data: DataLayer) -> list[str]:
 
 async def _redis_values(data: DataLayer) -> list[str]:
     if not isinstance(data.sessions, RedisSessionStore):
-        kept = data.sessions._kept.values()  # type: ignore[attr-defined] # the store in memory.
+        kept = data.sessions._records.values()  # type: ignore[attr-defined] # the store in memory.
         return [one.session.model_dump_json() for one in kept]
     redis: Any = data.sessions.client
     found: list[str] = []

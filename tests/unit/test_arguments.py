@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
 
 import pytest
@@ -21,6 +21,11 @@ class Colour(StrEnum):
     RED = "red"
 
 
+class Options(TypedDict, total=False):
+    size: int | None
+    tags: Sequence[str]
+
+
 class Store(ChecksArguments):
     """Returns what it was called with."""
 
@@ -31,6 +36,9 @@ class Store(ChecksArguments):
 
     async def paint(self, colour: Colour, *, kind: Literal["a", "b"] | None = None) -> Any:
         return colour, kind
+
+    async def draw(self, colour: Colour, **options: Unpack[Options]) -> Any:
+        return colour, options
 
     async def add(self, ids: Iterable[UUID | str], vector: Sequence[float] = ()) -> Any:
         return ids, vector
@@ -52,6 +60,7 @@ async def test_what_is_right_arrives_as_it_was() -> None:
     assert await store.get(ID, "key") == (ID, "key", 3, None)
     assert await store.get(ID, key=ID, limit=True, score=1) == (ID, ID, True, 1)
     assert await store.paint(Colour.RED, kind="b") == (Colour.RED, "b")
+    assert await store.draw(Colour.RED, size=None, tags=["x"]) == (Colour.RED, {"size": None, "tags": ["x"]})
     listed: list[UUID | str] = [ID, "x"]
     assert (await store.add(listed))[0] is listed
     assert await store.add((each for each in listed), vector=[0.5]) == (listed, [0.5])
@@ -97,6 +106,13 @@ async def test_so_is_one_that_is_passed_by_its_name(options: dict[str, Any]) -> 
     assert refused.value.field in options
 
 
+@pytest.mark.parametrize("options", [{"size": "x"}, {"tags": [5]}], ids=str)
+async def test_so_is_one_of_the_options_of_a_typed_dict(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        await Store().draw(Colour.RED, **options)
+    assert refused.value.field in options
+
+
 async def test_the_message_never_holds_the_value() -> None:
     with pytest.raises(ValidationError) as refused:
         await Store().get("canary", "key")  # type: ignore[arg-type]
@@ -108,6 +124,8 @@ async def test_one_too_many_is_left_to_python() -> None:
         await Store().add([], [], 5)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="unexpected keyword"):
         await Store().add([], other=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        await Store().draw(Colour.RED, other=5)  # type: ignore[call-arg]
 
 
 def test_a_dataclass_checks_its_fields() -> None:

@@ -1,7 +1,7 @@
--- Prepended to every script that looks into a value.
+-- Prepended to every script that parses a value.
 
--- Revision, recent write ids (newest first, separated by commas) and tenant of a stored session, read from the
--- first bytes of either form; nil if it is not a session of layout 1.
+-- Returns revision, latest write ids (newest first, separated by commas) and tenant of a stored session, given the
+-- first bytes of either form; nil if the value is not a session in format 1.
 local function read_head(value)
   local revision, writes, tenant =
     string.match(value, '^{"v":1,"revision": *(%d+),"writes":"([%x,]+) *","tenant_id":"([%x-]+)",')
@@ -11,7 +11,7 @@ local function read_head(value)
   return tonumber(revision), writes, tenant
 end
 
--- The head is less than 200 bytes long; the rest of the value need not be copied to read it.
+-- The head is shorter than 200 bytes, so the rest of the value need not be copied.
 local HEAD_BYTES = 255
 
 local function stored_head()
@@ -22,9 +22,9 @@ local function stored_head()
   return head
 end
 
--- Copies the persistent value to the hot key as it is: a script cannot inflate it, so the reader takes either
+-- Copies the persistent value to the hot key unchanged, because a script cannot decompress it: readers accept either
 -- form, and the next save writes JSON again. The hot key must not outlive the persistent one.
--- `call` is redis.call, or redis.pcall to go on where the server takes no writes.
+-- `call` is redis.call, or redis.pcall to continue if the server does not accept writes.
 local function promote(call, value, hot_ttl)
   local ttl = redis.call('PTTL', KEYS[2])
   if ttl < 0 or ttl > hot_ttl then
@@ -35,7 +35,7 @@ local function promote(call, value, hot_ttl)
   end
 end
 
--- Every write id has 12 digits; the latest four are kept, with commas between them.
+-- A write id has 12 digits. The latest four are stored, separated by commas.
 local WRITE_STEP = 13
 local WRITES_LENGTH = 4 * WRITE_STEP - 1
 
@@ -46,12 +46,13 @@ local function with_write(writes, write_id)
   return string.sub(write_id .. ',' .. writes, 1, WRITES_LENGTH)
 end
 
--- What a failing script has written stays: a role that may not fill the blanks is found out before, by no change.
-local function check_filling()
+-- Fails if the user lacks the permission for SETRANGE; otherwise does nothing. Redis does not undo the writes of a
+-- script that fails, so this must be checked before the first write.
+local function check_setrange()
   redis.call('SETRANGE', KEYS[1], 0, '')
 end
 
--- Both write over the blanks that the client left in the values (see codec.py).
+-- Both overwrite the blanks that the client left in the values (see codec.py).
 local function fill_hot(revision, writes)
   local blanks = string.len('{"v":1,"revision":')
   redis.call('SETRANGE', KEYS[1], blanks, string.format('%19d,"writes":"%-51s', revision, writes))

@@ -1,7 +1,8 @@
--- KEYS: hot, persistent, deleted, then the sorted sets that the session is to be taken out of. ARGV: tenant or '', write id, how long to remember the write id.
--- Returns whether the session was removed, or -1 if the tenant was asked for and cannot be told.
+-- KEYS: hot, persistent, deleted, then the sorted sets to remove the session from.
+-- ARGV: tenant or '', write id, how long to remember the write id (in ms).
+-- Returns 1 if the session was deleted, 0 if it does not exist, -1 if its tenant is needed but unreadable.
 if redis.call('GET', KEYS[3]) == ARGV[2] then
-  -- A repeated deletion after a lost reply; somebody may have saved the session anew.
+  -- This repeats a deletion whose reply was lost. The session may have been saved again since.
   return 1
 end
 if ARGV[1] ~= '' then
@@ -18,7 +19,7 @@ if ARGV[1] ~= '' then
   end
 end
 for i = 4, #KEYS do
-  -- Refused before anything goes, and not half-way: a key of another type, a role without the command.
+  -- Fails before anything is deleted if a key has a wrong type or the user lacks a permission.
   redis.call('ZREM', KEYS[i], '')
 end
 if redis.call('DEL', KEYS[1], KEYS[2]) == 0 then
@@ -26,7 +27,7 @@ if redis.call('DEL', KEYS[1], KEYS[2]) == 0 then
 end
 redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
 for i = 4, #KEYS do
-  -- The id stands in braces at the end of the key.
+  -- The id is in braces at the end of the key.
   redis.call('ZREM', KEYS[i], string.sub(KEYS[1], -37, -2))
 end
 return 1

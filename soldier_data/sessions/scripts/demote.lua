@@ -1,4 +1,4 @@
--- KEYS: hot, persistent. Returns whether the session was moved: never, if nothing would be left of it.
+-- KEYS: hot, persistent. Deletes the hot key if the persistent one exists, and returns whether it did.
 if redis.call('EXISTS', KEYS[2]) == 0 then
   return 0
 end

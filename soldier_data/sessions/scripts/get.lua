@@ -1,5 +1,5 @@
 -- KEYS: hot, persistent. ARGV: hot TTL in ms, tenant or ''.
--- Returns the value in whichever form it is stored, or nil.
+-- Returns the value in either form, or nil. Promotes a session that is only persistent.
 local value = redis.call('GET', KEYS[1])
 if value then
   return value
@@ -8,10 +8,10 @@ value = redis.call('GET', KEYS[2])
 if not value then
   return false
 end
--- Reading with another tenant's id must not even move the session, and what is not a session stays as it is.
+-- A read with another tenant's id must not promote the session, and an unreadable value must not be changed.
 local revision, _, tenant = read_head(value)
 if revision and (ARGV[2] == '' or ARGV[2] == tenant) then
-  -- A server that is full, a replica or without replicas has the value all the same.
+  -- pcall, because a server that does not accept writes can still return the value.
   promote(redis.pcall, value, tonumber(ARGV[1]))
 end
 return value

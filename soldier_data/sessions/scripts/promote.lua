@@ -1,4 +1,4 @@
--- KEYS: hot, persistent. ARGV: hot TTL in ms. Returns whether the session was moved.
+-- KEYS: hot, persistent. ARGV: hot TTL in ms. Returns whether the session was promoted.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 0
 end

@@ -1,4 +1,4 @@
-"""Hearing from Redis that keys are gone."""
+"""Notifications from Redis about removed keys."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from soldier_data.sessions.client import RedisRunner
 from soldier_data.sessions.redis_errors import DRIVER_ERRORS
 
 _ACTION = "watching for demotions"
-_WAITING = 10_000
+_MAX_WAITING = 10_000
 
 
-async def watch_removed_keys(redis: RedisRunner) -> AsyncGenerator[bytes, None]:
-    """Names of keys as they expire or are deleted, from every node that is a primary now; errors as in `run`.
+async def removed_keys(redis: RedisRunner) -> AsyncGenerator[bytes, None]:
+    """Yield the names of keys as they expire or are deleted, on every current primary; errors as in `run`.
 
-    Redis keeps no such events: those of a broken connection, or of a reader who is far behind, are lost.
+    Redis does not store these events: they are lost while a connection is broken or the reader lags far behind.
     """
     client = redis.client
     if isinstance(client, RedisCluster):
@@ -29,14 +29,14 @@ async def watch_removed_keys(redis: RedisRunner) -> AsyncGenerator[bytes, None]:
         listeners = [client.pubsub()]
         database = client.connection_pool.connection_kwargs.get("db", 0)
     channels = [f"__keyevent@{database}__:{event}" for event in ("expired", "del")]
-    heard: asyncio.Queue[bytes | StoreError] = asyncio.Queue(_WAITING)
+    events: asyncio.Queue[bytes | StoreError] = asyncio.Queue(_MAX_WAITING)
     tasks = []
     try:
         for listener in listeners:
             await redis.run(_ACTION, listener.subscribe, *channels)
-            tasks.append(asyncio.create_task(_listen(redis, listener, heard)))
+            tasks.append(asyncio.create_task(_listen(redis, listener, events)))
         while True:
-            event = await heard.get()
+            event = await events.get()
             if isinstance(event, StoreError):
                 raise event
             yield event
@@ -48,16 +48,16 @@ async def watch_removed_keys(redis: RedisRunner) -> AsyncGenerator[bytes, None]:
             await listener.aclose()
 
 
-async def _listen(redis: RedisRunner, listener: Any, heard: asyncio.Queue[bytes | StoreError]) -> None:
+async def _listen(redis: RedisRunner, listener: Any, events: asyncio.Queue[bytes | StoreError]) -> None:
     try:
         while True:
             try:
                 async for message in listener.listen():
                     if message["type"] == "message":
-                        await heard.put(message["data"])
+                        await events.put(message["data"])
             except DRIVER_ERRORS:
                 pass
-            # The connection broke. A new one subscribes by itself.
+            # The connection is lost. A new one restores its subscriptions.
             await redis.run(_ACTION, listener.connect)
     except StoreError as error:
-        await heard.put(error)
+        await events.put(error)
