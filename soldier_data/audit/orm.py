@@ -7,10 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Double, Index
-from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.postgres.orm import Base, TenantKey
+from soldier_data.postgres.orm import Base, Document, TenantKey
 
 
 def _append_only(*erasable: str) -> dict[str, Any]:
@@ -40,7 +39,7 @@ class TurnRecordRow(TenantKey, Base):
     matched_rule_ids: Mapped[list[UUID]]
     scenario_id: Mapped[UUID | None]
     step_id: Mapped[UUID | None]
-    tool_calls: Mapped[list[Any]] = mapped_column(JSON)
+    tool_calls: Mapped[list[Any]] = mapped_column(Document)
     latency_ms: Mapped[float] = mapped_column(Double)
     tokens_used: Mapped[int]
     timestamp: Mapped[datetime]

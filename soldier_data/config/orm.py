@@ -7,13 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKeyConstraint, Index, text
-from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soldier_data.postgres.orm import (
     LIVING,
     STORED_INLINE,
     Base,
+    Document,
     Revisioned,
     SoftDeleted,
     TenantKey,
@@ -103,7 +103,7 @@ class ScenarioRow(AgentPartRow, Base):
     name: Mapped[str]
     description: Mapped[str | None]
     entry_step_id: Mapped[UUID]
-    steps: Mapped[list[Any]] = mapped_column(JSON)
+    steps: Mapped[list[Any]] = mapped_column(Document)
     entry_condition_text: Mapped[str | None]
     entry_condition_embedding: Mapped[list[float] | None]
     entry_condition_embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)

@@ -24,7 +24,7 @@ from soldier_data.migrations.source import (
     storage_of,
     vector_index_of,
 )
-from soldier_data.postgres.orm import EmbeddingVector, column_storage
+from soldier_data.postgres.orm import Document, EmbeddingVector, column_storage
 
 # Revision ids that Alembic generates unless `--rev-id` is given.
 _RANDOM_REVISION = re.compile(r"[0-9a-f]{12}")
@@ -43,6 +43,9 @@ def configure_comparison(metadata: MetaData) -> dict[str, Any]:
 
 def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
     """Return the code of a type that Alembic does not render correctly; False leaves an item to Alembic."""
+    if kind == "type" and isinstance(item, Document):
+        autogen_context.imports.add("from sqlalchemy.dialects import postgresql")
+        return "postgresql.JSON(astext_type=sa.Text())"
     if kind == "type" and isinstance(item, EmbeddingVector):
         autogen_context.imports.add("from soldier_data.postgres.orm import EmbeddingVector")
         return "EmbeddingVector()"

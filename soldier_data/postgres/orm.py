@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -12,13 +13,17 @@ from sqlalchemy import (
     ColumnClause,
     ColumnElement,
     DateTime,
+    Dialect,
     Float,
     Index,
     MetaData,
     Text,
+    TypeDecorator,
     Uuid,
+    cast,
     literal,
     literal_column,
+    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from sqlalchemy.ext.compiler import compiles
@@ -106,6 +111,29 @@ def _render_distance(element: _Distance, compiler: SQLCompiler, **kw: Any) -> st
     return f"({left} OPERATOR({quoted(ddl_options().extensions_schema)}.{element.operator}) {right})"
 
 
+class Document(TypeDecorator[Any]):
+    """A JSON column that preserves documents exactly: JSONB would turn 1e22 into an integer.
+
+    It is selected as text, whatever JSON codec the connection has. The stores parse the text with Pydantic, three
+    times as fast as `json.loads`.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Select the text of the document."""
+        return type_coerce(cast(column, Text), self)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002 - as SQLAlchemy calls it.
+        """Parse the text, for selects that SQLAlchemy runs."""
+        return None if value is None else json.loads(value)
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        """Compare as JSON does."""
+        return self.impl_instance.coerce_compared_value(op, value)
+
+
 # A row has to fit a page of 8 kB, with some space for the other columns.
 _LARGEST_INLINE_DIMENSIONS = 1_792
 
@@ -154,9 +182,8 @@ class Base(DeclarativeBase):
         list[str]: ARRAY(Text),
         list[UUID]: ARRAY(Uuid),
         list[float]: EmbeddingVector,
-        # JSON preserves a document exactly; JSONB would turn 1e22 into an integer. Columns that are searched by
-        # containment declare JSONB themselves.
-        dict[str, Any]: JSON,
+        # Columns that are searched by containment declare JSONB themselves.
+        dict[str, Any]: Document,
     }
 
 

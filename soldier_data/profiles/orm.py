@@ -7,10 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKeyConstraint, Index, literal_column
-from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.postgres.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey, purge_index
+from soldier_data.postgres.orm import LIVING, Base, Document, Revisioned, SoftDeleted, TenantKey, purge_index
 
 
 class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
@@ -123,7 +122,7 @@ class ProfileFieldRow(TenantKey, Base):
 
     profile_id: Mapped[UUID]
     name: Mapped[str]
-    value: Mapped[Any] = mapped_column(JSON)
+    value: Mapped[Any] = mapped_column(Document)
     value_type: Mapped[str]
     source: Mapped[str]
     source_session_id: Mapped[UUID | None]

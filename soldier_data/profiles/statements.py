@@ -19,8 +19,9 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
+from soldier_data.postgres.orm import Document
 from soldier_data.postgres.statements import Statement, column_param, has_key, table_of
 from soldier_data.profiles.orm import (
     ChannelIdentityRow,
@@ -64,7 +65,7 @@ def _object(table: Table, without: tuple[str, ...], **parts: ColumnElement[Any])
     members: list[ColumnElement[Any]] = []
     for name, value in {**{c.name: c for c in table.columns if c.name not in without}, **parts}.items():
         members += [literal_column(f"'{name}'"), value]
-    return func.json_build_object(*members, type_=JSON())
+    return func.json_build_object(*members, type_=Document())
 
 
 def _parts(table: Table) -> ScalarSelect[Any]:

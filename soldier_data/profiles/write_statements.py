@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, insert
 
 from soldier_data.base.subjects import EXTERNAL_ID
+from soldier_data.postgres.orm import Document
 from soldier_data.postgres.statements import Statement, column_param, has_key, param
 from soldier_data.profiles.statements import (
     ASSETS,
@@ -201,7 +202,7 @@ def _differs(row: Any, other: Any, names: list[str]) -> ColumnElement[bool]:
 
 
 def _comparable(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    return cast(value, Text) if isinstance(value.type, JSON) else value
+    return cast(value, Text) if isinstance(value.type, Document) else value
 
 
 def _changed_fields(given: CTE) -> CTE:

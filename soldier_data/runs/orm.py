@@ -8,10 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Double, ForeignKeyConstraint, Index, Numeric
-from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soldier_data.postgres.orm import LIVING, Base, Revisioned, SoftDeleted, TenantKey
+from soldier_data.postgres.orm import LIVING, Base, Document, Revisioned, SoftDeleted, TenantKey
 
 
 class RunRow(TenantKey, Revisioned, SoftDeleted, Base):
@@ -67,8 +66,8 @@ class StepRow(RunPartRow, Base):
 
     step_number: Mapped[int]
     node_name: Mapped[str]
-    input_data: Mapped[Any] = mapped_column(JSON, nullable=False)
-    output_data: Mapped[Any] = mapped_column(JSON, nullable=False)
+    input_data: Mapped[Any] = mapped_column(Document, nullable=False)
+    output_data: Mapped[Any] = mapped_column(Document, nullable=False)
     llm_call_id: Mapped[UUID | None]
     started_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
