@@ -13,7 +13,6 @@ from uuid import UUID
 
 from soldier_data.base.arguments import ChecksArguments, check_fields
 from soldier_data.base.channels import Channel
-from soldier_data.base.models import Model
 from soldier_data.base.values import check_text
 
 T = TypeVar("T")
@@ -123,18 +122,6 @@ class DataSubject:
     def _spelled(self) -> frozenset[str]:
         return frozenset(self.spellings)
 
-    def parameters(self) -> dict[str, Any]:
-        """The values that SQL compares with."""
-        return {
-            "tenant_id": self.tenant_id,
-            "profile_ids": list(self.profile_ids),
-            "session_ids": list(self.session_ids),
-            "spellings": [spelling.encode() for spelling in self.spellings],
-            "actors": [each.value for each in self.held],
-            "actors_after": [each.after for each in self.held],
-            "actors_until": [each.until for each in self.held],
-        }
-
 
 class SubjectStore(ChecksArguments, ABC):
     """What each store does for the rights of a data subject. Which records are a person's is said by the store.
@@ -215,11 +202,6 @@ class ErasedIds:
     def counts(self) -> dict[str, int]:
         """How many there are of each table."""
         return {table: len(ids) for table, ids in self._ids.items()}
-
-
-def json_text(part: Model, *names: str) -> str:
-    """Fields of an entity as JSON text, to look for mentions in."""
-    return part.model_dump_json(include=set(names))
 
 
 def batches(listed: Sequence[T], size: int = BATCH) -> Iterator[Sequence[T]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, Uuid, and_, any_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Table, Uuid, and_, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.postgres.purging import oldest
+from soldier_data.postgres.queries import of_tenant
 from soldier_data.postgres.statements import Statement, column_param, equals_any, param
 from soldier_data.profiles.statements import (
     ASSETS,
@@ -19,7 +20,6 @@ from soldier_data.profiles.statements import (
     PRESENT,
     PROFILES,
     of_profile,
-    of_tenant,
 )
 from soldier_data.profiles.write_statements import NOW, ONE, WRITE_ID, exists, next_position
 
@@ -159,19 +159,25 @@ merge = _merge()
 
 
 lock_old = Statement("purging deleted profiles", oldest(PROFILES).with_for_update())
-"""Some of the profiles that a purge removes."""
+
+lock_listed = Statement(
+    "erasing the customer's profiles",
+    select(PROFILES.c.id)
+    .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
+    .order_by(PROFILES.c.id)
+    .with_for_update(),
+)
 
 
-def remove(operation: str) -> tuple[Statement, ...]:
-    """What removes profiles for good, those of the parameter `ids`: their parts first."""
-    ids = any_(param("ids", ARRAY(Uuid())))
-    return (
-        *(
-            Statement(operation, delete(table).where(of_tenant(table), table.c.profile_id == ids))
-            for table in (IDENTITIES, FORMER, FIELDS, ASSETS, CONSENTS)
-        ),
-        Statement(operation, delete(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == ids)),
+def _remove(operation: str) -> tuple[Statement, ...]:
+    """Delete the profiles in the parameter `ids` for good, their parts first."""
+    parts = (
+        delete(table).where(of_tenant(table), equals_any(table.c.profile_id, "ids"))
+        for table in (IDENTITIES, FORMER, FIELDS, ASSETS, CONSENTS)
     )
+    profiles = delete(PROFILES).where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
+    return tuple(Statement(operation, deletion) for deletion in (*parts, profiles))
 
 
-purge = remove("purging deleted profiles")
+purge = _remove("purging deleted profiles")
+erase = _remove("erasing the customer's profiles")

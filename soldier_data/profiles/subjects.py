@@ -10,6 +10,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from soldier_data.base.channels import Channel
+from soldier_data.base.subject_rules import SubjectSearch
 from soldier_data.base.subjects import EXTERNAL_ID, DataSubject, Tenure
 from soldier_data.profiles.models import CustomerProfile, FormerIdentifier, ProfileField
 
@@ -61,6 +62,12 @@ class Held:
                 for name in names_of(profile)
             ),
         ]
+
+
+async def find(search: SubjectSearch) -> dict[str, list[UUID]]:
+    """The ids of the person's profiles, under each table: their history and former identifiers are found by them."""
+    ids = await search.look_up("customer_profiles", "id", search.subject.profile_ids)
+    return dict.fromkeys(TABLES, ids)
 
 
 def names_of(profile: CustomerProfile) -> set[tuple[str, str]]:

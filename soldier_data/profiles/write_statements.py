@@ -41,6 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, insert
 
 from soldier_data.base.subjects import EXTERNAL_ID
+from soldier_data.postgres.queries import columns_except, is_living, of_tenant
 from soldier_data.postgres.statements import Statement, column_param, has_key, param
 from soldier_data.profiles.statements import (
     ASSETS,
@@ -48,20 +49,18 @@ from soldier_data.profiles.statements import (
     FIELDS,
     FORMER,
     IDENTITIES,
-    LIVING,
     OWNER,
     PRESENT,
     PROFILES,
-    TENANT_ID,
     of_profile,
-    of_tenant,
 )
 
 ONE: ColumnElement[int] = literal_column("1")
 NOW = param("now", PROFILES.c.updated_at.type)
 WRITE_ID = column_param(PROFILES.c.write_id)
 _PROFILE_ID = column_param(PROFILES.c.id)
-_OWNER_ID = dict(zip(OWNER, (TENANT_ID, _PROFILE_ID), strict=True))
+_LIVING = is_living(PROFILES)
+_OWNER_ID = dict(zip(OWNER, (column_param(PROFILES.c.tenant_id), _PROFILE_ID), strict=True))
 
 _KEYS = {
     IDENTITIES: ("channel", "channel_user_id"),
@@ -114,7 +113,7 @@ def _one_row(*tables: CTE) -> FromClause:
 
 def _new_profile() -> dict[str, ColumnElement[Any]]:
     # Saves leave merged_profile_ids as it is.
-    saved = [c for c in PROFILES.columns if c.name != "merged_profile_ids"]
+    saved = columns_except(PROFILES, "merged_profile_ids")
     return {c.name: column_param(c) for c in saved} | {"updated_at": NOW, "revision": ONE}
 
 
@@ -170,7 +169,7 @@ def _result_of_change(
 
 def _given(table: Table) -> Select[Any]:
     """The rows in the parameter named as the table, a JSON array of objects."""
-    columns = [column(c.name, c.type) for c in table.columns if c.name not in (*OWNER, *_OF_HISTORY)]
+    columns = [column(c.name, c.type) for c in columns_except(table, *OWNER, *_OF_HISTORY)]
     rows = func.json_to_recordset(param(table.name, JSON())).table_valued(*columns)
     given: dict[str, ColumnElement[Any]] = {
         c.name: c for c in rows.render_derived(name="row", with_types=True).c
@@ -231,10 +230,9 @@ def _insert(table: Table, given: CTE, profile: CTE, **values: ColumnElement[Any]
 def _put(table: Table, different: CTE, profile: CTE, **values: ColumnElement[Any]) -> Any:
     """An upsert of the given rows; `values` are for new rows only."""
     statement = _insert(table, different, profile, **values)
-    content = [c.name for c in table.columns if c.name not in (*OWNER, *_KEYS[table], *values)]
-    return statement.on_conflict_do_update(
-        index_elements=[*OWNER, *_KEYS[table]], set_={name: statement.excluded[name] for name in content}
-    )
+    key = [*OWNER, *_KEYS[table]]
+    content = {c.name: statement.excluded[c.name] for c in columns_except(table, *key, *values)}
+    return statement.on_conflict_do_update(index_elements=key, set_=content)
 
 
 def _delete_others(table: Table, different: CTE, profile: CTE) -> Any:
@@ -328,14 +326,14 @@ def _create() -> Statement:
 
 def _delete() -> Statement:
     own = and_(PROFILES.c.deleted_at.is_not(None), PROFILES.c.write_id == WRITE_ID)
-    seen = _seen(or_(LIVING, own))
-    profile = _updated(seen, LIVING, deleted_at=NOW)
+    seen = _seen(or_(_LIVING, own))
+    profile = _updated(seen, _LIVING, deleted_at=NOW)
     lost = _remember_lost(delete(IDENTITIES).where(_of_profile(IDENTITIES), exists(profile)), profile, seen)
     return Statement("deleting the profile", _result_of_change(seen, profile, _is_repeated(seen), lost))
 
 
 def _update_field() -> Statement:
-    seen = _seen(LIVING)
+    seen = _seen(_LIVING)
     different = _different(FIELDS, "id", only_given=True)
     # Each call gives the row a new id, by which it is found if the call is repeated because its reply was lost.
     own = FIELDS.c.id == select(different.c.id).scalar_subquery()
@@ -346,7 +344,7 @@ def _update_field() -> Statement:
 
 
 def _add_asset() -> Statement:
-    seen = _seen(LIVING)
+    seen = _seen(_LIVING)
     different = _different(ASSETS, "position", only_given=True)
     profile = _updated(seen, exists(different))
     put = _put(ASSETS, different, profile, position=next_position(ASSETS, _PROFILE_ID))
@@ -355,7 +353,7 @@ def _add_asset() -> Statement:
 
 def _link_channel() -> Statement:
     """The unique index refuses it if another profile gets the identity at the same time."""
-    seen = _seen(LIVING)
+    seen = _seen(_LIVING)
     given = _given(IDENTITIES).cte("given")
     # One row is given, but the planner assumes a hundred and would rather read all identities than join them.
     key = [IDENTITIES.c[name] == select(given.c[name]).scalar_subquery() for name in _KEYS[IDENTITIES]]

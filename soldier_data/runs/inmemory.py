@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from datetime import UTC
 from decimal import Decimal, localcontext
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
-from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
+from soldier_data.base.subject_rules import InMemoryRecords, InMemorySearch
+from soldier_data.base.subjects import DataSubject
 from soldier_data.base.values import check_key, check_revision, check_storable
 from soldier_data.errors import ConflictError
+from soldier_data.runs import subjects
 from soldier_data.runs.checks import check_list, check_run, elsewhere, missing, taken
 from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus, Step
 from soldier_data.runs.store import RunStore
@@ -24,42 +25,22 @@ P = TypeVar("P", Step, Artifact, LLMCall)
 # More digits than any sum of costs has.
 _PRECISION = 200
 
-_PARTS = ("steps", "artifacts", "llm_calls")
-
 
 class _Tables(TableSet):
-    """The tables of the store, or of one unit of work on them."""
-
-    def __init__(self, parent: _Tables | None = None) -> None:
-        self.runs: MemoryTable[Run] = MemoryTable(parent.runs if parent else None)
-        self.steps: MemoryTable[Step] = MemoryTable(parent.steps if parent else None)
-        self.artifacts: MemoryTable[Artifact] = MemoryTable(parent.artifacts if parent else None)
-        self.llm_calls: MemoryTable[LLMCall] = MemoryTable(parent.llm_calls if parent else None)
-
-    def parts(self) -> tuple[MemoryTable[Any], ...]:
-        """The tables of what belongs to a run."""
-        return (self.steps, self.artifacts, self.llm_calls)
-
-    def all(self) -> tuple[MemoryTable[Any], ...]:
-        """Every table."""
-        return (self.runs, *self.parts())
+    def __init__(self) -> None:
+        self.runs = MemoryTable[Run]()
+        self.steps = MemoryTable[Step]()
+        self.artifacts = MemoryTable[Artifact]()
+        self.llm_calls = MemoryTable[LLMCall]()
 
 
-class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
+class InMemoryRunStore(RunStore, InMemoryRecords, InMemoryStore):
     """`RunStore` without a database."""
 
     _tables: _Tables
 
     def __init__(self) -> None:
         self._tables = _Tables()
-
-    def begin(self) -> Self:
-        store = copy(self)
-        store._tables = _Tables(self._tables)
-        return store
-
-    def tables(self) -> Iterable[MemoryTable[Any]]:
-        return self._tables.all()
 
     def check_unique(self, entity: Any) -> None:
         if not isinstance(entity, Run) or entity.is_deleted:
@@ -123,10 +104,10 @@ class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
         return sum(1 for _ in self._of_actor(tenant_id, actor, status))
 
     async def delete_run(self, tenant_id: UUID, run_id: UUID) -> bool:
-        for table in self._tables.parts():
-            for part in list(table.of_tenant(tenant_id)):
-                if part.run_id == run_id:
-                    table.remove((tenant_id, part.id))
+        for name in subjects.PARTS:
+            table = self._tables[name]
+            parts = [part.id for part in table.of_tenant(tenant_id) if part.run_id == run_id]
+            table.remove_all(tenant_id, parts)
         return self._tables.runs.remove((tenant_id, run_id))
 
     async def get_run_stats(self, tenant_id: UUID, run_id: UUID) -> RunStats | None:
@@ -175,42 +156,18 @@ class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
         return sorted(found, key=lambda call: (call.created_at, call.id))
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        tables, tenant_id = self._tables, subject.tenant_id
-        wanted = {run.id for run in tables.runs.of_tenant(tenant_id) if _is_theirs(run, subject)}
-        parts: list[Step | Artifact] = [
-            *tables.steps.of_tenant(tenant_id),
-            *tables.artifacts.of_tenant(tenant_id),
-        ]
-        wanted |= {part.run_id for part in parts if subject.is_mentioned_in(*_texts(part))}
-        found = {"runs": sorted(wanted)}
-        for name, table in zip(_PARTS, tables.parts(), strict=True):
-            found[name] = sorted(part.id for part in table.of_tenant(tenant_id) if part.run_id in wanted)
-        return found
-
-    async def read_found(
-        self,
-        tenant_id: UUID,
-        table: str,
-        ids: Sequence[UUID],
-        *,
-        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
-    ) -> list[Any]:
-        return self._table(table).get_all(tenant_id, ids)
+        return await subjects.find(InMemorySearch(subject, self._tables))
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
+        runs = set(found["runs"])
         gone = {
-            name: sorted(
-                part.id for part in self._table(name).of_tenant(tenant_id) if part.run_id in found["runs"]
-            )
-            for name in _PARTS
+            name: sorted(part.id for part in self._tables[name].of_tenant(tenant_id) if part.run_id in runs)
+            for name in subjects.PARTS
         }
         gone["runs"] = [run_id for run_id in found["runs"] if await self.delete_run(tenant_id, run_id)]
         return gone
-
-    def _table(self, name: str) -> MemoryTable[Any]:
-        return dict(zip(("runs", *_PARTS), self._tables.all(), strict=True))[name]
 
     def _living(self, tenant_id: UUID) -> Iterator[Run]:
         return (run for run in self._tables.runs.of_tenant(tenant_id) if not run.is_deleted)
@@ -242,18 +199,6 @@ class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
             return True
         step = self._tables.steps.peek((part.tenant_id, part.step_id))
         return step is not None and step.run_id == part.run_id
-
-
-def _is_theirs(run: Run, subject: DataSubject) -> bool:
-    texts = (run.actor, run.trace_id, run.idempotency_key, json_text(run, "request_payload"))
-    return subject.is_actor(run.actor, run.created_at) or subject.is_mentioned_in(*texts)
-
-
-def _texts(part: Step | Artifact) -> tuple[str, ...]:
-    """Where a part may mention somebody."""
-    if isinstance(part, Step):
-        return (json_text(part, "input_data", "output_data"),)
-    return part.url, json_text(part, "metadata")
 
 
 def _first(runs: Iterator[Run]) -> Run | None:

@@ -251,7 +251,7 @@ def _statements() -> Iterator[tuple[Statement, set[str]]]:
     yield sql.get_run, {"pk_runs"}
     yield sql.get_run_by_trace_id, {"uq_runs_trace_id"}
     yield sql.get_run_by_idempotency_key, {"uq_runs_idempotency_key"}
-    yield sql.who_has, {"uq_runs_idempotency_key", "uq_runs_trace_id"}
+    yield sql.find_holder, {"uq_runs_idempotency_key", "uq_runs_trace_id"}
     for before in (False, True):
         yield sql.list_runs(status=False, before=before), {"ix_runs_page"}
         yield sql.list_runs(status=True, before=before), {"ix_runs_status"}
