@@ -100,13 +100,13 @@ class InMemoryAuditStore(AuditStore, InMemoryRecords, InMemoryStore):
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        gone: dict[str, list[UUID]] = {}
+        erased: dict[str, list[UUID]] = {}
         for table, ids in found.items():
             changed = subjects.without_texts(self._tables[table].get_all(tenant_id, ids))
             for record in changed:
                 self._tables[table].put((tenant_id, record_id(record)), record)
-            gone[table] = [record_id(record) for record in changed]
-        return gone
+            erased[table] = [record_id(record) for record in changed]
+        return erased
 
 
 def _append(table: MemoryTable[R], record: R) -> UUID:

@@ -98,14 +98,9 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
         return await subjects.find(PostgresSearch(subject, self._db, operation))
 
     async def read_found(
-        self,
-        tenant_id: UUID,
-        table: str,
-        ids: Sequence[UUID],
-        *,
-        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+        self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
     ) -> list[Any]:
-        return await _RECORDS[table].read(self._db, tenant_id, ids)
+        return await _RECORDS[table].read(self._db, tenant_id, ids, with_embeddings=with_embeddings)
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]

@@ -117,7 +117,7 @@ def matches(rule: Rule, record: Any, subject: DataSubject, lists: Lists) -> bool
         case Mentions(fields):
             return subject.is_mentioned_in(*(_text(getattr(record, field)) for field in fields))
         case HeldAt(field, moment):
-            return subject.is_actor(getattr(record, field), getattr(record, moment))
+            return subject.held(getattr(record, field), getattr(record, moment))
     raise TypeError(f"no rule: {type(rule).__name__}")
 
 

@@ -330,14 +330,14 @@ def _relationship(row: Row) -> Relationship:
 async def _erase(
     transaction: Transaction, tenant_id: UUID, table: str, ids: Sequence[UUID]
 ) -> dict[str, list[UUID]]:
-    gone = {table: await _RECORDS[table].lock(transaction, tenant_id, ids)}
+    erased = {table: await _RECORDS[table].lock(transaction, tenant_id, ids)}
     if table == "entities":
         # Those added since the search. No further ones can be added while the entities are locked.
         values = {"tenant_id": tenant_id, "entity_ids": ids}
         rows = await transaction.fetch_all(graph.erase_relationships, values)
-        gone["relationships"] = [row["id"] for row in rows]
+        erased["relationships"] = [row["id"] for row in rows]
     await _RECORDS[table].delete(transaction, tenant_id, ids)
-    return gone
+    return erased
 
 
 _RECORDS = {

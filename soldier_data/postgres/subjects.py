@@ -164,9 +164,9 @@ class PostgresSearch(SubjectSearch):
             "profile_ids": subject.profile_ids,
             "session_ids": subject.session_ids,
             "spellings": [spelling.encode() for spelling in subject.spellings],
-            "held": [each.value for each in subject.held],
-            "held_after": [each.after for each in subject.held],
-            "held_until": [each.until for each in subject.held],
+            "held": [each.value for each in subject.all_tenures],
+            "held_after": [each.after for each in subject.all_tenures],
+            "held_until": [each.until for each in subject.all_tenures],
             "force_custom_plan": True,
         }
 
@@ -307,13 +307,13 @@ async def erase_in_batches(
 
     What an attempt erased counts although the reply to its COMMIT was lost and the repeated one finds nothing.
     """
-    gone = ErasedIds()
+    erased = ErasedIds()
     for table, ids in found.items():
-        gone.add({table: ()})
+        erased.add({table: ()})
         for batch in batches(ids):
 
             async def work(transaction: Transaction, table: str = table, ids: Sequence[UUID] = batch) -> None:
-                gone.add(await erase(transaction, tenant_id, table, ids))
+                erased.add(await erase(transaction, tenant_id, table, ids))
 
             await db.atomically(work, operation)
-    return gone.by_table()
+    return erased.by_table()

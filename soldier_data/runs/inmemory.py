@@ -162,12 +162,12 @@ class InMemoryRunStore(RunStore, InMemoryRecords, InMemoryStore):
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
         runs = set(found["runs"])
-        gone = {
+        erased = {
             name: sorted(part.id for part in self._tables[name].of_tenant(tenant_id) if part.run_id in runs)
             for name in subjects.PARTS
         }
-        gone["runs"] = [run_id for run_id in found["runs"] if await self.delete_run(tenant_id, run_id)]
-        return gone
+        erased["runs"] = [run_id for run_id in found["runs"] if await self.delete_run(tenant_id, run_id)]
+        return erased
 
     def _living(self, tenant_id: UUID) -> Iterator[Run]:
         return (run for run in self._tables.runs.of_tenant(tenant_id) if not run.is_deleted)

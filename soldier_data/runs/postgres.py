@@ -143,21 +143,16 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
         return await subjects.find(PostgresSearch(subject, self._db, "looking for the customer's runs"))
 
     async def read_found(
-        self,
-        tenant_id: UUID,
-        table: str,
-        ids: Sequence[UUID],
-        *,
-        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+        self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
     ) -> list[Any]:
-        return await _RECORDS[table].read(self._db, tenant_id, ids)
+        return await _RECORDS[table].read(self._db, tenant_id, ids, with_embeddings=with_embeddings)
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
         runs = {"runs": found["runs"]}
-        gone = await erase_in_batches(self._db, tenant_id, runs, _erase, "erasing the customer's runs")
-        return {table: [] for table in _RECORDS} | gone
+        erased = await erase_in_batches(self._db, tenant_id, runs, _erase, "erasing the customer's runs")
+        return {table: [] for table in _RECORDS} | erased
 
     async def _run(self, statement: Statement, values: Values) -> Run | None:
         row = await self._db.fetch_one(statement, values)
