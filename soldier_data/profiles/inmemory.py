@@ -1,4 +1,4 @@
-"""The profile store in memory: the reference for the contract, and a fake for services' own tests."""
+"""The in-memory profile store: a reference implementation of the contract, and a fake for tests of services."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
         return Held(profiles, history, [each.model_copy() for each in former])
 
     def _merged(self, tenant_id: UUID, profile_ids: Iterable[UUID]) -> set[UUID]:
-        """All profiles of the customers of these, by every merge, whichever way it was."""
+        """All profiles that were merged with these, directly or through others, themselves included."""
         found = set(profile_ids)
         mergers = [
             {each.profile_id, *each.merged_profile_ids} for each in self._tables.mergers.of_tenant(tenant_id)
@@ -250,7 +250,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
             self._tables.mergers.put((tenant_id, profile.id), merger)
 
     def _free(self, before: CustomerProfile, after: CustomerProfile, moment: datetime) -> None:
-        """Remember what the profile has lost by a change."""
+        """Store the identities and the external id that a change takes from the profile."""
         if not before.is_deleted:
             kept = set() if after.is_deleted else names_of(after)
             for name in names_of(before) - kept:
@@ -301,7 +301,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
                 raise ConflictError(f"{operation}: external_id: another profile of the tenant has it")
             for identity in profile.channel_identities:
                 if _has_identity(other, identity.channel, identity.channel_user_id):
-                    raise ConflictError(f"{operation}: channel_identities: one of them is another profile's")
+                    raise ConflictError(f"{operation}: channel_identities: another profile has one of them")
 
     def _merge_fields(self, source: CustomerProfile, target: CustomerProfile, moment: datetime) -> None:
         for history in self._histories(source.tenant_id, source.id):
@@ -346,7 +346,7 @@ def _former_key(former: FormerIdentifier) -> tuple[UUID, str, str, datetime]:
 
 
 def _moment(profile: CustomerProfile) -> datetime:
-    """Now, or the profile's last change if that lies ahead of this machine's clock."""
+    """The current time, or the profile's `updated_at` if that is ahead of the clock."""
     return max(utcnow(), profile.updated_at)
 
 
@@ -355,7 +355,7 @@ def _present(field: ProfileField) -> ProfileField:
 
 
 def _same(one: BaseModel, other: BaseModel) -> bool:
-    """Whether all values are equal; JSON by its text, because to Python 1, 1.0 and True are one."""
+    """Whether all fields are equal; JSON values are compared as text, because in Python 1 == 1.0 == True."""
     json_values = {"value", "verification_result"}
     return all(
         to_json(value) == to_json(getattr(other, name))

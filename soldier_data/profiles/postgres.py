@@ -39,7 +39,7 @@ from soldier_data.profiles.store import ProfileStore
 from soldier_data.profiles.subjects import TABLES, Held, Holding, find, subject_of
 
 _MOST_ATTEMPTS = 100
-"""How often `get_or_create` looks again for a profile that others create and delete under its eyes."""
+"""The number of times that `get_or_create` looks for a profile that others create and delete meanwhile."""
 
 
 class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
@@ -74,7 +74,7 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
             row = await self._db.fetch_one(write_statements.create, _values(profile, profile.updated_at))
             if row is not None:
                 return profile
-        raise StoreError("creating the profile: others create and delete it all the time: try again later")
+        raise StoreError("creating the profile: other callers keep creating and deleting it: try again later")
 
     async def save(self, profile: CustomerProfile, *, if_revision: int | None = None) -> UUID:
         check_profile(profile)
@@ -140,7 +140,7 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
             if source is None or target is None or target["deleted_at"] is not None:
                 return False
             if source["deleted_at"] is not None:
-                # True if it was this very call, repeated because its reply was lost.
+                # If an earlier attempt of this call did it, its reply was lost.
                 return bool(source["write_id"] == write_id)
             values = {**key, **_merged(source, target), "write_id": write_id}
             values["now"] = max(now, source["updated_at"], target["updated_at"])
@@ -158,7 +158,7 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
         values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
         how_many, more = 0, True
         while more:
-            # What is removed again because the reply to the COMMIT was lost counts once.
+            # A set, because an attempt is repeated after a lost reply to its COMMIT.
             removed: set[UUID] = set()
             work = partial(_purge_some, values=values, removed=removed)
             more = await self._db.atomically(work, "purging deleted profiles")
@@ -217,13 +217,13 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
         may_conflict: bool = False,
         **parts: str,
     ) -> bool:
-        """Change a living profile; False if there is none, or the statement refuses."""
+        """Change a living profile; return False if there is none, or if the statement refuses."""
         values = {"tenant_id": tenant_id, "id": profile_id, "now": utcnow(), "write_id": new_id(), **parts}
         row = await self._write(statement, values, may_conflict=may_conflict)
         return bool(row["found"])
 
     async def _write(self, statement: Statement, values: Values, *, may_conflict: bool) -> Row:
-        """Run a statement of `write_statements`, again with the profile locked if others changed it meanwhile."""
+        """Run a statement of `write_statements`; repeat it with the row locked if others changed it meanwhile."""
         run = self._db.write_one if may_conflict else self._db.fetch_one
         row = await run(statement, values)
 
@@ -237,7 +237,7 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
 
 
 def _values(profile: CustomerProfile, now: Any) -> dict[str, Any]:
-    """The parameters that write the whole profile: columns by their names, parts by their tables'."""
+    """The parameters of a save: columns by name, and parts by the name of their table, as JSON."""
     return {
         **profile.__dict__,
         "now": now,
@@ -259,7 +259,7 @@ def _fields(fields: Iterable[ProfileField]) -> str:
 
 
 def _merged(source: Row, target: Row) -> dict[str, Any]:
-    """What the target takes over from the source's row."""
+    """The columns of the target's row that the source's row may change."""
     interactions = [row["last_interaction_at"] for row in (source, target) if row["last_interaction_at"]]
     return {
         "external_id": source["external_id"] if target["external_id"] is None else target["external_id"],
@@ -268,7 +268,7 @@ def _merged(source: Row, target: Row) -> dict[str, Any]:
 
 
 async def _purge_some(transaction: Transaction, values: Values, removed: set[UUID]) -> bool:
-    """Remove some old profiles and note which; returns whether there may be more."""
+    """Remove some old profiles and add their ids to `removed`; return whether there may be more."""
     ids = [row["id"] for row in await transaction.fetch_all(merge_statements.lock_old, values)]
     if ids:
         for statement in merge_statements.purge:

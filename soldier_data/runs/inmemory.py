@@ -1,4 +1,4 @@
-"""The run store in memory: the reference for the contract, and a fake for services' own tests."""
+"""The in-memory run store: a reference implementation of the contract, and a fake for tests of services."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
 
     async def delete_step(self, tenant_id: UUID, step_id: UUID) -> bool:
         key = {"tenant_id": tenant_id, "id": step_id}
-        # A deletion that is repeated because the reply to its COMMIT was lost has found the step the first time.
+        # If the reply to the COMMIT is lost, the repeated attempt does not find the step that the first one deleted.
         found = False
 
         async def work(transaction: Transaction) -> None:
@@ -161,7 +161,7 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
     async def _save(
         self, part: Part, statements: sql.PartStatements, save: Statement, documents: dict[str, str]
     ) -> UUID:
-        """Save the part; fields are columns of the same name, `documents` are those that are JSON."""
+        """Save a part. The values of its columns are its fields, but for the JSON columns in `documents`."""
         values = {**part.__dict__, **documents}
         if await self._db.fetch_one(save, values) is None:
             stored = await self._db.fetch_one(statements.stored, values)
