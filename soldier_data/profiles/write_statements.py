@@ -28,6 +28,7 @@ from sqlalchemy import (
     cast,
     column,
     delete,
+    false,
     func,
     literal_column,
     not_,
@@ -60,6 +61,7 @@ NOW = param("now", PROFILES.c.updated_at.type)
 WRITE_ID = column_param(PROFILES.c.write_id)
 _PROFILE_ID = column_param(PROFILES.c.id)
 _LIVING = is_living(PROFILES)
+_NEVER = false()
 _OWNER_ID = dict(zip(OWNER, (column_param(PROFILES.c.tenant_id), _PROFILE_ID), strict=True))
 
 _KEYS = {
@@ -122,18 +124,17 @@ def _next_revision() -> dict[str, ColumnElement[Any]]:
     return {"updated_at": moment, "revision": PROFILES.c.revision + ONE, "write_id": WRITE_ID}
 
 
-def _updated(seen: CTE, *where: ColumnElement[bool], **values: ColumnElement[Any]) -> CTE:
+def _update(seen: CTE, *where: ColumnElement[bool], **values: ColumnElement[Any]) -> Any:
     return (
         update(PROFILES)
         .values({**values, **_next_revision()})
         .where(has_key(PROFILES), PROFILES.c.revision == seen.c.revision, *where)
         .returning(PROFILES.c.revision, PROFILES.c.updated_at)
-        .cte("updated")
     )
 
 
-def _inserted(seen: CTE, *where: ColumnElement[bool]) -> CTE:
-    # ON CONFLICT DO UPDATE would insert a row that was seen and is purged meanwhile, but none of its parts.
+def _insert_profile(seen: CTE, *where: ColumnElement[bool]) -> Any:
+    # ON CONFLICT DO UPDATE could insert a profile that was seen and is purged meanwhile, but none of its parts.
     new = _new_profile()
     row = select(*new.values()).select_from(_one_row(seen)).where(seen.c.id.is_(None), *where)
     return (
@@ -141,7 +142,6 @@ def _inserted(seen: CTE, *where: ColumnElement[bool]) -> CTE:
         .from_select(list(new), row)
         .on_conflict_do_nothing(index_elements=["tenant_id", "id"])
         .returning(PROFILES.c.revision, PROFILES.c.updated_at)
-        .cte("inserted")
     )
 
 
@@ -154,14 +154,16 @@ def _result(seen: CTE, profile: CTE, writes: list[Any], **columns: ColumnElement
 
 
 def _result_of_change(
-    seen: CTE, profile: CTE, nothing_to_do: ColumnElement[bool], *writes: Any, refused: Any = None
+    seen: CTE,
+    profile: CTE,
+    nothing_to_do: ColumnElement[bool],
+    *writes: Any,
+    refused: ColumnElement[bool] = _NEVER,
 ) -> Select[Any]:
-    """As `_result`, with whether a living profile was `found` (and did not refuse), and whether it is `done`."""
+    """As `_result`: whether a living profile was `found` and did not refuse, and whether the change is `done`."""
     found = seen.c.id.is_not(None)
     done = or_(not_(found), nothing_to_do, profile.c.revision.is_not(None))
-    return _result(
-        seen, profile, list(writes), found=found if refused is None else and_(found, not_(refused)), done=done
-    )
+    return _result(seen, profile, list(writes), found=and_(found, not_(refused)), done=done)
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
@@ -241,15 +243,14 @@ def _delete_others(table: Table, different: CTE, profile: CTE) -> Any:
     return delete(table).where(_is_stored_of(different, table), not_given, exists(profile))
 
 
-def _retire_fields(different: CTE, profile: CTE) -> Any:
-    """An UPDATE that moves the stored fields to the history."""
+def _replace_fields(different: CTE, profile: CTE) -> list[Any]:
+    """An UPDATE that moves the stored fields to the history, and an INSERT of the given ones."""
     moment = select(profile.c.updated_at).scalar_subquery()
-    retiring = update(FIELDS).values(replaced_at=moment)
-    return retiring.where(_is_stored_of(different, FIELDS), exists(profile))
-
-
-def _insert_fields(different: CTE, profile: CTE) -> Any:
-    return _insert(FIELDS, different, profile, revision=profile.c.revision)
+    retired = _is_stored_of(different, FIELDS), exists(profile)
+    return [
+        update(FIELDS).values(replaced_at=moment).where(*retired),
+        _insert(FIELDS, different, profile, revision=profile.c.revision),
+    ]
 
 
 def _remember_lost(deletion: Any, profile: CTE, seen: CTE, *loses_external_id: ColumnElement[bool]) -> Any:
@@ -275,11 +276,11 @@ def _save() -> Statement:
     if_revision = param("if_revision", PROFILES.c.revision.type)
     expected, repeated = or_(if_revision.is_(None), stored == if_revision), _is_repeated(seen)
     content = {name: value for name, value in _new_profile().items() if name not in ("tenant_id", "id")}
-    updated = _updated(seen, expected, not_(repeated), **content)
-    profile = union_all(select(_inserted(seen, expected)), select(updated)).cte("profile")
+    inserted = _insert_profile(seen, expected).cte("inserted")
+    updated = _update(seen, expected, not_(repeated), **content).cte("updated")
+    profile = union_all(select(inserted), select(updated)).cte("profile")
 
-    fields = _different(FIELDS, "id")
-    writes = [_retire_fields(fields, profile), _insert_fields(fields, profile)]
+    writes = _replace_fields(_different(FIELDS, "id"), profile)
     for table in (IDENTITIES, ASSETS, CONSENTS):
         different = _different(table)
         others = _delete_others(table, different, profile)
@@ -327,7 +328,7 @@ def _create() -> Statement:
 def _delete() -> Statement:
     own = and_(PROFILES.c.deleted_at.is_not(None), PROFILES.c.write_id == WRITE_ID)
     seen = _seen(or_(_LIVING, own))
-    profile = _updated(seen, _LIVING, deleted_at=NOW)
+    profile = _update(seen, _LIVING, deleted_at=NOW).cte("profile")
     lost = _remember_lost(delete(IDENTITIES).where(_of_profile(IDENTITIES), exists(profile)), profile, seen)
     return Statement("deleting the profile", _result_of_change(seen, profile, _is_repeated(seen), lost))
 
@@ -338,15 +339,15 @@ def _update_field() -> Statement:
     # Each call gives the row a new id, by which it is found if the call is repeated because its reply was lost.
     own = FIELDS.c.id == select(different.c.id).scalar_subquery()
     nothing_to_do = or_(not_(exists(different)), exists(FIELDS, of_tenant(FIELDS), own))
-    profile = _updated(seen, not_(nothing_to_do))
-    writes = _retire_fields(different, profile), _insert_fields(different, profile)
+    profile = _update(seen, not_(nothing_to_do)).cte("profile")
+    writes = _replace_fields(different, profile)
     return Statement("updating the field", _result_of_change(seen, profile, nothing_to_do, *writes))
 
 
 def _add_asset() -> Statement:
     seen = _seen(_LIVING)
     different = _different(ASSETS, "position", only_given=True)
-    profile = _updated(seen, exists(different))
+    profile = _update(seen, exists(different)).cte("profile")
     put = _put(ASSETS, different, profile, position=next_position(ASSETS, _PROFILE_ID))
     return Statement("adding the asset", _result_of_change(seen, profile, not_(exists(different)), put))
 
@@ -358,7 +359,7 @@ def _link_channel() -> Statement:
     # One row is given, but the planner assumes a hundred and would rather read all identities than join them.
     key = [IDENTITIES.c[name] == select(given.c[name]).scalar_subquery() for name in _KEYS[IDENTITIES]]
     owner = select(IDENTITIES.c.profile_id).where(of_tenant(IDENTITIES), *key).cte("owner")
-    profile = _updated(seen, not_(exists(owner)))
+    profile = _update(seen, not_(exists(owner))).cte("profile")
     linked = _insert(IDENTITIES, given, profile, position=next_position(IDENTITIES, _PROFILE_ID))
     other_owner = exists(owner, owner.c.profile_id != _PROFILE_ID)
     return Statement(
