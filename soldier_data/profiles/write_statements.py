@@ -128,7 +128,7 @@ def _update(seen: CTE, *where: ColumnElement[bool], **values: ColumnElement[Any]
     return (
         update(PROFILES)
         .values({**values, **_next_revision()})
-        .where(has_key(PROFILES), PROFILES.c.revision == seen.c.revision, *where)
+        .where(has_key(PROFILES), PROFILES.c.revision == select(seen.c.revision).scalar_subquery(), *where)
         .returning(PROFILES.c.revision, PROFILES.c.updated_at)
     )
 
@@ -145,12 +145,12 @@ def _insert_profile(seen: CTE, *where: ColumnElement[bool]) -> Any:
     )
 
 
-def _result(seen: CTE, profile: CTE, writes: list[Any], **columns: ColumnElement[Any]) -> Select[Any]:
-    """One row, its columns made from `seen` and `profile`, by a statement that also does the writes."""
+def _result(writes: list[Any], **columns: ColumnElement[Any]) -> Select[Any]:
+    """One row, returned by a statement that also does the writes."""
     result = select(*(value.label(name) for name, value in columns.items()))
     for number, write in enumerate(writes):
         result = result.add_cte(write.cte(f"write_{number}"))
-    return result.select_from(_one_row(seen, profile))
+    return result
 
 
 def _result_of_change(
@@ -161,9 +161,9 @@ def _result_of_change(
     refused: ColumnElement[bool] = _NEVER,
 ) -> Select[Any]:
     """As `_result`: whether a living profile was `found` and did not refuse, and whether the change is `done`."""
-    found = seen.c.id.is_not(None)
-    done = or_(not_(found), nothing_to_do, profile.c.revision.is_not(None))
-    return _result(seen, profile, list(writes), found=and_(found, not_(refused)), done=done)
+    found = exists(seen)
+    done = or_(not_(found), nothing_to_do, exists(profile))
+    return _result(list(writes), found=and_(found, not_(refused)), done=done)
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
@@ -293,18 +293,14 @@ def _save() -> Statement:
         writes += [others, _put(table, different, profile)]
 
     changed = profile.c.revision.is_not(None)
-    return Statement(
-        "saving the profile",
-        _result(
-            seen,
-            profile,
-            writes,
-            done=or_(changed, repeated, not_(expected)),
-            stored=stored,
-            revision=case((changed, profile.c.revision), (repeated, seen.c.revision)),
-            updated_at=case((changed, profile.c.updated_at), (repeated, seen.c.updated_at)),
-        ),
+    result = _result(
+        writes,
+        done=or_(changed, repeated, not_(expected)),
+        stored=stored,
+        revision=case((changed, profile.c.revision), (repeated, seen.c.revision)),
+        updated_at=case((changed, profile.c.updated_at), (repeated, seen.c.updated_at)),
     )
+    return Statement("saving the profile", result.select_from(_one_row(seen, profile)))
 
 
 def _create() -> Statement:
@@ -330,7 +326,8 @@ def _delete() -> Statement:
     seen = _seen(or_(_LIVING, own))
     profile = _update(seen, _LIVING, deleted_at=NOW).cte("profile")
     lost = _remember_lost(delete(IDENTITIES).where(_of_profile(IDENTITIES), exists(profile)), profile, seen)
-    return Statement("deleting the profile", _result_of_change(seen, profile, _is_repeated(seen), lost))
+    repeated = exists(seen, _is_repeated(seen))
+    return Statement("deleting the profile", _result_of_change(seen, profile, repeated, lost))
 
 
 def _update_field() -> Statement:
