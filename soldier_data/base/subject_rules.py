@@ -100,7 +100,7 @@ class HeldAt(Rule):
 
 
 def matches(rule: Rule, record: Any, subject: DataSubject, lists: Lists) -> bool:
-    """Whether a rule holds for an entity."""
+    """Return whether a rule holds for an entity."""
     match rule:
         case Either(one, other):
             return matches(one, record, subject, lists) or matches(other, record, subject, lists)

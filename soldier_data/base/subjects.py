@@ -47,7 +47,7 @@ class Tenure(NamedTuple):
     until: datetime | None = None
 
     def covers(self, moment: datetime) -> bool:
-        """Whether `moment` is in the period."""
+        """Return whether `moment` is in the period."""
         return (self.after is None or moment > self.after) and (self.until is None or moment <= self.until)
 
 
@@ -104,14 +104,14 @@ class DataSubject:
         return (*self.tenures, *(Tenure(*name) for name in sorted(names - limited)))
 
     def held(self, value: str, moment: datetime, *, kind: str | None = None) -> bool:
-        """Whether a channel_user_id or external id, optionally of one kind, was the person's at a time."""
+        """Return whether a channel_user_id or external id, optionally of one kind, was the person's at a time."""
         return any(
             tenure.value == value and kind in (None, tenure.kind) and tenure.covers(moment)
             for tenure in self.all_tenures
         )
 
     def is_mentioned_in(self, *texts: str | None) -> bool:
-        """Whether one of the texts mentions the person."""
+        """Return whether one of the texts mentions the person."""
         return any(
             window in self._spelled for text in texts if text is not None for window in _windows(text.lower())
         )

@@ -355,7 +355,7 @@ def _present(field: ProfileField) -> ProfileField:
 
 
 def _same(one: BaseModel, other: BaseModel) -> bool:
-    """Whether all fields are equal; JSON values are compared as text, because in Python 1 == 1.0 == True."""
+    """Compare all fields; JSON values as text, because in Python 1 == 1.0 == True."""
     json_values = {"value", "verification_result"}
     return all(
         to_json(value) == to_json(getattr(other, name))

@@ -81,7 +81,7 @@ lock = Statement(
 
 
 def exists(table: FromClause, *where: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether `table` has a row for which the conditions hold."""
+    """`table` has a row that meets the conditions."""
     return select(ONE).select_from(table).where(*where).exists()
 
 
@@ -101,7 +101,7 @@ def _seen(*where: ColumnElement[bool]) -> CTE:
 
 
 def _is_repeated(seen: CTE) -> ColumnElement[bool]:
-    """Whether the call was repeated because its reply was lost: it finds its own write_id and has nothing to do."""
+    """The call was repeated because its reply was lost: it finds its own write_id and has nothing to do."""
     return seen.c.write_id.is_not_distinct_from(WRITE_ID)
 
 
