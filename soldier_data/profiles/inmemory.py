@@ -90,7 +90,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
             saved.channel_identities = []
         self._put(saved, moment)
         if stored is not None:
-            self._free(stored, saved, moment)
+            self._remember_lost(stored, saved, moment)
         mark_saved(profile, saved.updated_at, saved.revision)
         return profile.id
 
@@ -101,7 +101,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
         living, moment = profile.model_copy(), _moment(profile)
         profile.deleted_at, profile.channel_identities = utcnow(), []
         self._put(profile, moment)
-        self._free(living, profile, moment)
+        self._remember_lost(living, profile, moment)
         return True
 
     async def update_field(self, tenant_id: UUID, profile_id: UUID, field: ProfileField) -> bool:
@@ -249,7 +249,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
             merger = Merger(profile_id=profile.id, merged_profile_ids=every)
             self._tables.mergers.put((tenant_id, profile.id), merger)
 
-    def _free(self, before: CustomerProfile, after: CustomerProfile, moment: datetime) -> None:
+    def _remember_lost(self, before: CustomerProfile, after: CustomerProfile, moment: datetime) -> None:
         """Store the identities and the external id that a change takes from the profile."""
         if not before.is_deleted:
             kept = set() if after.is_deleted else names_of(after)
@@ -280,8 +280,8 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
         return None if profile is None or profile.is_deleted else profile
 
     def _find(self, tenant_id: UUID, is_wanted: Callable[[CustomerProfile], bool]) -> CustomerProfile | None:
-        for profile in self._tables.customer_profiles.of_tenant(tenant_id):
-            if not profile.is_deleted and is_wanted(profile):
+        for profile in self._tables.customer_profiles.living(tenant_id):
+            if is_wanted(profile):
                 return profile.model_copy(deep=True)
         return None
 
@@ -292,8 +292,8 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
 
     def _refuse_taken(self, profile: CustomerProfile) -> None:
         operation = f"saving the profile {profile.id}"
-        for other in self._tables.customer_profiles.of_tenant(profile.tenant_id):
-            if other.id == profile.id or other.is_deleted:
+        for other in self._tables.customer_profiles.living(profile.tenant_id):
+            if other.id == profile.id:
                 continue
             if other.customer_id == profile.customer_id:
                 raise ConflictError(f"{operation}: customer_id: another profile of the tenant has it")

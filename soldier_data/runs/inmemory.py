@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 from typing import Any, TypeVar
 from uuid import UUID
 
-from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet, copies
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subject_rules import InMemoryRecords, InMemorySearch
@@ -45,7 +45,7 @@ class InMemoryRunStore(RunStore, InMemoryRecords, InMemoryStore):
     def check_unique(self, entity: Any) -> None:
         if not isinstance(entity, Run) or entity.is_deleted:
             return
-        others = [other for other in self._living(entity.tenant_id) if other.id != entity.id]
+        others = [other for other in self._tables.runs.living(entity.tenant_id) if other.id != entity.id]
         for other in others:
             if entity.idempotency_key is not None and other.idempotency_key == entity.idempotency_key:
                 raise taken(entity, other)
@@ -69,15 +69,17 @@ class InMemoryRunStore(RunStore, InMemoryRecords, InMemoryStore):
         return run.id
 
     async def get_run(self, tenant_id: UUID, run_id: UUID) -> Run | None:
-        return _first(run for run in self._living(tenant_id) if run.id == run_id)
+        return _first(run for run in self._tables.runs.living(tenant_id) if run.id == run_id)
 
     async def get_run_by_trace_id(self, tenant_id: UUID, trace_id: str) -> Run | None:
         check_key(trace_id, "trace_id")
-        return _first(run for run in self._living(tenant_id) if run.trace_id == trace_id)
+        return _first(run for run in self._tables.runs.living(tenant_id) if run.trace_id == trace_id)
 
     async def get_run_by_idempotency_key(self, tenant_id: UUID, idempotency_key: str) -> Run | None:
         check_key(idempotency_key, "idempotency_key")
-        return _first(run for run in self._living(tenant_id) if run.idempotency_key == idempotency_key)
+        return _first(
+            run for run in self._tables.runs.living(tenant_id) if run.idempotency_key == idempotency_key
+        )
 
     async def list_runs(
         self,
@@ -97,7 +99,7 @@ class InMemoryRunStore(RunStore, InMemoryRecords, InMemoryStore):
             if position is None or run.position() < position
         ]
         found.sort(key=Run.position, reverse=True)
-        return [run.model_copy(deep=True) for run in found[offset : offset + limit]]
+        return copies(found[offset : offset + limit])
 
     async def count_runs(self, tenant_id: UUID, actor: str, *, status: RunStatus | None = None) -> int:
         check_key(actor, "actor")
@@ -169,11 +171,12 @@ class InMemoryRunStore(RunStore, InMemoryRecords, InMemoryStore):
         erased["runs"] = [run_id for run_id in found["runs"] if await self.delete_run(tenant_id, run_id)]
         return erased
 
-    def _living(self, tenant_id: UUID) -> Iterator[Run]:
-        return (run for run in self._tables.runs.of_tenant(tenant_id) if not run.is_deleted)
-
     def _of_actor(self, tenant_id: UUID, actor: str, status: RunStatus | None) -> Iterator[Run]:
-        return (run for run in self._living(tenant_id) if run.actor == actor and status in (None, run.status))
+        return (
+            run
+            for run in self._tables.runs.living(tenant_id)
+            if run.actor == actor and status in (None, run.status)
+        )
 
     def _is_living(self, tenant_id: UUID, run_id: UUID) -> bool:
         run = self._tables.runs.peek((tenant_id, run_id))
@@ -182,7 +185,7 @@ class InMemoryRunStore(RunStore, InMemoryRecords, InMemoryStore):
     def _parts(self, table: MemoryTable[P], tenant_id: UUID, run_id: UUID) -> list[P]:
         if not self._is_living(tenant_id, run_id):
             return []
-        return [part.model_copy(deep=True) for part in table.of_tenant(tenant_id) if part.run_id == run_id]
+        return copies(part for part in table.of_tenant(tenant_id) if part.run_id == run_id)
 
     def _save(self, table: MemoryTable[P], part: P) -> UUID:
         check_storable(part)
