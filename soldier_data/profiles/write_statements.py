@@ -169,17 +169,11 @@ def _result_of_change(
 # -- parts -------------------------------------------------------------------------------------------------------
 
 
-def _given(table: Table) -> Select[Any]:
+def _given(table: Table) -> FromClause:
     """The rows in the parameter named as the table, a JSON array of objects."""
     columns = [column(c.name, c.type) for c in columns_except(table, *OWNER, *_OF_HISTORY)]
     rows = func.json_to_recordset(param(table.name, JSON())).table_valued(*columns)
-    given: dict[str, ColumnElement[Any]] = {
-        c.name: c for c in rows.render_derived(name="row", with_types=True).c
-    }
-    if table is FIELDS:
-        # JSON's null arrives as SQL's NULL, but here it is a value.
-        given["value"] = func.coalesce(given["value"], literal_column("'null'::json"))
-    return select(*(value.label(name) for name, value in given.items()))
+    return rows.render_derived(name="given", with_types=True)
 
 
 def _different(table: Table, *ignored: str, only_given: bool = False) -> CTE:
@@ -188,7 +182,7 @@ def _different(table: Table, *ignored: str, only_given: bool = False) -> CTE:
     The columns are those of the given row, and `stored_<name>` for the key of the stored one: NULL where there is
     no such row. With `only_given`, stored rows alone are left out.
     """
-    given = _given(table).subquery("given")
+    given = _given(table)
     names = [c.name for c in given.c if c.name not in ignored]
     stored = select(*(table.c[name] for name in names)).where(_of_profile(table)).subquery("stored")
     same_key = and_(*(stored.c[name] == given.c[name] for name in _KEYS[table]))
@@ -203,7 +197,12 @@ def _different(table: Table, *ignored: str, only_given: bool = False) -> CTE:
 
 
 def _comparable(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    return cast(value, Text) if isinstance(value.type, JSON) else value
+    return cast(_json(value), Text) if isinstance(value.type, JSON) else value
+
+
+def _json(given: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A JSON document: json_to_recordset turns JSON's null, which is a value too, into NULL."""
+    return func.coalesce(given, literal_column("'null'::json"), type_=JSON())
 
 
 def _of_profile(table: Table) -> ColumnElement[bool]:
@@ -249,7 +248,7 @@ def _replace_fields(different: CTE, profile: CTE) -> list[Any]:
     retired = _is_stored_of(different, FIELDS), exists(profile)
     return [
         update(FIELDS).values(replaced_at=moment).where(*retired),
-        _insert(FIELDS, different, profile, revision=profile.c.revision),
+        _insert(FIELDS, different, profile, value=_json(different.c.value), revision=profile.c.revision),
     ]
 
 
@@ -305,7 +304,7 @@ def _save() -> Statement:
 
 def _create() -> Statement:
     """Insert a profile with its first identity, or nothing if another profile has that identity."""
-    given = _given(IDENTITIES).cte("given")
+    given = select(_given(IDENTITIES)).cte("identity")
     identity = _OWNER_ID | {c.name: c for c in given.c}
     # The identity comes first: it is what callers race for. Its foreign key is checked when both rows are there.
     claimed = (
@@ -352,7 +351,7 @@ def _add_asset() -> Statement:
 def _link_channel() -> Statement:
     """The unique index refuses it if another profile gets the identity at the same time."""
     seen = _seen(_LIVING)
-    given = _given(IDENTITIES).cte("given")
+    given = select(_given(IDENTITIES)).cte("identity")
     # One row is given, but the planner assumes a hundred and would rather read all identities than join them.
     key = [IDENTITIES.c[name] == select(given.c[name]).scalar_subquery() for name in _KEYS[IDENTITIES]]
     owner = select(IDENTITIES.c.profile_id).where(of_tenant(IDENTITIES), *key).cte("owner")
