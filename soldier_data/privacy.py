@@ -1,7 +1,7 @@
-"""The rights of a data subject: everything held about one customer, from every store, to be read or to be erased.
+"""Export and erasure of everything that all stores hold about one customer.
 
-What is a person's is decided by the stores, each for its own records: the docstrings of their classes say how. It is
-decided by ids alone, never by names or words, so a text of somebody else that speaks of the person stays.
+Each store decides which of its records are the person's, as the docstring of its contract says. It decides by ids
+alone, never by names or words, so a text by somebody else that talks about the person stays.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Transact: TypeAlias = Callable[[Callable[[UnitOfWork], Awaitable[Any]]], Awaitab
 """`DataLayer.run_in_transaction`."""
 
 LINES_VERSION = 1
-"""The format of `DataLayer.export_customer_lines`."""
+"""The version of the format of `DataLayer.export_customer_lines`."""
 
-# More than any customer has.
+# More sessions than any customer has.
 _ALL = 1_000_000
 
-# A conversation that goes on while it is erased comes back with each save.
+# A conversation that continues while it is erased is stored again by each save.
 _ROUNDS = 3
 
 _TYPES = {
@@ -56,18 +56,18 @@ _TYPES = {
     "llm_calls": "llm_call",
     "embeddings": "embedding",
 }
-"""What a record of each table is called, in the order in which an export lists them."""
+"""The type of the records of each table in `DataLayer.export_customer_lines`."""
 
 
 class CustomerExport(Model):
-    """Everything held about a customer. `model_dump_json()` is the copy to hand out.
+    """Everything held about a customer. `model_dump_json()` makes the copy for them.
 
     Attributes:
-        profile_ids: The customer's profile, and all that were merged with it.
-        customer_profiles: Deleted ones too, until they are purged.
-        profile_fields: Former values of fields.
-        former_identifiers: Channel identities and external ids that the profiles had once.
-        turn_records: The turns of their sessions, by session and number.
+        profile_ids: The ids of the customer's profile and of all profiles that were merged with it.
+        customer_profiles: The profiles, including softly deleted ones.
+        profile_fields: The former values of fields.
+        former_identifiers: The channel identities and external ids that the profiles no longer have.
+        turn_records: The turns of the customer's sessions, by session, time and number.
     """
 
     tenant_id: UUID
@@ -90,13 +90,13 @@ class CustomerExport(Model):
 
 
 class ErasureReport(BaseModel):
-    """What an erasure did.
+    """The outcome of an erasure.
 
     Attributes:
-        profile_ids: The profiles that the customer had.
-        session_ids: The conversations that were taken for the customer's.
-        removed: How many records went, by table; of the tables of the audit, how many lost their text.
-        event_id: The audit event that tells of it; None if nothing was held.
+        profile_ids: The ids of the customer's profiles.
+        session_ids: The ids of the customer's sessions.
+        removed: The number of erased records by table. Audit records stay, but lose their text.
+        event_id: The id of the audit event that records the erasure; None if nothing was held.
     """
 
     tenant_id: UUID
@@ -154,9 +154,9 @@ class CustomerRights:
     async def erase(self, tenant_id: UUID, profile_id: UUID, session_ids: Iterable[UUID]) -> ErasureReport:
         """As `DataLayer.erase_customer`.
 
-        By its sessions other records are found, and some sessions by other records: should a crash end this
-        half-way, the event that it began with tells a repeated call which sessions these were. What was made from
-        other records goes before them, and profiles go last, because everything else is found by them.
+        Some records are found by sessions, and some sessions by records. An erasure therefore begins with an audit
+        event that names the sessions, from which a repeated call knows them after a crash. Embeddings are erased
+        before the records that they were made from, and profiles last, because everything else is found by them.
         """
         earlier, _ = await self._earlier_sessions(tenant_id, profile_id)
         subject, stored = await self._find(tenant_id, profile_id, {*session_ids, *earlier})
@@ -164,39 +164,40 @@ class CustomerRights:
         if begun:
             await self._begin(subject, profile_id)
         audit, *others = [(store, await store.find_subject(subject)) for store in self._record_stores()]
-        record_ids = _ids_in(of_store for _, of_store in (audit, *others))
+        record_ids = _ids_in(found for _, found in (audit, *others))
         vectors = _records_of(self.stores.vectors)
-        made_from_them = await vectors.find_subject(replace(subject, record_ids=record_ids))
-        gone, done_id = ErasedIds(), new_id()
-        # A role that may not change audit records erases nothing. These stay, and embeddings of them are found again.
-        for store, of_store in (audit, (vectors, made_from_them), *others):
-            gone.add(await store.erase_found(tenant_id, of_store))
-        gone.add({"sessions": await self._erase_sessions(subject, stored)})
-        if not begun and any(gone.counts().values()):
+        embeddings = await vectors.find_subject(replace(subject, record_ids=record_ids))
+        erased, event_id = ErasedIds(), new_id()
+        # The audit store comes first, so that a role that may not change audit records erases nothing. These records
+        # stay, so that a repeated call still finds the embeddings made from them.
+        for store, found in (audit, (vectors, embeddings), *others):
+            erased.add(await store.erase_found(tenant_id, found))
+        erased.add({"sessions": await self._erase_sessions(subject, stored)})
+        if not begun and any(erased.counts().values()):
             await self._begin(subject, profile_id)
 
         async def erase_profiles(unit: UnitOfWork) -> None:
-            gone.add(await unit.profiles.erase_subject(subject))
-            # This may be the repetition of what was committed.
-            if any(gone.counts().values()) and await unit.audit.get_event(tenant_id, done_id) is None:
+            erased.add(await unit.profiles.erase_subject(subject))
+            # This attempt may repeat one that was committed.
+            if any(erased.counts().values()) and await unit.audit.get_event(tenant_id, event_id) is None:
                 await unit.audit.save_event(
-                    _event("customer_erased", done_id, subject, removed=gone.counts())
+                    _event("customer_erased", event_id, subject, removed=erased.counts())
                 )
 
-        await self._settle(erase_profiles)
-        removed = gone.counts()
+        await self._repeat_conflicts(erase_profiles)
+        removed = erased.counts()
         return ErasureReport(
             tenant_id=tenant_id,
             profile_ids=sorted(subject.profile_ids),
             session_ids=sorted(subject.session_ids),
             removed=removed,
-            event_id=done_id if any(removed.values()) else None,
+            event_id=event_id if any(removed.values()) else None,
         )
 
     async def _find(
         self, tenant_id: UUID, profile_id: UUID, session_ids: Iterable[UUID]
     ) -> tuple[DataSubject, set[UUID]]:
-        """The person, and those of their sessions that are still stored."""
+        """Return the person, and the ids of those of their sessions that are stored."""
         subject = await self.stores.profiles.get_data_subject(tenant_id, profile_id)
         stored = await self._stored_sessions(subject)
         named = {
@@ -211,14 +212,14 @@ class CustomerRights:
             if session.customer_profile_id is None or session.customer_profile_id in subject.profile_ids:
                 stored.add(session_id)
             else:
-                # Named by a record of the person's, but another customer's: theirs it stays.
+                # A record of the person's names it, but it is another customer's.
                 named.discard(session_id)
         return replace(subject, session_ids=frozenset(named | stored)), stored
 
     async def _pages(
         self, subject: DataSubject, stored: set[UUID], *, with_embeddings: bool
     ) -> AsyncIterator[tuple[str, list[Any]]]:
-        """Everything that is the person's, some of a table at a time."""
+        """Read everything that is the person's; yield a table's name and some of its records at a time."""
         profiles = _records_of(self.stores.profiles)
         found = await profiles.find_subject(subject)
         async for page in _read(profiles, subject.tenant_id, found, with_embeddings=with_embeddings):
@@ -238,11 +239,11 @@ class CustomerRights:
             yield page
 
     def _record_stores(self) -> list[SubjectRecords]:
-        """The stores of what embeddings may have been made from, that of the audit first."""
+        """The stores whose records embeddings may have been made from, the audit store first."""
         return [_records_of(store) for store in (self.stores.audit, self.stores.memory, self.stores.runs)]
 
     async def _earlier_sessions(self, tenant_id: UUID, profile_id: UUID) -> tuple[set[UUID], UUID]:
-        """The sessions that earlier erasures began with, and the id of the event that the next one begins with."""
+        """Return the sessions named by the events of earlier erasures, and the id for the next such event."""
         found: set[UUID] = set()
         number = 0
         while True:
@@ -254,18 +255,18 @@ class CustomerRights:
             number += 1
 
     async def _begin(self, subject: DataSubject, profile_id: UUID) -> None:
-        """Leave the event that tells a later call which sessions this erasure began with."""
+        """Save the event that tells a repeated call the sessions of this erasure."""
         while True:
             _, event_id = await self._earlier_sessions(subject.tenant_id, profile_id)
             try:
                 await self.stores.audit.save_event(_event("customer_erasure_begun", event_id, subject))
             except ConflictError:
-                # Another erasure of the customer, begun at the same time, was first: this one is the next.
+                # Another erasure of the customer began at the same time and took the id.
                 continue
             return
 
-    async def _settle(self, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
-        """Run `work` in a unit of work, again when stores in memory refuse what others have changed meanwhile."""
+    async def _repeat_conflicts(self, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+        """Run `work` in a unit of work; repeat it if in-memory stores reject what others changed meanwhile."""
         for _ in range(_ROUNDS - 1):
             try:
                 await self.transact(work)
@@ -275,9 +276,10 @@ class CustomerRights:
         await self.transact(work)
 
     async def _stored_sessions(self, subject: DataSubject) -> set[UUID]:
-        """The sessions that the indexes lead to. Reading an index also removes what leads nowhere from it.
+        """Return the sessions that the indexes list for the person's profiles and identities.
 
-        Of a session that names no customer, the moment when it began decides whose it is.
+        A session that names no customer is the person's if the identity was theirs when it began. Reading an index
+        also removes its entries for sessions that no longer exist.
         """
         found: set[UUID] = set()
         for profile_id in subject.profile_ids:
@@ -289,19 +291,19 @@ class CustomerRights:
                 session.session_id
                 for session in listed
                 if session.customer_profile_id is None
-                and subject.is_reached_at(channel, address, session.created_at)
+                and subject.held(address, session.created_at, kind=channel)
             }
         return found
 
     async def _erase_sessions(self, subject: DataSubject, session_ids: set[UUID]) -> set[UUID]:
-        gone: set[UUID] = set()
+        erased: set[UUID] = set()
         for _ in range(_ROUNDS):
             await self.sessions.delete_many(subject.tenant_id, session_ids)
-            gone |= session_ids
+            erased |= session_ids
             session_ids = await self._stored_sessions(subject)
             if not session_ids:
                 break
-        return gone
+        return erased
 
 
 async def _read(
@@ -315,14 +317,14 @@ async def _read(
 def _records_of(store: SubjectStore) -> SubjectRecords:
     if not isinstance(store, SubjectRecords):
         raise ConfigurationError(
-            f"{type(store).__name__} does not derive from soldier_data.base.subjects.SubjectRecords, by which "
-            "customers are exported and erased: let it"
+            f"{type(store).__name__} cannot export and erase customers: derive it from "
+            "soldier_data.base.subjects.SubjectRecords"
         )
     return store
 
 
-def _ids_in(found: Iterable[Mapping[str, list[UUID]]]) -> frozenset[UUID]:
-    return frozenset(id_ for of_store in found for ids in of_store.values() for id_ in ids)
+def _ids_in(found_in_stores: Iterable[Mapping[str, list[UUID]]]) -> frozenset[UUID]:
+    return frozenset(id_ for found in found_in_stores for ids in found.values() for id_ in ids)
 
 
 def _event(event_type: str, event_id: UUID, subject: DataSubject, **more: dict[str, int]) -> AuditEvent:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
+from soldier_data.audit import subjects
 from soldier_data.audit.checks import R, check_list, check_period, record_id, require_same
 from soldier_data.audit.models import AuditEvent, TurnRecord
 from soldier_data.audit.store import AuditStore
-from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
 from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet, copies
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
+from soldier_data.base.subject_rules import InMemoryRecords, InMemorySearch
+from soldier_data.base.subjects import DataSubject
 from soldier_data.base.values import check_storable, check_text
 
 
@@ -23,7 +23,7 @@ class _Tables(TableSet):
         self.audit_events = MemoryTable[AuditEvent]()
 
 
-class InMemoryAuditStore(AuditStore, SubjectRecords, InMemoryStore):
+class InMemoryAuditStore(AuditStore, InMemoryRecords, InMemoryStore):
     """An `AuditStore` without a database."""
 
     _tables: _Tables
@@ -95,43 +95,18 @@ class InMemoryAuditStore(AuditStore, SubjectRecords, InMemoryStore):
         return copies(found[:limit])
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        turns = {
-            turn.turn_id
-            for turn in self._tables.turn_records.of_tenant(subject.tenant_id)
-            if turn.session_id in subject.session_ids
-        }
-        events = [
-            event.id
-            for event in self._tables.audit_events.of_tenant(subject.tenant_id)
-            if event.event_type not in ERASURE_EVENTS
-            and (
-                event.session_id in subject.session_ids
-                or event.turn_id in turns
-                or subject.is_mentioned_in(json_text(event, "event_data"))
-            )
-        ]
-        return {"turn_records": sorted(turns), "audit_events": sorted(events)}
-
-    async def read_found(
-        self,
-        tenant_id: UUID,
-        table: str,
-        ids: Sequence[UUID],
-        *,
-        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
-    ) -> list[Any]:
-        return self._tables[table].get_all(tenant_id, ids)
+        return await subjects.find(InMemorySearch(subject, self._tables, {"turn_records": "turn_id"}))
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        gone: dict[str, list[UUID]] = {}
+        erased: dict[str, list[UUID]] = {}
         for table, ids in found.items():
-            changed = without_texts(self._tables[table].get_all(tenant_id, ids))
+            changed = subjects.without_texts(self._tables[table].get_all(tenant_id, ids))
             for record in changed:
                 self._tables[table].put((tenant_id, record_id(record)), record)
-            gone[table] = [record_id(record) for record in changed]
-        return gone
+            erased[table] = [record_id(record) for record in changed]
+        return erased
 
 
 def _append(table: MemoryTable[R], record: R) -> UUID:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
 from soldier_data.audit import statements as sql
-from soldier_data.audit import subject_statements
+from soldier_data.audit import subjects
 from soldier_data.audit.checks import R, check_list, check_period, record_id, require_same
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
 from soldier_data.audit.store import AuditStore
-from soldier_data.audit.subjects import ERASURE_EVENTS, without_texts
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
+from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_storable, check_text
 from soldier_data.postgres.database import Executor, PostgresStore
 from soldier_data.postgres.queries import cursor_values
+from soldier_data.postgres.subjects import PostgresSearch, StoredRecords, erase_in_batches
 from soldier_data.postgres.transaction import Row, Transaction, Values
 
 _TOOL_CALLS = TypeAdapter(list[ToolCall])
@@ -95,38 +94,19 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
         return [_event(row) for row in await self._db.fetch_all(statement, values)]
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        values = {**subject.parameters(), "erasure_events": list(ERASURE_EVENTS)}
-        turns = [
-            row["id"]
-            for session_ids in batches(values["session_ids"])
-            for row in await self._db.fetch_all(
-                subject_statements.find_turns, {**values, "session_ids": session_ids}
-            )
-        ]
-        events = await subject_statements.find_events.rows(self._db, values)
-        return {"turn_records": sorted(turns), "audit_events": [row["id"] for row in events]}
+        operation = "looking for the customer's audit records"
+        return await subjects.find(PostgresSearch(subject, self._db, operation))
 
     async def read_found(
-        self,
-        tenant_id: UUID,
-        table: str,
-        ids: Sequence[UUID],
-        *,
-        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+        self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
     ) -> list[Any]:
-        return await _read(self._db, tenant_id, table, ids)
+        return await _RECORDS[table].read(self._db, tenant_id, ids, with_embeddings=with_embeddings)
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        gone = ErasedIds()
-        for table, statement in subject_statements.erase.items():
-            gone.add({table: ()})
-            for ids in batches(found[table]):
-                await self._db.atomically(
-                    partial(_erase, tenant_id=tenant_id, table=table, ids=ids, gone=gone), statement.operation
-                )
-        return gone.by_table()
+        operation = "erasing the text of the customer's audit records"
+        return await erase_in_batches(self._db, tenant_id, found, _erase, operation)
 
     async def _append(
         self, statements: sql.RecordStatements, record: R, record_of: Callable[[Row], R]
@@ -163,19 +143,13 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
         return len(listed)
 
 
-async def _read(db: Executor, tenant_id: UUID, table: str, ids: Sequence[UUID]) -> list[Any]:
-    statements, record_of = _OF_TABLE[table]
-    rows = await db.fetch_all(statements.get_listed, {"tenant_id": tenant_id, "ids": list(ids)})
-    return sorted((record_of(row) for row in rows), key=record_id)
-
-
 async def _erase(
-    transaction: Transaction, *, tenant_id: UUID, table: str, ids: Sequence[UUID], gone: ErasedIds
-) -> None:
-    changed = without_texts(await _read(transaction, tenant_id, table, ids))
+    transaction: Transaction, tenant_id: UUID, table: str, ids: Sequence[UUID]
+) -> dict[str, list[UUID]]:
+    changed = subjects.without_texts(await _RECORDS[table].read(transaction, tenant_id, ids))
     if changed:
-        await transaction.fetch_many(subject_statements.erase[table], [_values(record) for record in changed])
-    gone.add({table: [record_id(record) for record in changed]})
+        await transaction.fetch_many(sql.erase[table], [_values(record) for record in changed])
+    return {table: [record_id(record) for record in changed]}
 
 
 def _values(record: TurnRecord | AuditEvent) -> Values:
@@ -200,7 +174,7 @@ def _event(row: Row) -> AuditEvent:
     return AuditEvent.model_validate({**row, "event_data": json.loads(row["event_data"])})
 
 
-_OF_TABLE: dict[str, tuple[sql.RecordStatements, Callable[[Row], Any]]] = {
-    "turn_records": (sql.turns, _turn),
-    "audit_events": (sql.events, _event),
+_RECORDS = {
+    str(table.name): StoredRecords(table, list(table.columns), to_record, "the customer's audit records")
+    for table, to_record in ((sql.TURNS, _turn), (sql.EVENTS, _event))
 }

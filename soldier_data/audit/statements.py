@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import DateTime, Select, Table, select
+from sqlalchemy import DateTime, Select, Table, select, update
 
 from soldier_data.audit.orm import AuditEventRow, TurnRecordRow
 from soldier_data.postgres.queries import LIMIT, OFFSET, equals, insert_row, newest_first, of_tenant
-from soldier_data.postgres.statements import Statement, equals_any, param, table_of
+from soldier_data.postgres.statements import Statement, column_param, equals_any, has_key, param, table_of
 
 TURNS = table_of(TurnRecordRow)
 EVENTS = table_of(AuditEventRow)
@@ -84,3 +84,13 @@ def list_events_by_session(*, event_type: bool) -> Statement:
         "listing the events of the session",
         statement.order_by(EVENTS.c.timestamp, EVENTS.c.id).limit(LIMIT),
     )
+
+
+def _erase(table: Table) -> Statement:
+    content = {name: column_param(table.c[name]) for name in table.info["erasable"]}
+    erased = update(table).values(content).where(has_key(table))
+    return Statement("erasing the text of the customer's audit records", erased)
+
+
+erase = {"turn_records": _erase(TURNS), "audit_events": _erase(EVENTS)}
+"""The one exception from append-only."""

@@ -1,21 +1,39 @@
-"""What an erasure leaves of an audit record: that something happened, and nothing that was said."""
+"""The rules that say which audit records are a person's, and what an erasure leaves of them.
+
+A record stays, so that it remains known that something happened, but loses every text.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
+from soldier_data.base.subject_rules import In, Mentions, NotIn, SubjectSearch
 from soldier_data.base.subjects import ERASED
 
 ERASURE_EVENTS = frozenset({"customer_erasure_begun", "customer_erased"})
-"""Types of the events that erasures leave of themselves. They name the person by ids, and outlive them."""
+"""The types of the events that record erasures. They name the person by ids, and are not erased."""
+
+_EVENTS = NotIn("event_type", "erasure_events") & (
+    In("session_id", "session_ids") | In("turn_id", "turn_ids") | Mentions("event_data")
+)
 
 _NOTHING_LEFT = {"erased": True}
 
 
+async def find(search: SubjectSearch) -> dict[str, list[UUID]]:
+    """The ids of the turns of the person's sessions, and of the events that are about these or mention the person."""
+    turns = await search.look_up("turn_records", "session_id", search.subject.session_ids)
+    events = await search.ids(
+        "audit_events", _EVENTS, turn_ids=frozenset(turns), erasure_events=ERASURE_EVENTS
+    )
+    return {"turn_records": turns, "audit_events": events}
+
+
 def without_texts(records: Iterable[Any]) -> list[Any]:
-    """Turn records or audit events without their texts, but for those that have none already."""
+    """Return copies of turn records or audit events without their texts, leaving out those that have none."""
     erased = [(record, _without_text(record)) for record in records]
     return [after for before, after in erased if before != after]
 
@@ -25,7 +43,7 @@ def _without_text(record: TurnRecord | AuditEvent) -> TurnRecord | AuditEvent:
 
 
 def _turn_without_text(turn: TurnRecord) -> TurnRecord:
-    """The turn with its ids, times and counts, and the tools that it called, but without any text."""
+    """The turn with its ids, times and counts, and the names of the tools that it called."""
     return turn.model_copy(
         update={
             "user_message": ERASED,
@@ -36,7 +54,7 @@ def _turn_without_text(turn: TurnRecord) -> TurnRecord:
 
 
 def _event_without_data(event: AuditEvent) -> AuditEvent:
-    """The event with its type, ids and time, but without its data."""
+    """The event with its type, ids and time."""
     return event.model_copy(update={"event_data": _NOTHING_LEFT})
 
 

@@ -1,4 +1,4 @@
-"""Data subjects: the person whose data an export or an erasure is about, and what every store does for them."""
+"""Data subjects: the persons whose data are exported and erased, and the methods by which stores do it."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from uuid import UUID
 
 from soldier_data.base.arguments import ChecksArguments, check_fields
 from soldier_data.base.channels import Channel
-from soldier_data.base.models import Model
 from soldier_data.base.values import check_text
 
 T = TypeVar("T")
 
 ERASED = "[erased]"
-"""What stands in an audit record in place of a text that was erased."""
+"""The replacement for an erased text in an audit record."""
 
 BATCH = 500
-"""How many records an export reads at once, and an erasure removes in one transaction."""
+"""The number of records that an export reads in one statement, and an erasure removes in one transaction."""
 
 EXTERNAL_ID = "external_id"
-"""The kind of an external id, as of `Tenure.kind`."""
+"""The `Tenure.kind` of an external id."""
 
-# The ways in which a text may hold an id: without hyphens, and with them.
+# The lengths of a UUID in a text, without and with hyphens.
 SPELLED_LENGTHS = (32, 36)
 _RUN = re.compile(rf"[0-9a-f-]{{{SPELLED_LENGTHS[0]},}}")
 
 
 class Tenure(NamedTuple):
-    """A time in which an identity or an external id was the person's.
+    """A period in which an identity or an external id was the person's.
 
     Attributes:
         kind: The channel of the identity, or `EXTERNAL_ID`.
         value: The channel_user_id, or the external id.
-        after: The moment after which it was theirs; None if nobody is known to have had it before them.
-        until: The last moment at which it was theirs; None if nobody has got it since.
+        after: The end of the previous holder's period; None if no previous holder is known.
+        until: The last moment of the period; None if there is no later holder.
     """
 
     kind: str
@@ -48,25 +47,26 @@ class Tenure(NamedTuple):
     until: datetime | None = None
 
     def covers(self, moment: datetime) -> bool:
-        """Whether it was theirs then."""
+        """Return whether `moment` is in the period."""
         return (self.after is None or moment > self.after) and (self.until is None or moment <= self.until)
 
 
 @dataclass(frozen=True)
 class DataSubject:
-    """A person, by everything that records of theirs are known by.
+    """A person, described by the ids that their records are found by.
 
-    A text, or a JSON document, mentions the person if it holds one of their ids, in either spelling of a UUID.
+    A text or JSON document mentions the person if it contains one of their profile_ids, related_ids or session_ids,
+    with or without hyphens, in upper or lower case.
 
     Attributes:
         tenant_id: The tenant.
-        profile_ids: Their profile, and all profiles that were merged with it.
+        profile_ids: The ids of their profile and of all profiles that were merged with it.
         related_ids: The customer_ids of those profiles, and the ids of their assets.
-        session_ids: Their conversations.
-        record_ids: Other records that are theirs, which embeddings may have been made from.
-        identities: Where they are, or were, reached: channel and channel_user_id.
-        external_ids: Their ids in other systems, former ones too.
-        tenures: When identities and external ids were theirs, of those that other customers have had too.
+        session_ids: The ids of their sessions.
+        record_ids: The ids of their other records, which embeddings may have been made from.
+        identities: Their present and former channel identities, as channel and channel_user_id.
+        external_ids: Their present and former ids in other systems.
+        tenures: The periods in which identities and external ids were theirs that other customers have had, too.
     """
 
     tenant_id: UUID
@@ -87,34 +87,31 @@ class DataSubject:
 
     @cached_property
     def spellings(self) -> tuple[str, ...]:
-        """The person's ids as texts spell them, in lower case."""
+        """The ids that mention the person, with and without hyphens, in lower case."""
         return _spellings(self.profile_ids | self.related_ids | self.session_ids)
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """What embeddings made from something of theirs have as their source_id."""
+        """The source_ids of embeddings that were made from the person's records."""
         return self.spellings + _spellings(self.record_ids)
 
     @cached_property
-    def held(self) -> tuple[Tenure, ...]:
-        """Every identity and external id, with the times in which it was theirs."""
+    def all_tenures(self) -> tuple[Tenure, ...]:
+        """The tenures of all identities and external ids, without limits for those that nobody else has had."""
         limited = {(tenure.kind, tenure.value) for tenure in self.tenures}
         names = {(str(channel), address) for channel, address in self.identities}
         names |= {(EXTERNAL_ID, external_id) for external_id in self.external_ids}
         return (*self.tenures, *(Tenure(*name) for name in sorted(names - limited)))
 
-    def is_reached_at(self, channel: Channel, address: str, moment: datetime) -> bool:
-        """Whether the identity was the person's at that moment."""
+    def held(self, value: str, moment: datetime, *, kind: str | None = None) -> bool:
+        """Return whether a channel_user_id or external id, optionally of one kind, was the person's at a time."""
         return any(
-            (each.kind, each.value) == (channel, address) and each.covers(moment) for each in self.held
+            tenure.value == value and kind in (None, tenure.kind) and tenure.covers(moment)
+            for tenure in self.all_tenures
         )
 
-    def is_actor(self, actor: str, moment: datetime) -> bool:
-        """Whether a run of that moment with this actor is one that they asked for, as far as its actor tells."""
-        return any(each.value == actor and each.covers(moment) for each in self.held)
-
     def is_mentioned_in(self, *texts: str | None) -> bool:
-        """Whether one of the texts holds one of the person's ids."""
+        """Return whether one of the texts mentions the person."""
         return any(
             window in self._spelled for text in texts if text is not None for window in _windows(text.lower())
         )
@@ -123,54 +120,60 @@ class DataSubject:
     def _spelled(self) -> frozenset[str]:
         return frozenset(self.spellings)
 
-    def parameters(self) -> dict[str, Any]:
-        """The values that SQL compares with."""
-        return {
-            "tenant_id": self.tenant_id,
-            "profile_ids": list(self.profile_ids),
-            "session_ids": list(self.session_ids),
-            "spellings": [spelling.encode() for spelling in self.spellings],
-            "actors": [each.value for each in self.held],
-            "actors_after": [each.after for each in self.held],
-            "actors_until": [each.until for each in self.held],
-        }
-
 
 class SubjectStore(ChecksArguments, ABC):
-    """What each store does for the rights of a data subject. Which records are a person's is said by the store.
+    """Base class of the stores that hold records of persons.
 
-    `DataLayer.export_customer` and `DataLayer.erase_customer` do it for all stores together.
+    The docstring of each store's contract says which of its records are a person's. `DataLayer.export_customer` and
+    `DataLayer.erase_customer` cover all stores.
     """
 
     @abstractmethod
     async def export_subject(self, subject: DataSubject) -> Mapping[str, list[Any]]:
-        """Everything held about the person, softly deleted or not: the entities by table, in the order of ids."""
+        """Read everything held about the person, including what is softly deleted.
+
+        Returns:
+            The entities by table, in the order of ids.
+        """
 
     @abstractmethod
     async def erase_subject(self, subject: DataSubject) -> Mapping[str, list[UUID]]:
         """Remove for good everything held about the person.
 
-        It goes in batches, each in a transaction of its own unless the store is that of a unit of work. What
-        others are found by goes after them, so that after a failure a repeated call finds what is left.
+        Records are removed in batches, each in a transaction of its own unless the store belongs to a unit of work.
+        Records by which others are found are removed after them, so that a repeated call after a failure finds the
+        rest.
 
-        Returns the ids of what went, by table. A repeated call finds what has come since, usually nothing.
+        Returns:
+            The ids of the removed records by table. A repeated call finds only what was added since, usually nothing.
         """
 
 
 class SubjectRecords(SubjectStore):
-    """A store that finds what is a person's first, and then reads or removes it in batches."""
+    """Base class of the stores that first find a person's records, and then read or remove them in batches."""
 
     @abstractmethod
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        """The ids of everything held about the person, softly deleted or not, by table, each list in order."""
+        """Find everything held about the person, including what is softly deleted.
+
+        Returns:
+            The ids of the records by table, each list in order.
+        """
 
     @abstractmethod
     async def read_found(
         self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
     ) -> list[Any]:
-        """What is still there of what `find_subject` found in a table, in the order of ids.
+        """Read records that `find_subject` found.
 
-        Without embeddings, `embedding` is None, or empty where it cannot be.
+        Args:
+            tenant_id: The tenant.
+            table: The name of a table, a key of what `find_subject` returned.
+            ids: Ids that `find_subject` returned for the table.
+            with_embeddings: Whether to read embeddings. If not, `embedding` is None, or empty where it cannot be None.
+
+        Returns:
+            The entities that still exist, in the order of ids.
         """
 
     @abstractmethod
@@ -180,7 +183,7 @@ class SubjectRecords(SubjectStore):
         """Remove what `find_subject` found, as `erase_subject` does."""
 
     async def export_subject(self, subject: DataSubject) -> dict[str, list[Any]]:
-        """As `SubjectStore` says."""
+        """Implement the method of `SubjectStore`."""
         found = await self.find_subject(subject)
         return {
             table: [
@@ -192,43 +195,38 @@ class SubjectRecords(SubjectStore):
         }
 
     async def erase_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        """As `SubjectStore` says."""
+        """Implement the method of `SubjectStore`."""
         found = await self.find_subject(subject)
         return await self.erase_found(subject.tenant_id, found)
 
 
 class ErasedIds:
-    """The ids of what went, by table: in every attempt, as one that is repeated for a lost reply finds less."""
+    """The ids of erased records by table, in all attempts: one that is repeated after a lost reply finds fewer."""
 
     def __init__(self) -> None:
         self._ids: dict[str, set[UUID]] = {}
 
     def add(self, ids: Mapping[str, Iterable[UUID]]) -> None:
-        """Count these as well, each once."""
+        """Add ids by table."""
         for table, of_table in ids.items():
             self._ids.setdefault(table, set()).update(of_table)
 
     def by_table(self) -> dict[str, list[UUID]]:
-        """All ids, in order."""
+        """The ids by table, in order."""
         return {table: sorted(ids) for table, ids in self._ids.items()}
 
     def counts(self) -> dict[str, int]:
-        """How many there are of each table."""
+        """The number of ids by table."""
         return {table: len(ids) for table, ids in self._ids.items()}
 
 
-def json_text(part: Model, *names: str) -> str:
-    """Fields of an entity as JSON text, to look for mentions in."""
-    return part.model_dump_json(include=set(names))
-
-
 def batches(listed: Sequence[T], size: int = BATCH) -> Iterator[Sequence[T]]:
-    """The list in parts of a size that one statement takes."""
+    """Split a list into parts of at most `size` items."""
     return (listed[start : start + size] for start in range(0, len(listed), size))
 
 
 def _windows(text: str) -> Iterator[str]:
-    """Every part of a text that could be the spelling of an id."""
+    """Every part of a text, in lower case, that may be an id."""
     for run in _RUN.findall(text):
         for length in SPELLED_LENGTHS:
             for start in range(len(run) - length + 1):

@@ -52,7 +52,7 @@ from soldier_data.postgres.queries import (
     or_own_write,
     unless_taken,
 )
-from soldier_data.postgres.statements import Statement, column_param, has_key, param
+from soldier_data.postgres.statements import Statement, column_param, equals_any, has_key, param
 
 
 def _living_ends() -> Any:
@@ -303,3 +303,16 @@ def _purge() -> Statement:
 
 
 purge_deleted = _purge()
+
+erase_relationships = Statement(
+    "erasing what is remembered of the customer",
+    delete(RELATIONSHIPS)
+    .where(
+        of_tenant(RELATIONSHIPS),
+        or_(
+            equals_any(RELATIONSHIPS.c.from_entity_id, "entity_ids"),
+            equals_any(RELATIONSHIPS.c.to_entity_id, "entity_ids"),
+        ),
+    )
+    .returning(RELATIONSHIPS.c.id),
+)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar, Unpack
+from typing import ClassVar, Unpack
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_search
 from soldier_data.base.inmemory import InMemoryEmbeddedTexts, InMemoryStore, copies, rank_by_similarity
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import Cursor, check_page
-from soldier_data.base.subjects import DataSubject, SubjectRecords
+from soldier_data.base.subject_rules import InMemoryRecords, InMemorySearch
+from soldier_data.base.subjects import DataSubject
 from soldier_data.base.values import check_moment, check_text, moment_before
 from soldier_data.memory import subjects
 from soldier_data.memory.checks import (
@@ -28,7 +29,7 @@ from soldier_data.memory.tables import Tables, ends, get_living, mark_deleted, p
 from soldier_data.settings import Settings
 
 
-class InMemoryMemoryStore(InMemoryEmbeddedTexts, MemoryStore, SubjectRecords, InMemoryStore):
+class InMemoryMemoryStore(InMemoryEmbeddedTexts, MemoryStore, InMemoryRecords, InMemoryStore):
     """A `MemoryStore` without a database.
 
     Args:
@@ -283,25 +284,10 @@ class InMemoryMemoryStore(InMemoryEmbeddedTexts, MemoryStore, SubjectRecords, In
         return sum(table.remove((tenant_id, id_)) for table, ids in gone for id_ in ids)
 
     async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
-        found = {each.session_id for each in subjects.episodes_of(self._tables, subject)}
-        return sorted(session_id for session_id in found if session_id is not None)
+        return await subjects.find_sessions(InMemorySearch(subject, self._tables))
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        return subjects.find_all(self._tables, subject)
-
-    async def read_found(
-        self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
-    ) -> list[Any]:
-        found: list[Any] = self._tables[table].get_all(tenant_id, ids)
-        if not with_embeddings and table != "relationships":
-            for each in found:
-                each.embedding = None
-        return found
-
-    async def erase_found(
-        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
-    ) -> dict[str, list[UUID]]:
-        return {table: self._tables[table].remove_all(tenant_id, ids) for table, ids in found.items()}
+        return await subjects.find(InMemorySearch(subject, self._tables))
 
     def _filtered(self, tenant_id: UUID, filters: EpisodeFilter) -> list[Episode]:
         conditions = check_filters(**filters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from operator import itemgetter
 from typing import Any, ClassVar, Unpack
@@ -16,7 +16,7 @@ from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_moment, check_text, moment_before
-from soldier_data.memory import graph, subject_statements
+from soldier_data.memory import graph, subjects
 from soldier_data.memory import statements as sql
 from soldier_data.memory.checks import (
     check_episodes,
@@ -33,7 +33,8 @@ from soldier_data.postgres.missing_embeddings import PostgresEmbeddedTexts
 from soldier_data.postgres.queries import cursor_values
 from soldier_data.postgres.revisioned import delete_row
 from soldier_data.postgres.statements import Statement
-from soldier_data.postgres.transaction import Row, Values
+from soldier_data.postgres.subjects import PostgresSearch, StoredRecords, erase_in_batches
+from soldier_data.postgres.transaction import Row, Transaction, Values
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
 
 
@@ -263,21 +264,28 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
         return await self._in_batches(graph.purge_deleted, values)
 
     async def list_subject_sessions(self, subject: DataSubject) -> list[UUID]:
-        return await subject_statements.find_sessions(self._db, subject)
+        return await subjects.find_sessions(self._search_of(subject))
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        return await subject_statements.find_all(self._db, subject)
+        return await subjects.find(self._search_of(subject))
 
     async def read_found(
         self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
     ) -> list[Any]:
-        rows = await subject_statements.read(self._db, tenant_id, table, ids, with_embeddings=with_embeddings)
-        return [_ENTITY_OF[table](row) for row in rows]
+        return await _RECORDS[table].read(self._db, tenant_id, ids, with_embeddings=with_embeddings)
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        return await subject_statements.erase(self._db, tenant_id, found)
+        # Relationships first, because they refer to entities; episodes last, because the others are found by them.
+        ordered = {table: found[table] for table in ("relationships", "entities", "episodes")}
+        return await erase_in_batches(
+            self._db, tenant_id, ordered, _erase, "erasing what is remembered of the customer"
+        )
+
+    def _search_of(self, subject: DataSubject) -> PostgresSearch:
+        operation = "looking for what is remembered of the customer"
+        return PostgresSearch(subject, self._db, operation)
 
     async def _vector_search(
         self, table: Table, tenant_id: UUID, filters: dict[str, Any], values: dict[str, Any]
@@ -319,8 +327,26 @@ def _relationship(row: Row) -> Relationship:
     return Relationship.model_validate({**row, "attributes": json.loads(row["attributes"])})
 
 
-_ENTITY_OF: dict[str, Callable[[Row], Any]] = {
-    "episodes": _episode,
-    "entities": _entity,
-    "relationships": _relationship,
+async def _erase(
+    transaction: Transaction, tenant_id: UUID, table: str, ids: Sequence[UUID]
+) -> dict[str, list[UUID]]:
+    erased = {table: await _RECORDS[table].lock(transaction, tenant_id, ids)}
+    if table == "entities":
+        # Those added since the search. No further ones can be added while the entities are locked.
+        values = {"tenant_id": tenant_id, "entity_ids": ids}
+        rows = await transaction.fetch_all(graph.erase_relationships, values)
+        erased["relationships"] = [row["id"] for row in rows]
+    await _RECORDS[table].delete(transaction, tenant_id, ids)
+    return erased
+
+
+_RECORDS = {
+    str(table.name): StoredRecords(
+        table, sql.columns_of(table), to_entity, "what is remembered of the customer"
+    )
+    for table, to_entity in (
+        (sql.EPISODES, _episode),
+        (sql.ENTITIES, _entity),
+        (sql.RELATIONSHIPS, _relationship),
+    )
 }

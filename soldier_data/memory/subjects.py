@@ -1,58 +1,60 @@
-"""Which episodes, entities and relationships are a person's, for the store in memory.
-
-`subject_statements.py` says the same to PostgreSQL.
-"""
+"""The rules that say which episodes, entities and relationships are a person's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from uuid import UUID
 
-from soldier_data.base.subjects import DataSubject, json_text
-from soldier_data.memory.models import Entity, Episode, Relationship
-from soldier_data.memory.tables import Tables, ends
+from soldier_data.base.subject_rules import Fields, In, IsNone, Mentions, Overlaps, SubjectSearch
+
+_EPISODES = In("customer_profile_id", "profile_ids") | (
+    IsNone("customer_profile_id")
+    & (In("session_id", "session_ids") | Mentions("group_id", "source_metadata"))
+)
+_SHARING = In("group_id", "groups") | Overlaps("entity_ids", "entity_ids")
+_ENTITIES = In("id", "entity_ids") | In("group_id", "groups") | Mentions("group_id", "attributes")
+_RELATIONSHIPS = (
+    In("from_entity_id", "entity_ids")
+    | In("to_entity_id", "entity_ids")
+    | In("group_id", "groups")
+    | Mentions("group_id", "attributes")
+)
+# The ids of a person occur in JSON documents and in freely chosen group ids too, so that whole tables are searched.
+# That takes long where they are large, but is done once in a person's life.
 
 
-def episodes_of(tables: Tables, subject: DataSubject) -> list[Episode]:
-    """The person's episodes."""
-    return [each for each in tables.episodes.of_tenant(subject.tenant_id) if _is_theirs(each, subject)]
+async def find_sessions(search: SubjectSearch) -> list[UUID]:
+    """The sessions of the person's episodes, in order."""
+    rows = await search.rows("episodes", _EPISODES, fields=["session_id"])
+    return sorted({row["session_id"] for row in rows} - {None})
 
 
-def find_all(tables: Tables, subject: DataSubject) -> dict[str, list[UUID]]:
-    """The ids of everything that is the person's, by table."""
-    episodes = episodes_of(tables, subject)
-    others = [each for each in tables.episodes.of_tenant(subject.tenant_id) if not _is_theirs(each, subject)]
-    groups = {each.group_id for each in episodes} - {each.group_id for each in others}
-    mentioned = _entity_ids(episodes) - _entity_ids(others)
-    entities = sorted(
-        each.id
-        for each in tables.entities.of_tenant(subject.tenant_id)
-        if each.id in mentioned or each.group_id in groups or _mentions(each, subject)
-    )
-    gone = set(entities)
-    relationships = sorted(
-        each.id
-        for each in tables.relationships.of_tenant(subject.tenant_id)
-        if not gone.isdisjoint(ends(each)) or each.group_id in groups or _mentions(each, subject)
+async def find(search: SubjectSearch) -> dict[str, list[UUID]]:
+    """The ids of the person's records, by table."""
+    episodes = await search.rows("episodes", _EPISODES, fields=["id", "group_id", "entity_ids"])
+    groups, mentioned = await _not_shared(search, episodes)
+    entities = await search.ids("entities", _ENTITIES, entity_ids=mentioned, groups=groups)
+    relationships = await search.ids(
+        "relationships", _RELATIONSHIPS, entity_ids=frozenset(entities), groups=groups
     )
     return {
-        "episodes": sorted(each.id for each in episodes),
+        "episodes": sorted(row["id"] for row in episodes),
         "entities": entities,
         "relationships": relationships,
     }
 
 
-def _is_theirs(episode: Episode, subject: DataSubject) -> bool:
-    if episode.customer_profile_id is not None:
-        return episode.customer_profile_id in subject.profile_ids
-    return episode.session_id in subject.session_ids or subject.is_mentioned_in(
-        episode.group_id, json_text(episode, "source_metadata")
-    )
-
-
-def _mentions(each: Entity | Relationship, subject: DataSubject) -> bool:
-    return subject.is_mentioned_in(each.group_id, json_text(each, "attributes"))
-
-
-def _entity_ids(episodes: Iterable[Episode]) -> set[UUID]:
-    return {entity_id for episode in episodes for entity_id in episode.entity_ids}
+async def _not_shared(search: SubjectSearch, episodes: Sequence[Fields]) -> tuple[set[str], set[UUID]]:
+    """The groups and the entities of these episodes that no other episode is in, or mentions."""
+    own = {row["id"] for row in episodes}
+    groups = {row["group_id"] for row in episodes}
+    entities = {id_ for row in episodes for id_ in row["entity_ids"]}
+    if own:
+        # Both sets shrink while pages are read, so that a group that everybody shares is soon not searched for.
+        lists = {"groups": groups, "entity_ids": entities}
+        async for page in search.pages("episodes", _SHARING, lists, ["id", "group_id", "entity_ids"]):
+            for row in page:
+                if row["id"] not in own:
+                    groups.discard(row["group_id"])
+                    entities.difference_update(row["entity_ids"])
+    return groups, entities

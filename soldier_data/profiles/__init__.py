@@ -1,4 +1,4 @@
-"""Customer profiles: who customers are on which channel, what is known of them, and what they agreed to."""
+"""Customer profiles: channel identities, known facts, files and consents of customers."""
 
 from soldier_data.base.channels import Channel
 from soldier_data.profiles.inmemory import InMemoryProfileStore

@@ -1,19 +1,19 @@
-"""The profile store in memory: the reference for the contract, and a fake for services' own tests."""
+"""The in-memory profile store: a reference implementation of the contract, and a fake for tests of services."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 
 from soldier_data.base.channels import Channel
-from soldier_data.base.inmemory import InMemoryStore, MemoryTable
+from soldier_data.base.inmemory import InMemoryStore
 from soldier_data.base.models import mark_saved, new_id, utcnow
+from soldier_data.base.subject_rules import InMemorySearch
 from soldier_data.base.subjects import EXTERNAL_ID, DataSubject, SubjectRecords
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError
@@ -32,7 +32,7 @@ from soldier_data.profiles.models import (
     ProfileField,
 )
 from soldier_data.profiles.store import ProfileStore
-from soldier_data.profiles.subjects import TABLES, Held, names_of, subject_of
+from soldier_data.profiles.subjects import Held, find, names_of, subject_of
 from soldier_data.profiles.tables import History, Merger, Tables
 
 
@@ -43,14 +43,6 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
 
     def __init__(self) -> None:
         self._tables = Tables()
-
-    def begin(self) -> Self:
-        store = copy(self)
-        store._tables = self._tables.begin()
-        return store
-
-    def tables(self) -> Iterable[MemoryTable[Any]]:
-        return self._tables.all()
 
     def check_unique(self, entity: Any) -> None:
         if isinstance(entity, CustomerProfile) and not entity.is_deleted:
@@ -80,7 +72,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
     async def save(self, profile: CustomerProfile, *, if_revision: int | None = None) -> UUID:
         check_profile(profile)
         check_revision(if_revision)
-        stored = self._tables.profiles.peek((profile.tenant_id, profile.id))
+        stored = self._tables.customer_profiles.peek((profile.tenant_id, profile.id))
         revision = 0 if stored is None else stored.revision
         if if_revision not in (None, revision):
             raise ConflictError(
@@ -98,7 +90,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
             saved.channel_identities = []
         self._put(saved, moment)
         if stored is not None:
-            self._free(stored, saved, moment)
+            self._remember_lost(stored, saved, moment)
         mark_saved(profile, saved.updated_at, saved.revision)
         return profile.id
 
@@ -109,7 +101,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
         living, moment = profile.model_copy(), _moment(profile)
         profile.deleted_at, profile.channel_identities = utcnow(), []
         self._put(profile, moment)
-        self._free(living, profile, moment)
+        self._remember_lost(living, profile, moment)
         return True
 
     async def update_field(self, tenant_id: UUID, profile_id: UUID, field: ProfileField) -> bool:
@@ -193,7 +185,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
         before = moment_before(older_than)
         purged = [
             profile.id
-            for profile in self._tables.profiles.of_tenant(tenant_id)
+            for profile in self._tables.customer_profiles.of_tenant(tenant_id)
             if profile.deleted_at is not None and profile.deleted_at < before
         ]
         for profile_id in purged:
@@ -202,13 +194,12 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
 
     async def get_data_subject(self, tenant_id: UUID, profile_id: UUID) -> DataSubject:
         profile_ids = self._merged(tenant_id, [profile_id])
-        everybody = [profile.id for profile in self._tables.profiles.of_tenant(tenant_id)]
+        everybody = [profile.id for profile in self._tables.customer_profiles.of_tenant(tenant_id)]
         held = self._held(tenant_id, profile_ids)
         return subject_of(tenant_id, profile_ids, held, self._held(tenant_id, everybody).holdings())
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        stored = self._tables.profiles.get_all(subject.tenant_id, sorted(subject.profile_ids))
-        return {table: [profile.id for profile in stored] for table in TABLES}
+        return await find(InMemorySearch(subject, self._tables))
 
     async def read_found(
         self,
@@ -235,13 +226,15 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
             for each in sorted(self._histories(tenant_id, profile_id), key=lambda each: each.name)
             for field in each.replaced
         ]
-        former = [each for each in self._tables.former.of_tenant(tenant_id) if each.profile_id in ids]
+        former = [
+            each for each in self._tables.former_identifiers.of_tenant(tenant_id) if each.profile_id in ids
+        ]
         former.sort(key=lambda each: (each.profile_id, each.kind, each.value, each.freed_at))
-        profiles = self._tables.profiles.get_all(tenant_id, ids)
+        profiles = self._tables.customer_profiles.get_all(tenant_id, ids)
         return Held(profiles, history, [each.model_copy() for each in former])
 
     def _merged(self, tenant_id: UUID, profile_ids: Iterable[UUID]) -> set[UUID]:
-        """All profiles of the customers of these, by every merge, whichever way it was."""
+        """All profiles that were merged with these, directly or through others, themselves included."""
         found = set(profile_ids)
         mergers = [
             {each.profile_id, *each.merged_profile_ids} for each in self._tables.mergers.of_tenant(tenant_id)
@@ -252,12 +245,12 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
 
     def _mark_merged(self, tenant_id: UUID, profile_ids: Iterable[UUID]) -> None:
         every = self._merged(tenant_id, profile_ids)
-        for profile in self._tables.profiles.get_all(tenant_id, every):
+        for profile in self._tables.customer_profiles.get_all(tenant_id, every):
             merger = Merger(profile_id=profile.id, merged_profile_ids=every)
             self._tables.mergers.put((tenant_id, profile.id), merger)
 
-    def _free(self, before: CustomerProfile, after: CustomerProfile, moment: datetime) -> None:
-        """Remember what the profile has lost by a change."""
+    def _remember_lost(self, before: CustomerProfile, after: CustomerProfile, moment: datetime) -> None:
+        """Store the identities and the external id that a change takes from the profile."""
         if not before.is_deleted:
             kept = set() if after.is_deleted else names_of(after)
             for name in names_of(before) - kept:
@@ -265,42 +258,42 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
 
     def _keep_former(self, profile: CustomerProfile, name: tuple[str, str], moment: datetime) -> None:
         former = FormerIdentifier(profile_id=profile.id, kind=name[0], value=name[1], freed_at=moment)
-        self._tables.former.put((profile.tenant_id, profile.id, *name, moment), former)
+        self._tables.former_identifiers.put((profile.tenant_id, profile.id, *name, moment), former)
 
     def _move_former(self, source: CustomerProfile, target: CustomerProfile) -> None:
-        for each in list(self._tables.former.of_tenant(source.tenant_id)):
+        for each in list(self._tables.former_identifiers.of_tenant(source.tenant_id)):
             if each.profile_id == source.id:
-                self._tables.former.remove((source.tenant_id, *_former_key(each)))
+                self._tables.former_identifiers.remove((source.tenant_id, *_former_key(each)))
                 self._keep_former(target, (each.kind, each.value), each.freed_at)
 
     def _remove(self, tenant_id: UUID, profile_id: UUID) -> bool:
         self._tables.mergers.remove((tenant_id, profile_id))
         for history in self._histories(tenant_id, profile_id):
             self._tables.histories.remove((tenant_id, profile_id, history.name))
-        for former in list(self._tables.former.of_tenant(tenant_id)):
+        for former in list(self._tables.former_identifiers.of_tenant(tenant_id)):
             if former.profile_id == profile_id:
-                self._tables.former.remove((tenant_id, *_former_key(former)))
-        return self._tables.profiles.remove((tenant_id, profile_id))
+                self._tables.former_identifiers.remove((tenant_id, *_former_key(former)))
+        return self._tables.customer_profiles.remove((tenant_id, profile_id))
 
     def _get(self, tenant_id: UUID, profile_id: UUID) -> CustomerProfile | None:
-        profile = self._tables.profiles.get((tenant_id, profile_id))
+        profile = self._tables.customer_profiles.get((tenant_id, profile_id))
         return None if profile is None or profile.is_deleted else profile
 
     def _find(self, tenant_id: UUID, is_wanted: Callable[[CustomerProfile], bool]) -> CustomerProfile | None:
-        for profile in self._tables.profiles.of_tenant(tenant_id):
-            if not profile.is_deleted and is_wanted(profile):
+        for profile in self._tables.customer_profiles.living(tenant_id):
+            if is_wanted(profile):
                 return profile.model_copy(deep=True)
         return None
 
     def _put(self, profile: CustomerProfile, moment: datetime) -> None:
         profile.updated_at = moment
         profile.revision += 1
-        self._tables.profiles.put((profile.tenant_id, profile.id), profile)
+        self._tables.customer_profiles.put((profile.tenant_id, profile.id), profile)
 
     def _refuse_taken(self, profile: CustomerProfile) -> None:
         operation = f"saving the profile {profile.id}"
-        for other in self._tables.profiles.of_tenant(profile.tenant_id):
-            if other.id == profile.id or other.is_deleted:
+        for other in self._tables.customer_profiles.living(profile.tenant_id):
+            if other.id == profile.id:
                 continue
             if other.customer_id == profile.customer_id:
                 raise ConflictError(f"{operation}: customer_id: another profile of the tenant has it")
@@ -308,7 +301,7 @@ class InMemoryProfileStore(ProfileStore, SubjectRecords, InMemoryStore):
                 raise ConflictError(f"{operation}: external_id: another profile of the tenant has it")
             for identity in profile.channel_identities:
                 if _has_identity(other, identity.channel, identity.channel_user_id):
-                    raise ConflictError(f"{operation}: channel_identities: one of them is another profile's")
+                    raise ConflictError(f"{operation}: channel_identities: another profile has one of them")
 
     def _merge_fields(self, source: CustomerProfile, target: CustomerProfile, moment: datetime) -> None:
         for history in self._histories(source.tenant_id, source.id):
@@ -353,7 +346,7 @@ def _former_key(former: FormerIdentifier) -> tuple[UUID, str, str, datetime]:
 
 
 def _moment(profile: CustomerProfile) -> datetime:
-    """Now, or the profile's last change if that lies ahead of this machine's clock."""
+    """The current time, or the profile's `updated_at` if that is ahead of the clock."""
     return max(utcnow(), profile.updated_at)
 
 
@@ -362,7 +355,7 @@ def _present(field: ProfileField) -> ProfileField:
 
 
 def _same(one: BaseModel, other: BaseModel) -> bool:
-    """Whether all values are equal; JSON by its text, because to Python 1, 1.0 and True are one."""
+    """Compare all fields; JSON values as text, because in Python 1 == 1.0 == True."""
     json_values = {"value", "verification_result"}
     return all(
         to_json(value) == to_json(getattr(other, name))

@@ -1,14 +1,15 @@
-"""The SQL that merges profiles, and that removes deleted ones for good."""
+"""The SQL that merges profiles, and removes them for good."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, Uuid, and_, any_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Table, Uuid, and_, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.postgres.purging import oldest
+from soldier_data.postgres.queries import of_tenant
 from soldier_data.postgres.statements import Statement, column_param, equals_any, param
 from soldier_data.profiles.statements import (
     ASSETS,
@@ -19,7 +20,6 @@ from soldier_data.profiles.statements import (
     PRESENT,
     PROFILES,
     of_profile,
-    of_tenant,
 )
 from soldier_data.profiles.write_statements import NOW, ONE, WRITE_ID, exists, next_position
 
@@ -30,9 +30,9 @@ _OPERATION = "merging the profiles"
 
 
 def _find_merged() -> Statement:
-    """All profiles of the customers of the parameter `ids`, by every merge, whichever way it was."""
+    """All profiles that were merged with those in the parameter `ids`, directly or through others."""
     merged = func.unnest(PROFILES.c.merged_profile_ids, type_=Uuid()).column_valued("merged")
-    # The table is read once, not once for each step.
+    # Materialized, so that the table is read once, not in each step of the recursion.
     pairs = (
         select(PROFILES.c.id.label("one"), merged.label("other"))
         .where(of_tenant(PROFILES), PROFILES.c.merged_profile_ids.is_not(None))
@@ -51,7 +51,7 @@ def _find_merged() -> Statement:
 
 find_merged = _find_merged()
 
-# In the order of ids, so that two merges of the same profiles never wait for each other.
+# In the order of ids, so that two merges of the same profiles cannot deadlock.
 lock_all = Statement(
     "locking the profiles",
     select(
@@ -69,7 +69,7 @@ lock_all = Statement(
 
 
 def _mark_merged() -> Statement:
-    """Let each profile of the parameter `ids` know all of them, beside those that it knows."""
+    """Add the parameter `ids` to the merged_profile_ids of each of these profiles."""
     ids = func.array_cat(PROFILES.c.merged_profile_ids, param("ids", ARRAY(Uuid())), type_=ARRAY(Uuid()))
     each = func.unnest(ids, type_=Uuid()).column_valued("each")
     every = select(func.array_agg(each.distinct())).scalar_subquery()
@@ -83,7 +83,7 @@ def _mark_merged() -> Statement:
 
 mark_merged = _mark_merged()
 
-# The target keeps its own external_id, and the source's is known of it when the source is purged.
+# The target keeps its own external_id. The source's becomes a former one of the target, which outlives the source.
 remember_external_id = Statement(
     _OPERATION,
     insert(FORMER)
@@ -99,7 +99,7 @@ remember_external_id = Statement(
 
 
 def _move(table: Table) -> Any:
-    """An UPDATE that gives the source's rows to the target, behind the target's own."""
+    """An UPDATE that moves the source's rows to the target, after the target's own."""
     values: dict[str, Any] = {"profile_id": _TARGET_ID}
     if "position" in table.c:
         values["position"] = table.c.position + next_position(table, _TARGET_ID)
@@ -107,7 +107,7 @@ def _move(table: Table) -> Any:
 
 
 def _retire(loser: ColumnElement[Any], winner: ColumnElement[Any], *, when_equal: bool) -> Any:
-    """An UPDATE that sends to the history the loser's fields that the winner has found out later."""
+    """An UPDATE that moves the loser's fields to the history of which the winner has a later value."""
     rival = FIELDS.alias("rival")
     later = (
         rival.c.updated_at >= FIELDS.c.updated_at if when_equal else rival.c.updated_at > FIELDS.c.updated_at
@@ -123,7 +123,7 @@ def _retire(loser: ColumnElement[Any], winner: ColumnElement[Any], *, when_equal
 
 
 def _is_known(table: Table, *key: str) -> ColumnElement[bool]:
-    """The target has a row that the key tells no different from the source's."""
+    """The target has a row with the same key as the source's."""
     of_target = table.alias("of_target")
     alike = and_(*(of_target.c[name] == table.c[name] for name in key))
     return exists(of_target, of_profile(of_target, _TARGET_ID), alike)
@@ -143,7 +143,7 @@ def _merge() -> tuple[Statement, ...]:
         _retire(_SOURCE_ID, _TARGET_ID, when_equal=True),
         _retire(_TARGET_ID, _SOURCE_ID, when_equal=False),
         _move(FIELDS),
-        # The source goes first, because its external_id must be free for the target.
+        # The source first, so that its external_id is free for the target.
         source.values(**changed, deleted_at=NOW),
         target.values(
             **changed,
@@ -155,23 +155,29 @@ def _merge() -> tuple[Statement, ...]:
 
 
 merge = _merge()
-"""Run in this order once `lock_all` holds the rows."""
+"""The statements of a merge, in order, after `lock_all`."""
 
 
 lock_old = Statement("purging deleted profiles", oldest(PROFILES).with_for_update())
-"""Some of the profiles that a purge removes."""
+
+lock_listed = Statement(
+    "erasing the customer's profiles",
+    select(PROFILES.c.id)
+    .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
+    .order_by(PROFILES.c.id)
+    .with_for_update(),
+)
 
 
-def remove(operation: str) -> tuple[Statement, ...]:
-    """What removes profiles for good, those of the parameter `ids`: their parts first."""
-    ids = any_(param("ids", ARRAY(Uuid())))
-    return (
-        *(
-            Statement(operation, delete(table).where(of_tenant(table), table.c.profile_id == ids))
-            for table in (IDENTITIES, FORMER, FIELDS, ASSETS, CONSENTS)
-        ),
-        Statement(operation, delete(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == ids)),
+def _remove(operation: str) -> tuple[Statement, ...]:
+    """Delete the profiles in the parameter `ids` for good, their parts first."""
+    parts = (
+        delete(table).where(of_tenant(table), equals_any(table.c.profile_id, "ids"))
+        for table in (IDENTITIES, FORMER, FIELDS, ASSETS, CONSENTS)
     )
+    profiles = delete(PROFILES).where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
+    return tuple(Statement(operation, deletion) for deletion in (*parts, profiles))
 
 
-purge = remove("purging deleted profiles")
+purge = _remove("purging deleted profiles")
+erase = _remove("erasing the customer's profiles")

@@ -1,4 +1,4 @@
-"""Who a customer is: how they are reached, what is known about them, and what they agreed to."""
+"""Customer profiles and their parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from soldier_data.base.models import Model, Moment, TenantScoped, new_id, utcnow
 
 
 class ProfileFieldSource(StrEnum):
-    """Where the value of a field comes from."""
+    """The source of the value of a field."""
 
     USER_PROVIDED = "user_provided"
     LLM_EXTRACTED = "llm_extracted"
@@ -24,7 +24,7 @@ class ProfileFieldSource(StrEnum):
 
 
 class VerificationLevel(StrEnum):
-    """How well a customer's identity is established."""
+    """The degree to which a customer's identity is verified."""
 
     UNVERIFIED = "unverified"
     EMAIL_VERIFIED = "email_verified"
@@ -34,11 +34,11 @@ class VerificationLevel(StrEnum):
 
 
 class ChannelIdentity(Model):
-    """Who a customer is on one channel. It belongs to one living profile of the tenant.
+    """An address of a customer on a channel. It belongs to one living profile of the tenant.
 
     Attributes:
-        channel_user_id: The channel's name for the customer: a phone number, an e-mail address, a user id.
-        primary: Whether the customer is best reached here. Stores neither check nor change it.
+        channel_user_id: The address: a phone number, an e-mail address or a user id.
+        primary: Whether the customer prefers to be contacted here. Stores neither check nor change it.
     """
 
     channel: Channel
@@ -49,13 +49,13 @@ class ChannelIdentity(Model):
 
 
 class FormerIdentifier(Model):
-    """A channel identity or an external id that a profile had once. It is kept until the profile is purged.
+    """A channel identity or external id that a profile no longer has. It is kept until the profile is purged.
 
     Attributes:
-        profile_id: The profile; of a merged one, that which it was merged into.
+        profile_id: The profile, or the one that it was merged into.
         kind: The channel, or "external_id".
         value: The channel_user_id, or the external_id.
-        freed_at: When the profile lost it.
+        freed_at: The time at which the profile lost it.
     """
 
     profile_id: UUID
@@ -65,14 +65,14 @@ class FormerIdentifier(Model):
 
 
 class ProfileField(Model):
-    """One thing known about a customer, and how it came to be known.
+    """A fact about a customer, and its source.
 
     Attributes:
         value: Any JSON value.
         confidence: 0 to 1.
-        updated_at: When the value was found out; decides which of two fields a merge keeps.
-        replaced_at: When another value took its place. Set by the store on what `get_field_history` returns, and
-            None on the fields of a profile, whatever is saved.
+        updated_at: The time at which the value was learned; a merge keeps the later one of two fields.
+        replaced_at: The time at which another value replaced this one. The store sets it on the former values that
+            `get_field_history` returns; the fields of a profile have None, whatever was saved.
     """
 
     name: str
@@ -95,7 +95,7 @@ class ProfileField(Model):
 
 
 class ProfileAsset(Model):
-    """A file that belongs to a customer; the file itself lies with the storage provider."""
+    """A file of a customer. The file itself is held by a storage provider."""
 
     id: UUID = Field(default_factory=new_id)
     name: str
@@ -115,7 +115,7 @@ class ProfileAsset(Model):
 
 
 class Consent(Model):
-    """What a customer agreed to, or withdrew. A profile may hold several of one type."""
+    """A consent that a customer gave, refused or withdrew. A profile may hold several of one type."""
 
     consent_type: str
     granted: bool
@@ -131,7 +131,7 @@ class CustomerProfile(TenantScoped):
     Attributes:
         customer_id: Unique among the living profiles of the tenant.
         external_id: The customer's id in another system; unique among the living profiles of the tenant.
-        fields: By their names.
+        fields: The fields, by name.
     """
 
     id: UUID = Field(default_factory=new_id)

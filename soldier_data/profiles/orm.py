@@ -16,8 +16,8 @@ class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
     """`CustomerProfile` without its parts.
 
     Attributes:
-        merged_profile_ids: All profiles of the customer, once some were merged. Each of them has them all, because
-            a purge removes rows.
+        merged_profile_ids: All profiles that were merged with this one, itself included. It is stored with each of
+            them, because a purge removes rows.
     """
 
     __tablename__ = "customer_profiles"
@@ -49,7 +49,7 @@ class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
 
 
 class ProfilePartRow:
-    """Columns of what belongs to a profile and is known by a name of its own there."""
+    """Columns of the parts of profiles, whose further keys are unique within the profile."""
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
     profile_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-1)
@@ -62,7 +62,7 @@ def _profile_key() -> ForeignKeyConstraint:
 
 
 class ChannelIdentityRow(ProfilePartRow, Base):
-    """`ChannelIdentity`. Deleting a profile moves these to `FormerIdentifierRow`: they are free for other profiles."""
+    """`ChannelIdentity`. Deleting a profile moves its rows to `FormerIdentifierRow`, so that others can have them."""
 
     __tablename__ = "channel_identities"
     __table_args__ = (
@@ -74,7 +74,7 @@ class ChannelIdentityRow(ProfilePartRow, Base):
             "channel_user_id",
             unique=True,
             info={
-                "conflict": "channel_identities: one of them is another profile's: leave it out, or merge the profiles"
+                "conflict": "channel_identities: another profile has one of them: leave it out, or merge the profiles"
             },
         ),
     )
@@ -102,10 +102,10 @@ class FormerIdentifierRow(ProfilePartRow, Base):
 
 
 class ProfileFieldRow(TenantKey, Base):
-    """`ProfileField`, as it is (`replaced_at` is NULL) or as it once was.
+    """`ProfileField`: the present value, whose `replaced_at` is NULL, and the former ones.
 
     Attributes:
-        revision: The profile's when the field was written: it orders fields replaced at the same moment.
+        revision: The profile's revision when the value was written. It orders values replaced at the same moment.
     """
 
     __tablename__ = "profile_fields"
@@ -142,7 +142,7 @@ class ProfileFieldRow(TenantKey, Base):
 
 
 class ProfileAssetRow(ProfilePartRow, Base):
-    """`ProfileAsset`. Its id is known in its profile alone, so that no two profiles can collide over one."""
+    """`ProfileAsset`. Its id is unique within its profile only, so that profiles cannot collide."""
 
     __tablename__ = "profile_assets"
     __table_args__ = (_profile_key(),)
@@ -166,7 +166,7 @@ class ProfileAssetRow(ProfilePartRow, Base):
 
 
 class ProfileConsentRow(ProfilePartRow, Base):
-    """`Consent`. A profile may hold several of one type, so their places tell them apart."""
+    """`Consent`. A profile may hold several of one type, so the position identifies them."""
 
     __tablename__ = "profile_consents"
     __table_args__ = (_profile_key(),)

@@ -12,14 +12,15 @@ from pydantic_core import to_json
 
 from soldier_data.base.channels import Channel
 from soldier_data.base.models import Model, mark_saved, new_id, utcnow
-from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords
+from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError, StoreError
 from soldier_data.postgres.database import Executor, PostgresStore
 from soldier_data.postgres.purging import ROWS_AT_A_TIME
 from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.subjects import PostgresSearch, erase_in_batches
 from soldier_data.postgres.transaction import Row, Transaction, Values
-from soldier_data.profiles import merge_statements, statements, subject_statements, write_statements
+from soldier_data.profiles import merge_statements, statements, write_statements
 from soldier_data.profiles.checks import (
     check_field,
     check_identity,
@@ -35,10 +36,10 @@ from soldier_data.profiles.models import (
     ProfileField,
 )
 from soldier_data.profiles.store import ProfileStore
-from soldier_data.profiles.subjects import TABLES, Held, Holding, subject_of
+from soldier_data.profiles.subjects import TABLES, Held, Holding, find, subject_of
 
 _MOST_ATTEMPTS = 100
-"""How often `get_or_create` looks again for a profile that others create and delete under its eyes."""
+"""The number of times that `get_or_create` looks for a profile that others create and delete meanwhile."""
 
 
 class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
@@ -73,7 +74,7 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
             row = await self._db.fetch_one(write_statements.create, _values(profile, profile.updated_at))
             if row is not None:
                 return profile
-        raise StoreError("creating the profile: others create and delete it all the time: try again later")
+        raise StoreError("creating the profile: other callers keep creating and deleting it: try again later")
 
     async def save(self, profile: CustomerProfile, *, if_revision: int | None = None) -> UUID:
         check_profile(profile)
@@ -139,7 +140,7 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
             if source is None or target is None or target["deleted_at"] is not None:
                 return False
             if source["deleted_at"] is not None:
-                # True if it was this very call, repeated because its reply was lost.
+                # If an earlier attempt of this call did it, its reply was lost.
                 return bool(source["write_id"] == write_id)
             values = {**key, **_merged(source, target), "write_id": write_id}
             values["now"] = max(now, source["updated_at"], target["updated_at"])
@@ -157,7 +158,7 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
         values = {"tenant_id": tenant_id, "before": moment_before(older_than)}
         how_many, more = 0, True
         while more:
-            # What is removed again because the reply to the COMMIT was lost counts once.
+            # A set, because an attempt is repeated after a lost reply to its COMMIT.
             removed: set[UUID] = set()
             work = partial(_purge_some, values=values, removed=removed)
             more = await self._db.atomically(work, "purging deleted profiles")
@@ -174,12 +175,11 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
             "kinds": [kind for kind, _ in names],
             "values": [value for _, value in names],
         }
-        rows = await self._db.fetch_all(subject_statements.find_holdings, asked)
+        rows = await self._db.fetch_all(statements.find_holdings, asked)
         return subject_of(tenant_id, profile_ids, held, [Holding(**row) for row in rows])
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        rows = await self._db.fetch_all(subject_statements.find_profiles, subject.parameters())
-        return {table: [row["id"] for row in rows] for table in TABLES}
+        return await find(PostgresSearch(subject, self._db, "looking for the customer's profiles"))
 
     async def read_found(
         self,
@@ -189,25 +189,16 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
         *,
         with_embeddings: bool = True,  # noqa: ARG002 - there are none.
     ) -> list[Any]:
-        statement, made_of = _OF_TABLE[table]
-        values = {"tenant_id": tenant_id, "profile_ids": list(ids)}
-        return [made_of(row) for row in await self._db.fetch_all(statement, values)]
+        statement, to_entity = _READING[table]
+        values = {"tenant_id": tenant_id, "ids": ids}
+        return [to_entity(row) for row in await self._db.fetch_all(statement, values)]
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        gone = ErasedIds()
-        values = {"tenant_id": tenant_id, "profile_ids": list(found["customer_profiles"])}
-
-        async def work(transaction: Transaction) -> None:
-            rows = await transaction.fetch_all(subject_statements.lock_profiles, values)
-            ids = [row["id"] for row in rows]
-            gone.add({"customer_profiles": ids})
-            for statement in subject_statements.erase:
-                await transaction.fetch_all(statement, {**values, "ids": ids})
-
-        await self._db.atomically(work, "erasing the customer's profiles")
-        return gone.by_table()
+        profiles = {"customer_profiles": found["customer_profiles"]}
+        operation = "erasing the customer's profiles"
+        return await erase_in_batches(self._db, tenant_id, profiles, _erase, operation)
 
     async def _held(self, tenant_id: UUID, profile_ids: list[UUID]) -> Held:
         profiles, history, former = [await self.read_found(tenant_id, table, profile_ids) for table in TABLES]
@@ -226,13 +217,13 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
         may_conflict: bool = False,
         **parts: str,
     ) -> bool:
-        """Change a living profile; False if there is none, or the statement refuses."""
+        """Change a living profile; return False if there is none, or if the statement refuses."""
         values = {"tenant_id": tenant_id, "id": profile_id, "now": utcnow(), "write_id": new_id(), **parts}
         row = await self._write(statement, values, may_conflict=may_conflict)
         return bool(row["found"])
 
     async def _write(self, statement: Statement, values: Values, *, may_conflict: bool) -> Row:
-        """Run a statement of `write_statements`, again with the profile locked if others changed it meanwhile."""
+        """Run a statement of `write_statements`; repeat it with the row locked if others changed it meanwhile."""
         run = self._db.write_one if may_conflict else self._db.fetch_one
         row = await run(statement, values)
 
@@ -246,7 +237,7 @@ class PostgresProfileStore(ProfileStore, PostgresStore, SubjectRecords):
 
 
 def _values(profile: CustomerProfile, now: Any) -> dict[str, Any]:
-    """The parameters that write the whole profile: columns by their names, parts by their tables'."""
+    """The parameters of a save: columns by name, and parts by the name of their table, as JSON."""
     return {
         **profile.__dict__,
         "now": now,
@@ -268,7 +259,7 @@ def _fields(fields: Iterable[ProfileField]) -> str:
 
 
 def _merged(source: Row, target: Row) -> dict[str, Any]:
-    """What the target takes over from the source's row."""
+    """The columns of the target's row that the source's row may change."""
     interactions = [row["last_interaction_at"] for row in (source, target) if row["last_interaction_at"]]
     return {
         "external_id": source["external_id"] if target["external_id"] is None else target["external_id"],
@@ -277,7 +268,7 @@ def _merged(source: Row, target: Row) -> dict[str, Any]:
 
 
 async def _purge_some(transaction: Transaction, values: Values, removed: set[UUID]) -> bool:
-    """Remove some old profiles and note which; returns whether there may be more."""
+    """Remove some old profiles and add their ids to `removed`; return whether there may be more."""
     ids = [row["id"] for row in await transaction.fetch_all(merge_statements.lock_old, values)]
     if ids:
         for statement in merge_statements.purge:
@@ -286,17 +277,27 @@ async def _purge_some(transaction: Transaction, values: Values, removed: set[UUI
     return len(ids) >= ROWS_AT_A_TIME
 
 
-_OF_TABLE: dict[str, tuple[Statement, Callable[[Row], Any]]] = {
+async def _erase(
+    transaction: Transaction, tenant_id: UUID, table: str, ids: Sequence[UUID]
+) -> dict[str, list[UUID]]:
+    values = {"tenant_id": tenant_id, "ids": ids}
+    locked = [row["id"] for row in await transaction.fetch_all(merge_statements.lock_listed, values)]
+    for statement in merge_statements.erase:
+        await transaction.fetch_all(statement, {"tenant_id": tenant_id, "ids": locked})
+    return {table: locked}
+
+
+_READING: dict[str, tuple[Statement, Callable[[Row], Any]]] = {
     "customer_profiles": (
-        subject_statements.read_profiles,
+        statements.read_profiles,
         lambda row: CustomerProfile.model_validate_json(row["profile"]),
     ),
     "profile_fields": (
-        subject_statements.read_history,
+        statements.read_history,
         lambda row: ProfileField.model_validate_json(row["field"]),
     ),
     "former_identifiers": (
-        subject_statements.read_former,
+        statements.read_former,
         lambda row: FormerIdentifier.model_validate(dict(row)),
     ),
 }

@@ -1,7 +1,7 @@
 """The SQL that reads profiles.
 
-A profile is one JSON document both ways: PostgreSQL puts it together from the rows, and parts arrive as one JSON
-array a table. JSON columns keep their text through that, and numbers and moments are written in full.
+A profile is read as one JSON document, which PostgreSQL builds from the rows of all tables, and written as one JSON
+array for each table. JSON columns keep their text that way, and numbers and times lose no digits.
 """
 
 from __future__ import annotations
@@ -14,15 +14,20 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     Table,
+    Text,
     and_,
     func,
     literal_column,
+    null,
     select,
+    union_all,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
+from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.postgres.orm import Document
-from soldier_data.postgres.statements import Statement, column_param, has_key, table_of
+from soldier_data.postgres.queries import columns_except, equals, is_living, living, of_tenant
+from soldier_data.postgres.statements import Statement, column_param, equals_any, param, table_of
 from soldier_data.profiles.orm import (
     ChannelIdentityRow,
     CustomerProfileRow,
@@ -39,29 +44,19 @@ FIELDS = table_of(ProfileFieldRow)
 ASSETS = table_of(ProfileAssetRow)
 CONSENTS = table_of(ProfileConsentRow)
 
-TENANT_ID = column_param(PROFILES.c.tenant_id)
-LIVING = PROFILES.c.deleted_at.is_(None)
 PRESENT = FIELDS.c.replaced_at.is_(None)
 
 OWNER = ("tenant_id", "profile_id")
-"""The columns by which a row belongs to a profile."""
-
-NO_FIELDS = ("write_id", "merged_profile_ids")
-"""The columns of a profile's row that are no fields of the profile."""
-
-
-def of_tenant(table: FromClause) -> ColumnElement[bool]:
-    """The rows of the tenant."""
-    return table.c.tenant_id == TENANT_ID
+"""The columns that link a row to its profile."""
 
 
 def of_profile(table: FromClause, profile_id: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The rows of one profile."""
+    """The row belongs to the profile."""
     return and_(of_tenant(table), table.c.profile_id == profile_id)
 
 
 def _object(table: Table, without: tuple[str, ...], **parts: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A row as a JSON object, named as the columns are, with `parts` beside them."""
+    """A row as a JSON object whose members are its columns, without some, and `parts`."""
     members: list[ColumnElement[Any]] = []
     for name, value in {**{c.name: c for c in table.columns if c.name not in without}, **parts}.items():
         members += [literal_column(f"'{name}'"), value]
@@ -89,11 +84,11 @@ def _fields() -> ScalarSelect[Any]:
     )
 
 
-def whole_profiles() -> Select[Any]:
-    """Profiles of the tenant with all their parts, deleted ones too."""
+def _whole_profiles() -> Select[Any]:
+    """The tenant's profiles with all their parts, including softly deleted ones."""
     whole = _object(
         PROFILES,
-        NO_FIELDS,
+        ("write_id", "merged_profile_ids"),
         channel_identities=_parts(IDENTITIES),
         fields=_fields(),
         assets=_parts(ASSETS),
@@ -102,41 +97,86 @@ def whole_profiles() -> Select[Any]:
     return select(whole.label("profile")).where(of_tenant(PROFILES))
 
 
-def _profile() -> Select[Any]:
-    return whole_profiles().where(LIVING)
+_living_profiles = _whole_profiles().where(is_living(PROFILES))
 
-
-get_by_id = Statement("reading the profile", _profile().where(has_key(PROFILES)))
-get_by_customer_id = Statement(
-    "reading the profile", _profile().where(PROFILES.c.customer_id == column_param(PROFILES.c.customer_id))
-)
+get_by_id = Statement("reading the profile", _living_profiles.where(equals(PROFILES.c.id)))
+get_by_customer_id = Statement("reading the profile", _living_profiles.where(equals(PROFILES.c.customer_id)))
 
 
 def _get_by_channel_identity() -> Statement:
     owner = select(IDENTITIES.c.profile_id).where(
-        of_tenant(IDENTITIES),
-        IDENTITIES.c.channel == column_param(IDENTITIES.c.channel),
-        IDENTITIES.c.channel_user_id == column_param(IDENTITIES.c.channel_user_id),
+        of_tenant(IDENTITIES), equals(IDENTITIES.c.channel), equals(IDENTITIES.c.channel_user_id)
     )
-    return Statement("reading the profile", _profile().where(PROFILES.c.id == owner.scalar_subquery()))
+    return Statement("reading the profile", _living_profiles.where(PROFILES.c.id == owner.scalar_subquery()))
 
 
 get_by_channel_identity = _get_by_channel_identity()
 
-FIELD = _object(FIELDS, (*OWNER, "id", "revision")).label("field")
-"""A field as JSON, as it is or as it once was."""
+# With `replaced_at`, because it may be a former value.
+_field = _object(FIELDS, (*OWNER, "id", "revision")).label("field")
 
 get_field_history = Statement(
     "reading the history of the field",
-    select(FIELD)
-    .join(PROFILES, and_(of_tenant(PROFILES), PROFILES.c.id == FIELDS.c.profile_id, LIVING))
-    .where(
-        of_profile(FIELDS, column_param(PROFILES.c.id)),
-        FIELDS.c.name == column_param(FIELDS.c.name),
-    )
+    select(_field)
+    .join(PROFILES, and_(living(PROFILES), PROFILES.c.id == FIELDS.c.profile_id))
+    .where(of_profile(FIELDS, column_param(PROFILES.c.id)), equals(FIELDS.c.name))
     .order_by(
         FIELDS.c.replaced_at.desc().nulls_first(),
         FIELDS.c.revision.desc(),
         FIELDS.c.id.desc(),
     ),
 )
+
+
+# -- what a person's profiles hold and held ----------------------------------------------------------------------
+
+read_profiles = Statement(
+    "reading the customer's profiles",
+    _whole_profiles().where(equals_any(PROFILES.c.id, "ids")).order_by(PROFILES.c.id),
+)
+
+read_history = Statement(
+    "reading the customer's profiles",
+    select(_field)
+    .where(of_tenant(FIELDS), equals_any(FIELDS.c.profile_id, "ids"), ~PRESENT)
+    .order_by(
+        FIELDS.c.profile_id,
+        FIELDS.c.name.collate("C"),
+        FIELDS.c.replaced_at,
+        FIELDS.c.revision,
+        FIELDS.c.id,
+    ),
+)
+
+read_former = Statement(
+    "reading the customer's profiles",
+    select(*columns_except(FORMER, "tenant_id"))
+    .where(of_tenant(FORMER), equals_any(FORMER.c.profile_id, "ids"))
+    .order_by(
+        FORMER.c.profile_id, FORMER.c.kind.collate("C"), FORMER.c.value.collate("C"), FORMER.c.freed_at
+    ),
+)
+
+
+def _find_holdings() -> Statement:
+    """The present and former holders of the identities and external ids in the parameters `kinds` and `values`."""
+    names = func.unnest(param("kinds", ARRAY(Text())), param("values", ARRAY(Text())))
+    name = names.table_valued("kind", "value", name="name").render_derived()
+    former = select(name.c.kind, name.c.value, FORMER.c.profile_id, FORMER.c.freed_at).where(
+        of_tenant(FORMER), FORMER.c.kind == name.c.kind, FORMER.c.value == name.c.value
+    )
+    now = null().label("freed_at")
+    identities = select(name.c.kind, name.c.value, IDENTITIES.c.profile_id, now).where(
+        of_tenant(IDENTITIES),
+        IDENTITIES.c.channel == name.c.kind,
+        IDENTITIES.c.channel_user_id == name.c.value,
+    )
+    external_ids = select(name.c.kind, name.c.value, PROFILES.c.id, now).where(
+        living(PROFILES),
+        PROFILES.c.external_id == name.c.value,
+        name.c.kind == literal_column(f"'{EXTERNAL_ID}'"),
+    )
+    return Statement("looking for the customer's profiles", union_all(former, identities, external_ids))
+
+
+find_holdings = _find_holdings()

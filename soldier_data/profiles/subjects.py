@@ -1,4 +1,4 @@
-"""Who a person is to the other stores, taken from their profiles."""
+"""The data subject that profiles describe: the ids by which all stores find the records of a person."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import NamedTuple
 from uuid import UUID
 
 from soldier_data.base.channels import Channel
+from soldier_data.base.subject_rules import SubjectSearch
 from soldier_data.base.subjects import EXTERNAL_ID, DataSubject, Tenure
 from soldier_data.profiles.models import CustomerProfile, FormerIdentifier, ProfileField
 
 TABLES = ("customer_profiles", "profile_fields", "former_identifiers")
-"""What an export lists of a person. All three are found by the ids of profiles."""
+"""The tables that an export lists. The records of all of them are found by the ids of profiles."""
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Holding(NamedTuple):
-    """That a profile has, or had, an identity or an external id.
+    """A present or former identity or external id of a profile.
 
     Attributes:
         kind: The channel, or `EXTERNAL_ID`.
         value: The channel_user_id, or the external_id.
-        freed_at: Until when; None if it still has it.
+        profile_id: The profile.
+        freed_at: The time at which the profile lost it; None if it still has it.
     """
 
     kind: str
@@ -36,11 +38,12 @@ class Holding(NamedTuple):
 
 @dataclass(frozen=True)
 class Held:
-    """What is stored of a person's profiles, deleted ones too.
+    """The stored records of some profiles.
 
     Attributes:
-        history: Former values of their fields.
-        former: Identities and external ids that they had once.
+        profiles: The profiles, including softly deleted ones.
+        history: The former values of their fields.
+        former: Their former identities and external ids.
     """
 
     profiles: list[CustomerProfile]
@@ -48,11 +51,11 @@ class Held:
     former: list[FormerIdentifier]
 
     def by_table(self) -> Mapping[str, list[CustomerProfile] | list[ProfileField] | list[FormerIdentifier]]:
-        """As an export lists it."""
+        """The records by table."""
         return dict(zip(TABLES, (self.profiles, self.history, self.former), strict=True))
 
     def holdings(self) -> list[Holding]:
-        """What the profiles have and had."""
+        """The present and former identities and external ids of the profiles."""
         return [
             *(Holding(each.kind, each.value, each.profile_id, each.freed_at) for each in self.former),
             *(
@@ -63,17 +66,23 @@ class Held:
         ]
 
 
+async def find(search: SubjectSearch) -> dict[str, list[UUID]]:
+    """The ids of the person's profiles, under each table: their history and former identifiers are found by them."""
+    ids = await search.look_up("customer_profiles", "id", search.subject.profile_ids)
+    return dict.fromkeys(TABLES, ids)
+
+
 def names_of(profile: CustomerProfile) -> set[tuple[str, str]]:
-    """The kinds and values of what a profile is known by to others."""
+    """The kinds and values of the identities and the external id that a profile has."""
     names = {(str(each.channel), each.channel_user_id) for each in profile.channel_identities}
     return names if profile.external_id is None else names | {(EXTERNAL_ID, profile.external_id)}
 
 
 def tenures_of(holdings: Iterable[Holding], profile_ids: frozenset[UUID]) -> Iterator[Tenure]:
-    """When the identities and external ids were the person's, of those that others have had too.
+    """The periods in which identities and external ids were the person's that other customers have had, too.
 
-    What somebody has is theirs from the moment when the one before lost it, because nobody knows since when it has
-    really been; what nobody has is still that person's who lost it last.
+    Each holder's period begins when the previous holder lost it, because the time at which they got it is not known.
+    If nobody has it now, the last holder's period continues.
     """
     by_name: dict[tuple[str, str], list[Holding]] = defaultdict(list)
     for holding in holdings:
@@ -93,13 +102,13 @@ def tenures_of(holdings: Iterable[Holding], profile_ids: frozenset[UUID]) -> Ite
 def subject_of(
     tenant_id: UUID, profile_ids: Iterable[UUID], held: Held, holdings: Iterable[Holding]
 ) -> DataSubject:
-    """The person with these profiles.
+    """Describe the person who has these profiles.
 
     Args:
         tenant_id: The tenant.
-        profile_ids: Their profiles, those that are purged among them.
-        held: What is stored of the profiles.
-        holdings: Everybody's holdings of what the profiles have and had.
+        profile_ids: The ids of the profiles, including purged ones.
+        held: The stored records of the profiles.
+        holdings: The holdings, by any profile, of the identities and external ids that the profiles have or had.
     """
     profiles, theirs = held.profiles, frozenset(profile_ids)
     assets = [asset for profile in profiles for asset in profile.assets]

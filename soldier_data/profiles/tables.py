@@ -1,8 +1,7 @@
-"""What the profile store in memory keeps."""
+"""The tables of the in-memory profile store."""
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -12,7 +11,7 @@ from soldier_data.profiles.models import CustomerProfile, FormerIdentifier, Prof
 
 
 class History(BaseModel):
-    """What one field of a profile was, oldest first."""
+    """The former values of one field of a profile, oldest first."""
 
     tenant_id: UUID
     profile_id: UUID
@@ -21,33 +20,17 @@ class History(BaseModel):
 
 
 class Merger(BaseModel):
-    """All profiles of a customer, as one of them knows them."""
+    """All profiles that a profile was merged with, itself included."""
 
     profile_id: UUID
     merged_profile_ids: set[UUID] = set()
 
 
 class Tables(TableSet):
-    """The tables of the store, or of one unit of work on them."""
+    """The tables of the store, or of one unit of work on it."""
 
-    def __init__(
-        self,
-        profiles: MemoryTable[CustomerProfile] | None = None,
-        histories: MemoryTable[History] | None = None,
-        mergers: MemoryTable[Merger] | None = None,
-        former: MemoryTable[FormerIdentifier] | None = None,
-    ) -> None:
-        self.profiles = profiles or MemoryTable[CustomerProfile]()
-        self.histories = histories or MemoryTable[History]()
-        self.mergers = mergers or MemoryTable[Merger]()
-        self.former = former or MemoryTable[FormerIdentifier]()
-
-    def begin(self) -> Tables:
-        """The tables of a unit of work on these."""
-        return Tables(
-            self.profiles.begin(), self.histories.begin(), self.mergers.begin(), self.former.begin()
-        )
-
-    def all(self) -> tuple[MemoryTable[Any], ...]:
-        """Every table."""
-        return (self.profiles, self.histories, self.mergers, self.former)
+    def __init__(self) -> None:
+        self.customer_profiles = MemoryTable[CustomerProfile]()
+        self.histories = MemoryTable[History]()
+        self.mergers = MemoryTable[Merger]()
+        self.former_identifiers = MemoryTable[FormerIdentifier]()

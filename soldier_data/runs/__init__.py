@@ -1,4 +1,4 @@
-"""What an agent executor did: runs with their steps, artifacts and LLM calls."""
+"""Runs of an agent executor, with their steps, artifacts and LLM calls."""
 
 from soldier_data.base.paging import Cursor
 from soldier_data.runs.inmemory import InMemoryRunStore

@@ -1,4 +1,4 @@
-"""What both run stores check, and what they say when they refuse."""
+"""The checks that both run stores make, and the errors that they raise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from soldier_data.errors import ConflictError, NotFoundError
 from soldier_data.runs.models import Artifact, LLMCall, Run, Step
 
 Part: TypeAlias = Step | Artifact | LLMCall
-"""What belongs to a run."""
+"""An entity that belongs to a run."""
 
 _NAMES: dict[type[Part], str] = {Step: "step", Artifact: "artifact", LLMCall: "LLM call"}
 
@@ -19,7 +19,7 @@ def check_run(run: Run) -> None:
     """Check that `run` can be stored.
 
     Raises:
-        ValidationError: Names the field.
+        ValidationError: It cannot. Names the field.
     """
     check_storable(run)
     check_key(run.actor, "actor")
@@ -29,10 +29,10 @@ def check_run(run: Run) -> None:
 
 
 def check_list(actor: str, limit: int, offset: int, before: Cursor | None) -> None:
-    """Check what `list_runs` is asked for.
+    """Check the arguments of `list_runs`.
 
     Raises:
-        ValidationError: Names the argument.
+        ValidationError: One of them is invalid. Names it.
     """
     check_key(actor, "actor")
     check_page(limit, offset)
@@ -41,28 +41,28 @@ def check_list(actor: str, limit: int, offset: int, before: Cursor | None) -> No
 
 
 def saving(part: Part) -> str:
-    """What a message says was being done."""
+    """The operation, for messages: "saving the step ..."."""
     return f"saving the {_NAMES[type(part)]} {part.id}"
 
 
 def taken(run: Run, holder: Run) -> ConflictError:
-    """What saving `run` raises when `holder` has its idempotency_key or its trace_id."""
+    """The error for a run whose idempotency_key or trace_id `holder` has."""
     same_key = run.idempotency_key is not None and run.idempotency_key == holder.idempotency_key
     field = "idempotency_key" if same_key else "trace_id"
     return ConflictError(
-        f"saving the run {run.id}: the run {holder.id} of the tenant has this {field}: use that one, or choose "
+        f"saving the run {run.id}: the run {holder.id} of the tenant has this {field}: use that run, or choose "
         f"another {field}"
     )
 
 
 def missing(part: Part) -> NotFoundError:
-    """What saving `part` raises when its run, or its step, does not exist."""
-    wanted = "run_id names no run of the tenant"
+    """The error for a part whose run or step does not exist."""
+    problem = "the tenant has no run with this run_id"
     if isinstance(part, LLMCall) and part.step_id is not None:
-        wanted += ", or step_id no step of that run"
-    return NotFoundError(f"{saving(part)}: {wanted}: save that one first")
+        problem += ", or the run has no step with this step_id"
+    return NotFoundError(f"{saving(part)}: {problem}: save that one first")
 
 
 def elsewhere(part: Part) -> ConflictError:
-    """What saving `part` raises when its id is stored in another run."""
-    return ConflictError(f"{saving(part)}: the id is stored in another run: use a new id")
+    """The error for a part whose id belongs to a part of another run."""
+    return ConflictError(f"{saving(part)}: the id belongs to another run: use a new id")

@@ -1,20 +1,21 @@
-"""The run store in memory: the reference for the contract, and a fake for services' own tests."""
+"""The in-memory run store: a reference implementation of the contract, and a fake for tests of services."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from datetime import UTC
 from decimal import Decimal, localcontext
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
-from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet, copies
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import Cursor
-from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
+from soldier_data.base.subject_rules import InMemoryRecords, InMemorySearch
+from soldier_data.base.subjects import DataSubject
 from soldier_data.base.values import check_key, check_revision, check_storable
 from soldier_data.errors import ConflictError
+from soldier_data.runs import subjects
 from soldier_data.runs.checks import check_list, check_run, elsewhere, missing, taken
 from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus, Step
 from soldier_data.runs.store import RunStore
@@ -24,28 +25,16 @@ P = TypeVar("P", Step, Artifact, LLMCall)
 # More digits than any sum of costs has.
 _PRECISION = 200
 
-_PARTS = ("steps", "artifacts", "llm_calls")
-
 
 class _Tables(TableSet):
-    """The tables of the store, or of one unit of work on them."""
-
-    def __init__(self, parent: _Tables | None = None) -> None:
-        self.runs: MemoryTable[Run] = MemoryTable(parent.runs if parent else None)
-        self.steps: MemoryTable[Step] = MemoryTable(parent.steps if parent else None)
-        self.artifacts: MemoryTable[Artifact] = MemoryTable(parent.artifacts if parent else None)
-        self.llm_calls: MemoryTable[LLMCall] = MemoryTable(parent.llm_calls if parent else None)
-
-    def parts(self) -> tuple[MemoryTable[Any], ...]:
-        """The tables of what belongs to a run."""
-        return (self.steps, self.artifacts, self.llm_calls)
-
-    def all(self) -> tuple[MemoryTable[Any], ...]:
-        """Every table."""
-        return (self.runs, *self.parts())
+    def __init__(self) -> None:
+        self.runs = MemoryTable[Run]()
+        self.steps = MemoryTable[Step]()
+        self.artifacts = MemoryTable[Artifact]()
+        self.llm_calls = MemoryTable[LLMCall]()
 
 
-class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
+class InMemoryRunStore(RunStore, InMemoryRecords, InMemoryStore):
     """`RunStore` without a database."""
 
     _tables: _Tables
@@ -53,18 +42,10 @@ class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
     def __init__(self) -> None:
         self._tables = _Tables()
 
-    def begin(self) -> Self:
-        store = copy(self)
-        store._tables = _Tables(self._tables)
-        return store
-
-    def tables(self) -> Iterable[MemoryTable[Any]]:
-        return self._tables.all()
-
     def check_unique(self, entity: Any) -> None:
         if not isinstance(entity, Run) or entity.is_deleted:
             return
-        others = [other for other in self._living(entity.tenant_id) if other.id != entity.id]
+        others = [other for other in self._tables.runs.living(entity.tenant_id) if other.id != entity.id]
         for other in others:
             if entity.idempotency_key is not None and other.idempotency_key == entity.idempotency_key:
                 raise taken(entity, other)
@@ -88,15 +69,17 @@ class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
         return run.id
 
     async def get_run(self, tenant_id: UUID, run_id: UUID) -> Run | None:
-        return _first(run for run in self._living(tenant_id) if run.id == run_id)
+        return _first(run for run in self._tables.runs.living(tenant_id) if run.id == run_id)
 
     async def get_run_by_trace_id(self, tenant_id: UUID, trace_id: str) -> Run | None:
         check_key(trace_id, "trace_id")
-        return _first(run for run in self._living(tenant_id) if run.trace_id == trace_id)
+        return _first(run for run in self._tables.runs.living(tenant_id) if run.trace_id == trace_id)
 
     async def get_run_by_idempotency_key(self, tenant_id: UUID, idempotency_key: str) -> Run | None:
         check_key(idempotency_key, "idempotency_key")
-        return _first(run for run in self._living(tenant_id) if run.idempotency_key == idempotency_key)
+        return _first(
+            run for run in self._tables.runs.living(tenant_id) if run.idempotency_key == idempotency_key
+        )
 
     async def list_runs(
         self,
@@ -116,17 +99,17 @@ class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
             if position is None or run.position() < position
         ]
         found.sort(key=Run.position, reverse=True)
-        return [run.model_copy(deep=True) for run in found[offset : offset + limit]]
+        return copies(found[offset : offset + limit])
 
     async def count_runs(self, tenant_id: UUID, actor: str, *, status: RunStatus | None = None) -> int:
         check_key(actor, "actor")
         return sum(1 for _ in self._of_actor(tenant_id, actor, status))
 
     async def delete_run(self, tenant_id: UUID, run_id: UUID) -> bool:
-        for table in self._tables.parts():
-            for part in list(table.of_tenant(tenant_id)):
-                if part.run_id == run_id:
-                    table.remove((tenant_id, part.id))
+        for name in subjects.PARTS:
+            table = self._tables[name]
+            parts = [part.id for part in table.of_tenant(tenant_id) if part.run_id == run_id]
+            table.remove_all(tenant_id, parts)
         return self._tables.runs.remove((tenant_id, run_id))
 
     async def get_run_stats(self, tenant_id: UUID, run_id: UUID) -> RunStats | None:
@@ -175,48 +158,25 @@ class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
         return sorted(found, key=lambda call: (call.created_at, call.id))
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        tables, tenant_id = self._tables, subject.tenant_id
-        wanted = {run.id for run in tables.runs.of_tenant(tenant_id) if _is_theirs(run, subject)}
-        parts: list[Step | Artifact] = [
-            *tables.steps.of_tenant(tenant_id),
-            *tables.artifacts.of_tenant(tenant_id),
-        ]
-        wanted |= {part.run_id for part in parts if subject.is_mentioned_in(*_texts(part))}
-        found = {"runs": sorted(wanted)}
-        for name, table in zip(_PARTS, tables.parts(), strict=True):
-            found[name] = sorted(part.id for part in table.of_tenant(tenant_id) if part.run_id in wanted)
-        return found
-
-    async def read_found(
-        self,
-        tenant_id: UUID,
-        table: str,
-        ids: Sequence[UUID],
-        *,
-        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
-    ) -> list[Any]:
-        return self._table(table).get_all(tenant_id, ids)
+        return await subjects.find(InMemorySearch(subject, self._tables))
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        gone = {
-            name: sorted(
-                part.id for part in self._table(name).of_tenant(tenant_id) if part.run_id in found["runs"]
-            )
-            for name in _PARTS
+        runs = set(found["runs"])
+        erased = {
+            name: sorted(part.id for part in self._tables[name].of_tenant(tenant_id) if part.run_id in runs)
+            for name in subjects.PARTS
         }
-        gone["runs"] = [run_id for run_id in found["runs"] if await self.delete_run(tenant_id, run_id)]
-        return gone
-
-    def _table(self, name: str) -> MemoryTable[Any]:
-        return dict(zip(("runs", *_PARTS), self._tables.all(), strict=True))[name]
-
-    def _living(self, tenant_id: UUID) -> Iterator[Run]:
-        return (run for run in self._tables.runs.of_tenant(tenant_id) if not run.is_deleted)
+        erased["runs"] = [run_id for run_id in found["runs"] if await self.delete_run(tenant_id, run_id)]
+        return erased
 
     def _of_actor(self, tenant_id: UUID, actor: str, status: RunStatus | None) -> Iterator[Run]:
-        return (run for run in self._living(tenant_id) if run.actor == actor and status in (None, run.status))
+        return (
+            run
+            for run in self._tables.runs.living(tenant_id)
+            if run.actor == actor and status in (None, run.status)
+        )
 
     def _is_living(self, tenant_id: UUID, run_id: UUID) -> bool:
         run = self._tables.runs.peek((tenant_id, run_id))
@@ -225,7 +185,7 @@ class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
     def _parts(self, table: MemoryTable[P], tenant_id: UUID, run_id: UUID) -> list[P]:
         if not self._is_living(tenant_id, run_id):
             return []
-        return [part.model_copy(deep=True) for part in table.of_tenant(tenant_id) if part.run_id == run_id]
+        return copies(part for part in table.of_tenant(tenant_id) if part.run_id == run_id)
 
     def _save(self, table: MemoryTable[P], part: P) -> UUID:
         check_storable(part)
@@ -242,18 +202,6 @@ class InMemoryRunStore(RunStore, SubjectRecords, InMemoryStore):
             return True
         step = self._tables.steps.peek((part.tenant_id, part.step_id))
         return step is not None and step.run_id == part.run_id
-
-
-def _is_theirs(run: Run, subject: DataSubject) -> bool:
-    texts = (run.actor, run.trace_id, run.idempotency_key, json_text(run, "request_payload"))
-    return subject.is_actor(run.actor, run.created_at) or subject.is_mentioned_in(*texts)
-
-
-def _texts(part: Step | Artifact) -> tuple[str, ...]:
-    """Where a part may mention somebody."""
-    if isinstance(part, Step):
-        return (json_text(part, "input_data", "output_data"),)
-    return part.url, json_text(part, "metadata")
 
 
 def _first(runs: Iterator[Run]) -> Run | None:

@@ -1,4 +1,4 @@
-"""A run of an agent executor, and what belongs to it."""
+"""Runs of an agent executor, and what belongs to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from soldier_data.base.models import Model, Moment, TenantScoped, new_id, utcnow
 
 
 class RunStatus(StrEnum):
-    """How far a run or a step has come."""
+    """The status of a run or a step."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -34,15 +34,15 @@ Cost = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, max_digits=30, de
 
 
 class Run(TenantScoped):
-    """One execution of an agent, from a request to its end.
+    """One execution of an agent, which answers a request.
 
     Attributes:
-        actor: Who asked for it: a user or a service, in the service's own words.
-        request_payload: What was asked for, as JSON.
-        autonomy_level: How much the agent may do by itself, in the service's own words.
-        trace_id: Leads to the run in tracing; unique in the tenant.
-        idempotency_key: What the client calls its request, so that a repeated one finds this run; unique in the
-            tenant.
+        actor: The user or service that made the request, named as the service likes.
+        request_payload: The request, as JSON.
+        autonomy_level: The degree to which the agent may act alone, named as the service likes.
+        trace_id: The id of the run in tracing, unique among the living runs of the tenant.
+        idempotency_key: The client's name for its request, by which a repeated request finds this run. Unique among
+            the living runs of the tenant.
     """
 
     id: UUID = Field(default_factory=new_id)
@@ -56,7 +56,7 @@ class Run(TenantScoped):
     error_message: str | None = None
 
     def position(self) -> tuple[datetime, UUID]:
-        """Where the run stands in the list of its actor."""
+        """The sort key of the run in the list of its actor."""
         return self.created_at, self.id
 
 
@@ -64,10 +64,10 @@ class Step(Model):
     """One step of a run: a node of the executor's graph that was entered.
 
     Attributes:
-        step_number: The place in the run. Steps that ran side by side, or again, may share it.
-        input_data: What went in, any JSON value.
-        output_data: What came out, any JSON value.
-        llm_call_id: The LLM call that the step is about. It may be saved later than the step.
+        step_number: The position in the run. Steps that ran in parallel, or again, may have the same.
+        input_data: The input, any JSON value.
+        output_data: The output, any JSON value.
+        llm_call_id: The id of the step's LLM call. It may be saved later than the step.
     """
 
     id: UUID = Field(default_factory=new_id)
@@ -85,12 +85,12 @@ class Step(Model):
 
 
 class Artifact(Model):
-    """Something that a run produced and put somewhere.
+    """Something that a run produced and stored elsewhere.
 
     Attributes:
-        artifact_type: In the service's own words: "report", "screenshot".
-        url: Where it lies. It is kept as it is, not looked at.
-        metadata: Anything about it, as JSON.
+        artifact_type: The type, named as the service likes: "report", "screenshot".
+        url: The location. It is stored unchanged and unchecked.
+        metadata: Any JSON object.
     """
 
     id: UUID = Field(default_factory=new_id)
@@ -106,10 +106,10 @@ class LLMCall(Model):
     """One call of a language model.
 
     Attributes:
-        step_id: The step that made it, of the same run.
-        total_tokens: As the provider counts them, which need not be the sum of the other two.
-        cost_usd: What it cost, in US dollars.
-        latency_ms: How long it took.
+        step_id: The id of the step that made the call, in the same run.
+        total_tokens: The total that the provider reports, which need not be the sum of the other two.
+        cost_usd: The cost in US dollars.
+        latency_ms: The duration in milliseconds.
     """
 
     id: UUID = Field(default_factory=new_id)
@@ -127,12 +127,12 @@ class LLMCall(Model):
 
 
 class RunStats(Model):
-    """What a run amounts to so far.
+    """The totals of a run so far.
 
     Attributes:
-        llm_calls: How many.
-        cost_usd: The exact sum of all calls, in US dollars.
-        duration_seconds: From created_at to completed_at; None while the run is not completed.
+        llm_calls: The number of LLM calls.
+        cost_usd: The exact cost of all LLM calls in US dollars.
+        duration_seconds: The time from created_at to completed_at; None until the run is completed.
     """
 
     run_id: UUID

@@ -14,7 +14,7 @@ from soldier_data.postgres.orm import LIVING, Base, Document, Revisioned, SoftDe
 
 
 class RunRow(TenantKey, Revisioned, SoftDeleted, Base):
-    """`Run`. One index by time serves an actor's whole list, one the list of a status."""
+    """`Run`. One index serves the list of an actor's runs, another the list of those with one status."""
 
     __tablename__ = "runs"
     __table_args__ = (
@@ -49,7 +49,7 @@ class RunRow(TenantKey, Revisioned, SoftDeleted, Base):
 
 
 class RunPartRow(TenantKey):
-    """Columns of what belongs to a run, and goes with it."""
+    """Columns of entities that belong to a run, and are deleted with it."""
 
     run_id: Mapped[UUID] = mapped_column(sort_order=1)
 
@@ -83,13 +83,13 @@ class ArtifactRow(RunPartRow, Base):
 
     artifact_type: Mapped[str]
     url: Mapped[str]
-    # The class has an attribute `metadata` already, which all ORM classes share.
+    # All ORM classes share an attribute `metadata`.
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
     created_at: Mapped[datetime]
 
 
 class LLMCallRow(RunPartRow, Base):
-    """`LLMCall`. Costs are NUMERIC: exact, and of any scale."""
+    """`LLMCall`. Costs are NUMERIC, which is exact."""
 
     __tablename__ = "llm_calls"
     __table_args__ = (

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from soldier_data.base.paging import Cursor
-from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
+from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_key, check_storable
 from soldier_data.errors import ConflictError
 from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.queries import columns_except, cursor_values
 from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.subjects import PostgresSearch, StoredRecords, erase_in_batches
 from soldier_data.postgres.transaction import Row, Transaction, Values
 from soldier_data.runs import statements as sql
-from soldier_data.runs import subject_statements
+from soldier_data.runs import subjects
 from soldier_data.runs.checks import (
     Part,
     check_list,
@@ -42,7 +43,7 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
             return await sql.runs.save(self._db, run, values, if_revision)
         except ConflictError as error:
             refusal = error
-        holder = await self._run(sql.who_has, values)
+        holder = await self._run(sql.find_holder, values)
         raise refusal if holder is None else taken(run, holder)
 
     async def get_run(self, tenant_id: UUID, run_id: UUID) -> Run | None:
@@ -75,8 +76,7 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
             "status": status,
             "limit": limit,
             "offset": offset,
-            "before_at": before and before.at,
-            "before_id": before and before.id,
+            **cursor_values(before),
         }
         return [_run(row) for row in await self._db.fetch_all(statement, values)]
 
@@ -110,7 +110,7 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
 
     async def delete_step(self, tenant_id: UUID, step_id: UUID) -> bool:
         key = {"tenant_id": tenant_id, "id": step_id}
-        # A deletion that is repeated because the reply to its COMMIT was lost has found the step the first time.
+        # If the reply to the COMMIT is lost, the repeated attempt does not find the step that the first one deleted.
         found = False
 
         async def work(transaction: Transaction) -> None:
@@ -140,39 +140,19 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
         return [_llm_call(row) for row in rows]
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        values = subject.parameters()
-        runs = {
-            row["run_id"]
-            for scan in subject_statements.find_runs
-            for row in await scan.rows(self._db, values)
-        }
-        found = ErasedIds()
-        found.add({"runs": runs})
-        for run_ids in batches(sorted(runs)):
-            found.add(await _parts(self._db, subject.tenant_id, run_ids))
-        return {table: found.by_table().get(table, []) for table in _ENTITY_OF}
+        return await subjects.find(PostgresSearch(subject, self._db, "looking for the customer's runs"))
 
     async def read_found(
-        self,
-        tenant_id: UUID,
-        table: str,
-        ids: Sequence[UUID],
-        *,
-        with_embeddings: bool = True,  # noqa: ARG002 - there are none.
+        self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
     ) -> list[Any]:
-        values = {"tenant_id": tenant_id, "ids": list(ids)}
-        rows = await self._db.fetch_all(subject_statements.read_listed[table], values)
-        return [_ENTITY_OF[table](row) for row in rows]
+        return await _RECORDS[table].read(self._db, tenant_id, ids, with_embeddings=with_embeddings)
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        gone = ErasedIds()
-        gone.add(dict.fromkeys(_ENTITY_OF, ()))
-        for run_ids in batches(found["runs"]):
-            work = partial(_erase, tenant_id=tenant_id, run_ids=run_ids, gone=gone)
-            await self._db.atomically(work, "erasing the customer's runs")
-        return gone.by_table()
+        runs = {"runs": found["runs"]}
+        erased = await erase_in_batches(self._db, tenant_id, runs, _erase, "erasing the customer's runs")
+        return {table: [] for table in _RECORDS} | erased
 
     async def _run(self, statement: Statement, values: Values) -> Run | None:
         row = await self._db.fetch_one(statement, values)
@@ -181,7 +161,7 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
     async def _save(
         self, part: Part, statements: sql.PartStatements, save: Statement, documents: dict[str, str]
     ) -> UUID:
-        """Save the part; fields are columns of the same name, `documents` are those that are JSON."""
+        """Save a part. The values of its columns are its fields, but for the JSON columns in `documents`."""
         values = {**part.__dict__, **documents}
         if await self._db.fetch_one(save, values) is None:
             stored = await self._db.fetch_one(statements.stored, values)
@@ -189,23 +169,19 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
         return part.id
 
 
-async def _parts(db: Executor, tenant_id: UUID, run_ids: Sequence[UUID]) -> dict[str, list[UUID]]:
-    """The ids of what belongs to the runs, by table."""
-    values = {"tenant_id": tenant_id, "run_ids": list(run_ids)}
-    return {
-        table: [row["id"] for row in await db.fetch_all(statement, values)]
-        for table, statement in subject_statements.find_parts.items()
-    }
-
-
 async def _erase(
-    transaction: Transaction, *, tenant_id: UUID, run_ids: Sequence[UUID], gone: ErasedIds
-) -> None:
-    values = {"tenant_id": tenant_id, "run_ids": list(run_ids)}
+    transaction: Transaction, tenant_id: UUID, table: str, ids: Sequence[UUID]
+) -> dict[str, list[UUID]]:
     # Nothing can be added to a run that is locked.
-    locked = [row["id"] for row in await transaction.fetch_all(subject_statements.lock_runs, values)]
-    gone.add({"runs": locked, **await _parts(transaction, tenant_id, locked)})
-    await transaction.fetch_all(subject_statements.delete_runs, values)
+    locked = await _RECORDS[table].lock(transaction, tenant_id, ids)
+    values = {"tenant_id": tenant_id, "run_ids": locked}
+    parts = {
+        name: [row["id"] for row in await transaction.fetch_all(statement, values)]
+        for name, statement in sql.list_parts.items()
+    }
+    # Its parts are deleted with a run.
+    await _RECORDS[table].delete(transaction, tenant_id, ids)
+    return {table: locked, **parts}
 
 
 def _dumped(document: Any) -> str:
@@ -229,9 +205,12 @@ def _llm_call(row: Row) -> LLMCall:
     return LLMCall.model_validate(dict(row))
 
 
-_ENTITY_OF: dict[str, Callable[[Row], Any]] = {
-    "runs": _run,
-    "steps": _step,
-    "artifacts": _artifact,
-    "llm_calls": _llm_call,
+_RECORDS = {
+    str(table.name): StoredRecords(table, columns_except(table, "write_id"), to_entity, "the customer's runs")
+    for table, to_entity in (
+        (sql.RUNS, _run),
+        (sql.STEPS, _step),
+        (sql.ARTIFACTS, _artifact),
+        (sql.LLM_CALLS, _llm_call),
+    )
 }

@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Select,
     Table,
@@ -18,13 +17,21 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from soldier_data.postgres.queries import (
+    LIMIT,
+    OFFSET,
+    columns_except,
+    equals,
+    living,
+    newest_first,
+    of_tenant,
+)
 from soldier_data.postgres.revisioned import RevisionedTable
-from soldier_data.postgres.statements import Statement, column_param, has_key, param, table_of
+from soldier_data.postgres.statements import Statement, column_param, equals_any, has_key, table_of
 from soldier_data.runs.orm import ArtifactRow, LLMCallRow, RunRow, StepRow
 
 RUNS = table_of(RunRow)
@@ -32,43 +39,24 @@ STEPS = table_of(StepRow)
 ARTIFACTS = table_of(ArtifactRow)
 LLM_CALLS = table_of(LLMCallRow)
 
-LIMIT = param("limit", BigInteger())
-OFFSET = param("offset", BigInteger())
-
 
 # -- runs ------------------------------------------------------------------------------------------------------
 
 runs = RevisionedTable("run", RUNS, unique=True)
 
-_LIVING_RUN = and_(RUNS.c.tenant_id == column_param(RUNS.c.tenant_id), RUNS.c.deleted_at.is_(None))
+_living_runs = select(*columns_except(RUNS, "write_id")).where(living(RUNS))
 
+get_run = Statement("reading the run", _living_runs.where(equals(RUNS.c.id)))
+get_run_by_trace_id = Statement("reading the run", _living_runs.where(equals(RUNS.c.trace_id)))
+get_run_by_idempotency_key = Statement("reading the run", _living_runs.where(equals(RUNS.c.idempotency_key)))
 
-def _living_runs() -> Select[Any]:
-    columns = [column for column in RUNS.columns if column.name != "write_id"]
-    return select(*columns).where(_LIVING_RUN)
-
-
-def _run_by(name: str) -> Statement:
-    column = RUNS.c[name]
-    return Statement("reading the run", _living_runs().where(column == column_param(column)))
-
-
-get_run = _run_by("id")
-get_run_by_trace_id = _run_by("trace_id")
-get_run_by_idempotency_key = _run_by("idempotency_key")
-
-# The run whose idempotency_key is taken comes first: that is the one a repeated request looks for.
-who_has = Statement(
+# The run that has the idempotency_key comes first: it is the one that a repeated request looks for.
+find_holder = Statement(
     "saving the run",
-    _living_runs()
-    .where(
-        RUNS.c.id != column_param(RUNS.c.id),
-        or_(
-            RUNS.c.idempotency_key == column_param(RUNS.c.idempotency_key),
-            RUNS.c.trace_id == column_param(RUNS.c.trace_id),
-        ),
+    _living_runs.where(
+        RUNS.c.id != column_param(RUNS.c.id), or_(equals(RUNS.c.idempotency_key), equals(RUNS.c.trace_id))
     )
-    .order_by((RUNS.c.idempotency_key == column_param(RUNS.c.idempotency_key)).desc().nulls_last())
+    .order_by(equals(RUNS.c.idempotency_key).desc().nulls_last())
     .limit(literal_column("1")),
 )
 
@@ -76,27 +64,21 @@ delete_run = Statement("deleting the run", delete(RUNS).where(has_key(RUNS)).ret
 
 
 def _of_actor(statement: Select[Any], *, status: bool) -> Select[Any]:
-    statement = statement.where(RUNS.c.actor == column_param(RUNS.c.actor))
-    return statement.where(RUNS.c.status == column_param(RUNS.c.status)) if status else statement
+    statement = statement.where(equals(RUNS.c.actor))
+    return statement.where(equals(RUNS.c.status)) if status else statement
 
 
 @cache
 def list_runs(*, status: bool, before: bool) -> Statement:
-    """One page of an actor's runs, optionally those of a status or from a position on."""
-    statement = _of_actor(_living_runs(), status=status)
-    if before:
-        position = tuple_(param("before_at", RUNS.c.created_at.type), param("before_id", RUNS.c.id.type))
-        statement = statement.where(tuple_(RUNS.c.created_at, RUNS.c.id) < position)
-    return Statement(
-        "listing the runs",
-        statement.order_by(RUNS.c.created_at.desc(), RUNS.c.id.desc()).limit(LIMIT).offset(OFFSET),
-    )
+    """One page of an actor's runs, optionally with one status, or after a position."""
+    page = newest_first(_of_actor(_living_runs, status=status), RUNS.c.created_at, before=before)
+    return Statement("listing the runs", page.limit(LIMIT).offset(OFFSET))
 
 
 @cache
 def count_runs(*, status: bool) -> Statement:
-    """How many runs an actor has."""
-    counting = select(func.count().label("how_many")).select_from(RUNS).where(_LIVING_RUN)
+    """The number of an actor's runs, optionally with one status."""
+    counting = select(func.count().label("how_many")).select_from(RUNS).where(living(RUNS))
     return Statement("counting the runs", _of_actor(counting, status=status))
 
 
@@ -120,24 +102,25 @@ def _stats() -> Any:
     return (
         select(RUNS.c.status, RUNS.c.created_at, RUNS.c.completed_at, steps.label("step_count"), *calls.c)
         .join_from(RUNS, calls, literal_column("true"))
-        .where(_LIVING_RUN, RUNS.c.id == column_param(RUNS.c.id))
+        .where(living(RUNS), equals(RUNS.c.id))
     )
 
 
 get_run_stats = Statement("reading the statistics of the run", _stats())
 
 
-# -- what belongs to a run -------------------------------------------------------------------------------------
+# -- parts of runs ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class PartStatements:
-    """What is done with the rows of one table below `runs`.
+    """The statements for one of the tables whose rows belong to runs.
 
     Attributes:
-        save: Returns the id, or nothing if the run does not exist or the row is another run's.
-        listed: All rows of the run.
-        stored: The run_id of the row with this id, whichever run that is.
+        save: Insert or replace a row; returns its id, or nothing if the run does not exist or the row belongs to
+            another run.
+        listed: The rows of a run.
+        stored: The run_id of the row with an id.
     """
 
     save: Statement
@@ -146,13 +129,13 @@ class PartStatements:
 
 
 def _of_run(table: Table) -> ColumnElement[bool]:
-    return and_(_LIVING_RUN, RUNS.c.id == column_param(table.c.run_id))
+    return and_(living(RUNS), RUNS.c.id == column_param(table.c.run_id))
 
 
 def _save(table: Table, parents: Select[Any]) -> Any:
-    """Insert or replace a row, which keeps its run, while the parents stay as they are."""
+    """Insert a row, or replace it if it belongs to the same run, provided that its parents exist."""
     values = [column_param(column) for column in table.columns]
-    # The lock is the one that foreign keys take: the run may be saved meanwhile, but not be deleted.
+    # The lock that foreign keys take: the run can be saved meanwhile, but not deleted.
     row = parents.with_only_columns(*values).with_for_update(read=True, key_share=True)
     statement = insert(table).from_select([column.name for column in table.columns], row)
     changed = {
@@ -166,15 +149,11 @@ def _save(table: Table, parents: Select[Any]) -> Any:
 
 
 def _part_statements(name: str, table: Table, *order: ColumnElement[Any]) -> PartStatements:
-    in_living_run = and_(
-        table.c.tenant_id == column_param(table.c.tenant_id), table.c.run_id == column_param(table.c.run_id)
-    )
+    rows = select(*table.columns).where(of_tenant(table), equals(table.c.run_id))
     run = select(literal_column("1")).where(_of_run(table)).exists()
     return PartStatements(
         save=Statement(f"saving the {name}", _save(table, select(RUNS.c.id).where(_of_run(table)))),
-        listed=Statement(
-            f"listing the {name}s", select(*table.columns).where(in_living_run, run).order_by(*order)
-        ),
+        listed=Statement(f"listing the {name}s", rows.where(run).order_by(*order)),
         stored=Statement(f"saving the {name}", select(table.c.run_id).where(has_key(table))),
     )
 
@@ -193,8 +172,8 @@ save_llm_call_of_step = Statement(
     ),
 )
 
-# Deleting takes two statements: an LLM call that another transaction is adding holds a lock on its step, and one
-# statement alone would wait for that lock without seeing the call afterwards.
+# Deleting takes two statements: another transaction that adds an LLM call holds a lock on its step, and a single
+# statement would wait for that lock without seeing the call afterwards.
 lock_step = Statement("deleting the step", select(STEPS.c.id).where(has_key(STEPS)).with_for_update())
 
 
@@ -202,13 +181,18 @@ def _delete_step() -> Any:
     unlinked = (
         update(LLM_CALLS)
         .values(step_id=null())
-        .where(
-            LLM_CALLS.c.tenant_id == column_param(STEPS.c.tenant_id),
-            LLM_CALLS.c.step_id == column_param(STEPS.c.id),
-        )
+        .where(of_tenant(LLM_CALLS), LLM_CALLS.c.step_id == column_param(STEPS.c.id))
         .cte("unlinked")
     )
     return delete(STEPS).where(has_key(STEPS)).returning(STEPS.c.id).add_cte(unlinked)
 
 
 delete_step = Statement("deleting the step", _delete_step())
+
+list_parts = {
+    str(table.name): Statement(
+        "erasing the customer's runs",
+        select(table.c.id).where(of_tenant(table), equals_any(table.c.run_id, "run_ids")),
+    )
+    for table in (STEPS, ARTIFACTS, LLM_CALLS)
+}

@@ -11,59 +11,61 @@ from soldier_data.runs.models import Artifact, LLMCall, Run, RunStats, RunStatus
 
 
 class RunStore(SubjectStore):
-    """Runs, and the steps, artifacts and LLM calls of each.
+    """Runs, and the steps, artifacts and LLM calls that belong to them.
 
-    Every save inserts, or replaces what is stored under (tenant_id, id), and returns the id. What is returned by
-    reads is the caller's own copy. A run saved with `deleted_at` set is softly deleted: no read finds it or what
-    belongs to it any more, and its trace_id and idempotency_key are free again.
+    Saving inserts an entity, or replaces the one with the same tenant and id. A run saved with `deleted_at` set is
+    softly deleted: reads no longer return it or what belongs to it, and its trace_id and idempotency_key are free
+    again. Reads return copies, which the caller may change.
 
-    Of a person (`SubjectStore`) are the runs whose actor is one of their identities or external ids, and was when
-    the run was created (`ProfileStore` says whose that is if several customers have had it); those that
-    mention the person in actor, trace_id, idempotency_key or request_payload, and those with a step or an artifact
-    that does; with all that belongs to them.
+    The records of a data subject (see `SubjectStore`) are these runs, with everything that belongs to them:
 
-    A call whose reply is lost with the connection is repeated, and has one effect. Only if somebody else saves the
-    run between the two attempts, a `save_run` without `if_revision` wins over that and counts twice, and one with
-    it raises ConflictError though it took effect first.
+    - runs whose actor is an identity or external id of the person, and was theirs when the run was created
+      (`ProfileStore` says whose it was if several customers have had it);
+    - runs that mention the person in actor, trace_id, idempotency_key or request_payload;
+    - runs with a step that mentions the person in input_data or output_data, or an artifact that does in url or
+      metadata.
+
+    Calls are repeated after a lost connection and take effect once, with one exception: if another caller saves the
+    same run between two attempts, a `save_run` without `if_revision` overwrites that change and increases the
+    revision twice, and a `save_run` with it raises ConflictError although it took effect first.
 
     Raises (every method):
-        StoreConnectionError: The server is unreachable or does not answer in time.
-        ValidationError: An argument, or something in a list, is of a wrong type; a text holds NUL or half of a
-            surrogate pair, a JSON value is no JSON, a number does not fit 64 bits, a datetime lies at the very
-            end of the calendar; an actor, a trace_id or an idempotency_key is longer than 2,000 bytes; a limit or
-            offset is negative. Names the field.
-
-    Raises (save_step, save_artifact, save_llm_call):
-        NotFoundError: The tenant has no run run_id, or that run has no step step_id.
-        ConflictError: What is stored under the id belongs to another run. It stays there.
+        StoreConnectionError: The server cannot be reached or does not respond in time.
+        ValidationError: An argument, or an item of a list, has the wrong type; a field of an entity has an invalid
+            value; a text contains NUL or an unpaired surrogate; a value is not valid JSON; a number does not fit 64
+            bits; a datetime is at the very end of the calendar; an actor, trace_id or idempotency_key is longer than
+            2,000 bytes; a limit or offset is negative. Names the field.
     """
 
     # -- runs ------------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def save_run(self, run: Run, *, if_revision: int | None = None) -> UUID:
-        """Save the run; sets `updated_at` and `revision` on it.
+        """Insert or replace a run; return its id.
+
+        Sets `updated_at` and `revision` on `run`; on an error it leaves `run` unchanged.
 
         Args:
             run: The run.
-            if_revision: Save only if this is the stored revision; 0 means that nothing is stored yet.
+            if_revision: Save the run only if this is the stored revision; 0 means that nothing is stored. By default
+                the run is saved in any case.
 
         Raises:
-            ConflictError: Another run of the tenant has the trace_id or the idempotency_key, and the message
-                names that run; or `if_revision` is not the stored revision.
+            ConflictError: Another run of the tenant has the trace_id or the idempotency_key, and the message names
+                that run; or `if_revision` is not the stored revision.
         """
 
     @abstractmethod
     async def get_run(self, tenant_id: UUID, run_id: UUID) -> Run | None:
-        """The run, or None."""
+        """Return the run, or None if the tenant has no run with this id."""
 
     @abstractmethod
     async def get_run_by_trace_id(self, tenant_id: UUID, trace_id: str) -> Run | None:
-        """The run that has the trace_id, or None."""
+        """Return the run with this trace_id, or None if the tenant has none."""
 
     @abstractmethod
     async def get_run_by_idempotency_key(self, tenant_id: UUID, idempotency_key: str) -> Run | None:
-        """The run that has the idempotency_key, or None."""
+        """Return the run with this idempotency_key, or None if the tenant has none."""
 
     @abstractmethod
     async def list_runs(
@@ -76,58 +78,75 @@ class RunStore(SubjectStore):
         offset: int = 0,
         before: Cursor | None = None,
     ) -> list[Run]:
-        """One page of the actor's runs, newest first: by created_at, then by id, both falling.
+        """Return one page of an actor's runs, newest first: by created_at and id, descending.
 
         Args:
             tenant_id: The tenant.
-            actor: Whose runs; compared exactly.
-            status: Only runs of this status.
-            limit: The size of the page.
-            offset: How many runs to pass over, from the newest or from `before` on.
-            before: `Cursor.after` the last run of the page before. Any page costs what the first one costs.
+            actor: The actor, compared exactly.
+            status: Return only runs with this status; None for all.
+            limit: Maximum number of runs.
+            offset: Number of runs to skip, after `before` if that is given.
+            before: `Cursor.after` the last run of the previous page; None for the first page. Unlike with `offset`,
+                later pages take no longer than the first.
         """
 
     @abstractmethod
     async def count_runs(self, tenant_id: UUID, actor: str, *, status: RunStatus | None = None) -> int:
-        """How many runs `list_runs` finds on all pages together."""
+        """Return the number of runs that `list_runs` lists on all pages together."""
 
     @abstractmethod
     async def delete_run(self, tenant_id: UUID, run_id: UUID) -> bool:
-        """Remove the run for good, softly deleted or not, with all that belongs to it; True if there was one.
+        """Remove a run for good, with everything that belongs to it; return whether it existed.
 
-        A removal leaves nothing to know it by: repeated because its reply was lost, it returns False.
+        Softly deleted runs are removed, too. A call that is repeated after a lost connection returns False if the
+        first attempt removed the run.
         """
 
     @abstractmethod
     async def get_run_stats(self, tenant_id: UUID, run_id: UUID) -> RunStats | None:
-        """What the run amounts to, exact however many calls it has, or None if there is no such run."""
+        """Return the exact totals of a run, or None if the tenant has no run with this id."""
 
-    # -- what belongs to a run -------------------------------------------------------------------------------
+    # -- parts of runs ---------------------------------------------------------------------------------------
 
     @abstractmethod
     async def save_step(self, step: Step) -> UUID:
-        """Save the step."""
+        """Insert or replace a step; return its id.
+
+        Raises:
+            NotFoundError: The tenant has no run with the run_id.
+            ConflictError: The id is that of a step of another run, which stays as it is.
+        """
 
     @abstractmethod
     async def get_steps(self, tenant_id: UUID, run_id: UUID) -> list[Step]:
-        """The steps of the run by step_number, then by started_at and id."""
+        """Return the steps of a run, by step_number, started_at and id; empty if there is no such run."""
 
     @abstractmethod
     async def delete_step(self, tenant_id: UUID, step_id: UUID) -> bool:
-        """Remove the step for good; True if there was one. Its LLM calls stay in the run, with no step_id."""
+        """Remove a step for good; return whether it existed. Its LLM calls stay, with step_id set to None."""
 
     @abstractmethod
     async def save_artifact(self, artifact: Artifact) -> UUID:
-        """Save the artifact."""
+        """Insert or replace an artifact; return its id.
+
+        Raises:
+            NotFoundError: The tenant has no run with the run_id.
+            ConflictError: The id is that of an artifact of another run, which stays as it is.
+        """
 
     @abstractmethod
     async def get_artifacts(self, tenant_id: UUID, run_id: UUID) -> list[Artifact]:
-        """The artifacts of the run by created_at, then by id."""
+        """Return the artifacts of a run, by created_at and id; empty if there is no such run."""
 
     @abstractmethod
     async def save_llm_call(self, call: LLMCall) -> UUID:
-        """Save the LLM call."""
+        """Insert or replace an LLM call; return its id.
+
+        Raises:
+            NotFoundError: The tenant has no run with the run_id, or that run has no step with the step_id.
+            ConflictError: The id is that of an LLM call of another run, which stays as it is.
+        """
 
     @abstractmethod
     async def get_llm_calls(self, tenant_id: UUID, run_id: UUID) -> list[LLMCall]:
-        """The LLM calls of the run by created_at, then by id."""
+        """Return the LLM calls of a run, by created_at and id; empty if there is no such run."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 from soldier_data.base.embeddings import check_search
 from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet, rank_by_similarity
-from soldier_data.base.subjects import DataSubject, SubjectRecords, json_text
+from soldier_data.base.subject_rules import InMemoryRecords, InMemorySearch
+from soldier_data.base.subjects import DataSubject
 from soldier_data.settings import Settings
+from soldier_data.vectors import subjects
 from soldier_data.vectors.checks import ANY_SCORE, check_added, check_all, check_filters, check_source
 from soldier_data.vectors.containment import contains
 from soldier_data.vectors.models import Embedding, EmbeddingHit
@@ -21,7 +23,7 @@ class _Tables(TableSet):
         self.embeddings = MemoryTable[Embedding](embedding="embedding")
 
 
-class InMemoryVectorStore(VectorStore, SubjectRecords, InMemoryStore):
+class InMemoryVectorStore(VectorStore, InMemoryRecords, InMemoryStore):
     """A `VectorStore` without a database.
 
     Args:
@@ -77,29 +79,4 @@ class InMemoryVectorStore(VectorStore, SubjectRecords, InMemoryStore):
         return len(table.remove_all(tenant_id, found))
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        sources = set(subject.sources)
-        return {
-            "embeddings": sorted(
-                each.id
-                for each in self._tables.embeddings.of_tenant(subject.tenant_id)
-                if each.source_id in sources or subject.is_mentioned_in(json_text(each, "metadata"))
-            )
-        }
-
-    async def read_found(
-        self,
-        tenant_id: UUID,
-        table: str,  # noqa: ARG002 - there is one.
-        ids: Sequence[UUID],
-        *,
-        with_embeddings: bool = True,
-    ) -> list[Any]:
-        found = self._tables.embeddings.get_all(tenant_id, ids)
-        if with_embeddings:
-            return list(found)
-        return [each.model_copy(update={"embedding": []}) for each in found]
-
-    async def erase_found(
-        self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
-    ) -> dict[str, list[UUID]]:
-        return {"embeddings": self._tables.embeddings.remove_all(tenant_id, found["embeddings"])}
+        return await subjects.find(InMemorySearch(subject, self._tables))

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from soldier_data.base.models import new_id
-from soldier_data.base.subjects import DataSubject, ErasedIds, SubjectRecords, batches
+from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.subjects import PostgresSearch, StoredRecords, erase_in_batches
 from soldier_data.postgres.transaction import Row, Transaction, Values
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
 from soldier_data.vectors import statements as sql
-from soldier_data.vectors import subject_statements
+from soldier_data.vectors import subjects
 from soldier_data.vectors.checks import ANY_SCORE, check_added, check_all, check_filters, check_source
 from soldier_data.vectors.models import Embedding, EmbeddingHit
 from soldier_data.vectors.store import VectorStore
-
-_SOURCES_AT_A_TIME = 5_000
 
 
 class PostgresVectorStore(VectorStore, PostgresStore, SubjectRecords):
@@ -81,40 +79,25 @@ class PostgresVectorStore(VectorStore, PostgresStore, SubjectRecords):
         return how_many
 
     async def find_subject(self, subject: DataSubject) -> dict[str, list[UUID]]:
-        values = subject.parameters()
-        found = {row["id"] for row in await subject_statements.find_mentions.rows(self._db, values)}
-        for sources in batches(subject.sources, _SOURCES_AT_A_TIME):
-            values["sources"] = list(sources)
-            rows = await self._db.fetch_all(subject_statements.find_by_source, values)
-            found |= {row["id"] for row in rows}
-        return {"embeddings": sorted(found)}
+        return await subjects.find(PostgresSearch(subject, self._db, "looking for the customer's embeddings"))
 
     async def read_found(
-        self,
-        tenant_id: UUID,
-        table: str,  # noqa: ARG002 - there is one.
-        ids: Sequence[UUID],
-        *,
-        with_embeddings: bool = True,
+        self, tenant_id: UUID, table: str, ids: Sequence[UUID], *, with_embeddings: bool = True
     ) -> list[Any]:
-        values = {"tenant_id": tenant_id, "ids": list(ids)}
-        rows = await self._db.fetch_all(subject_statements.read[with_embeddings], values)
-        return [_embedding(row if with_embeddings else {**row, "embedding": []}) for row in rows]
+        return await _RECORDS[table].read(self._db, tenant_id, ids, with_embeddings=with_embeddings)
 
     async def erase_found(
         self, tenant_id: UUID, found: Mapping[str, Sequence[UUID]]
     ) -> dict[str, list[UUID]]:
-        gone = ErasedIds()
-        for ids in batches(found["embeddings"]):
-            work = partial(_erase, values={"tenant_id": tenant_id, "ids": list(ids)}, gone=gone)
-            await self._db.atomically(work, subject_statements.erase.operation)
-        return {"embeddings": [], **gone.by_table()}
+        return await erase_in_batches(self._db, tenant_id, found, _erase, "erasing the customer's embeddings")
 
 
-async def _erase(transaction: Transaction, *, values: Values, gone: ErasedIds) -> None:
-    rows = await transaction.fetch_all(subject_statements.lock, values)
-    gone.add({"embeddings": [row["id"] for row in rows]})
-    await transaction.fetch_all(subject_statements.erase, values)
+async def _erase(
+    transaction: Transaction, tenant_id: UUID, table: str, ids: Sequence[UUID]
+) -> dict[str, list[UUID]]:
+    locked = await _RECORDS[table].lock(transaction, tenant_id, ids)
+    await _RECORDS[table].delete(transaction, tenant_id, ids)
+    return {table: locked}
 
 
 def _values(embedding: Embedding, write_id: UUID) -> Values:
@@ -134,3 +117,6 @@ def _dumped(document: Any) -> str:
 
 def _embedding(row: Row) -> Embedding:
     return Embedding.model_validate({**row, "metadata": json.loads(row["metadata"])})
+
+
+_RECORDS = {"embeddings": StoredRecords(sql.EMBEDDINGS, sql.COLUMNS, _embedding, "the customer's embeddings")}

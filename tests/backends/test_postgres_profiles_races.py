@@ -12,6 +12,7 @@ import pytest
 
 from soldier_data.errors import ConflictError
 from soldier_data.postgres.database import Database
+from soldier_data.postgres.queries import of_tenant
 from soldier_data.postgres.statements import Statement
 from soldier_data.postgres.transaction import Transaction
 from soldier_data.profiles import (
@@ -93,9 +94,7 @@ async def test_a_change_that_waited_for_another_builds_on_it(
     assert await store.get_by_id(tenant_id, profile.id) is None
     # Its identities are free, the one linked at the last moment included.
     owners = await database.fetch_all(
-        Statement(
-            "counting", statements.IDENTITIES.select().where(statements.of_tenant(statements.IDENTITIES))
-        ),
+        Statement("counting", statements.IDENTITIES.select().where(of_tenant(statements.IDENTITIES))),
         {"tenant_id": tenant_id},
     )
     assert profile.id not in {row["profile_id"] for row in owners}

@@ -150,7 +150,7 @@ async def test_every_refusal_leaves_a_unit_of_work_usable(
         await inside.save_step(step)
         with pytest.raises(ConflictError, match=f"{run.id} of the tenant has this trace_id"):
             await inside.save_run(RunFactory(tenant_id=run.tenant_id, trace_id=run.trace_id))
-        with pytest.raises(ConflictError, match="stored in another run"):
+        with pytest.raises(ConflictError, match="the id belongs to another run"):
             await inside.save_step(step.model_copy(update={"run_id": other.id}))
         for orphan in (uuid4(), step.id):
             with pytest.raises(NotFoundError):
@@ -251,7 +251,7 @@ def _statements() -> Iterator[tuple[Statement, set[str]]]:
     yield sql.get_run, {"pk_runs"}
     yield sql.get_run_by_trace_id, {"uq_runs_trace_id"}
     yield sql.get_run_by_idempotency_key, {"uq_runs_idempotency_key"}
-    yield sql.who_has, {"uq_runs_idempotency_key", "uq_runs_trace_id"}
+    yield sql.find_holder, {"uq_runs_idempotency_key", "uq_runs_trace_id"}
     for before in (False, True):
         yield sql.list_runs(status=False, before=before), {"ix_runs_page"}
         yield sql.list_runs(status=True, before=before), {"ix_runs_status"}

@@ -69,7 +69,7 @@ async def test_a_part_is_a_copy_on_both_ways(run_store: RunStore, run: Run, kind
 @every_kind
 async def test_a_part_of_no_run_is_refused(run_store: RunStore, tenant_id: UUID, run: Run, kind: str) -> None:
     for orphan in (make(kind, run, run_id=uuid4()), make(kind, run, tenant_id=uuid4())):
-        with pytest.raises(NotFoundError, match="run_id names no run of the tenant"):
+        with pytest.raises(NotFoundError, match="the tenant has no run with this run_id"):
             await save(run_store, kind, orphan)
     run.soft_delete()
     await run_store.save_run(run)
@@ -87,7 +87,7 @@ async def test_a_part_stays_in_its_run(run_store: RunStore, tenant_id: UUID, run
     part = make(kind, run)
     await save(run_store, kind, part)
     for elsewhere in (other.id, uuid4()):
-        with pytest.raises(ConflictError, match="stored in another run"):
+        with pytest.raises(ConflictError, match="the id belongs to another run"):
             await save(run_store, kind, part.model_copy(update={"run_id": elsewhere}))
     assert await listed(run_store, kind, run) == [part]
     assert await listed(run_store, kind, other) == []
@@ -136,7 +136,7 @@ async def test_a_call_belongs_to_a_step_of_its_run_alone(
     call = make("llm_call", run, step_id=step.id)
     await run_store.save_llm_call(call)
     for wrong in (elsewhere.id, uuid4()):
-        with pytest.raises(NotFoundError, match="step_id no step of that run"):
+        with pytest.raises(NotFoundError, match="the run has no step with this step_id"):
             await run_store.save_llm_call(make("llm_call", run, step_id=wrong))
     assert await run_store.get_llm_calls(tenant_id, run.id) == [call]
 

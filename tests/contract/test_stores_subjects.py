@@ -238,10 +238,10 @@ async def test_what_another_has_got_since_is_each_ones_for_a_time(
     second = await profile_store.get_data_subject(tenant_id, next_one.id)
     early, late = utcnow() - timedelta(days=1), utcnow() + timedelta(days=1)
     for channel, address in second.identities:
-        assert [first.is_reached_at(channel, address, at) for at in (early, late)] == [True, False]
-        assert [second.is_reached_at(channel, address, at) for at in (early, late)] == [False, True]
-        assert [first.is_actor(address, at) for at in (early, late)] == [True, False]
-    assert [second.is_actor("crm-1", at) for at in (early, late)] == [False, True]
+        assert [first.held(address, at, kind=channel) for at in (early, late)] == [True, False]
+        assert [second.held(address, at, kind=channel) for at in (early, late)] == [False, True]
+        assert [first.held(address, at) for at in (early, late)] == [True, False]
+    assert [second.held("crm-1", at) for at in (early, late)] == [False, True]
     # Back again, it has both times.
     await profile_store.delete(tenant_id, next_one.id)
     again = await profile_store.get_by_id(tenant_id, profile.id) or profile
@@ -249,7 +249,7 @@ async def test_what_another_has_got_since_is_each_ones_for_a_time(
     first = await profile_store.get_data_subject(tenant_id, profile.id)
     identity = next_one.channel_identities[0]
     channel, address = identity.channel, identity.channel_user_id
-    assert [first.is_reached_at(channel, address, at) for at in (early, late)] == [True, True]
+    assert [first.held(address, at, kind=channel) for at in (early, late)] == [True, True]
 
 
 async def test_a_profile_that_comes_back_is_still_merged_with_all_others(
