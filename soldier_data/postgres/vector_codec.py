@@ -18,8 +18,18 @@ _SCHEMAS = (
 )
 
 
+# The defaults, which a role or database may have changed: fewer digits would round numbers in JSON, and a limit would
+# make searches for words find only some rows.
+_EXACT = (
+    "SELECT set_config('extra_float_digits', '1', false), set_config('gin_fuzzy_search_limit', '0', false)"
+)
+
+
 def prepare_engine(engine: AsyncEngine) -> AsyncEngine:
     """Register the vector codec on every connection that `engine` opens from now on.
+
+    It also sets the parameters `extra_float_digits` and `gin_fuzzy_search_limit` to their defaults. The time zone and
+    all other parameters of the session stay yours.
 
     An engine of your own needs it before a `DataLayer` uses its connections. Columns of pgvector's SQLAlchemy type
     `VECTOR` work with it too.
@@ -51,6 +61,7 @@ def _register(dbapi_connection: Any, record: Any) -> None:
     async def register(connection: Any) -> bool:
         # In a transaction, PgBouncer sends all messages to one server.
         async with connection.transaction():
+            await connection.execute(_EXACT)
             return await register_vector_codec(connection)
 
     if dbapi_connection.run_async(register):

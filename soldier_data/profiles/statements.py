@@ -10,19 +10,21 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    DateTime,
     FromClause,
     ScalarSelect,
     Select,
     Table,
     Text,
     and_,
+    cast,
     func,
     literal_column,
     null,
     select,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, aggregate_order_by
 
 from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.postgres.orm import Document
@@ -59,8 +61,17 @@ def _object(table: Table, without: tuple[str, ...], **parts: ColumnElement[Any])
     """A row as a JSON object whose members are its columns, without some, and `parts`."""
     members: list[ColumnElement[Any]] = []
     for name, value in {**{c.name: c for c in table.columns if c.name not in without}, **parts}.items():
-        members += [literal_column(f"'{name}'"), value]
+        members += [
+            literal_column(f"'{name}'"),
+            _in_utc(value) if isinstance(value.type, DateTime) else value,
+        ]
     return func.json_build_object(*members, type_=Document())
+
+
+def _in_utc(time: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A time as JSON. By itself it would be in the session's time zone, where old times have offsets with seconds."""
+    text: ColumnElement[str] = cast(func.to_json(func.timezone(literal_column("'UTC'"), time)), Text)
+    return cast(func.rtrim(text, literal_column("'\"'")).concat(literal_column("'Z\"'")), JSON)
 
 
 def _parts(table: Table) -> ScalarSelect[Any]:

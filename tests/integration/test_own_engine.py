@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,9 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from soldier_data import Agent, ConfigurationError, DataLayer, StoreConnectionError, prepare_engine
 from soldier_data.config.orm import AgentRow, RuleRow
 from soldier_data.postgres.engine import driver_url
+from soldier_data.profiles import CustomerProfile, ProfileField
 from soldier_data.settings import Settings
 from tests.conftest import DIMENSIONS
 from tests.factories.config import AgentFactory, RuleFactory
+from tests.factories.profiles import CustomerProfileFactory, ProfileFieldFactory
 
 QUERY = [1.0, *[0.0] * (DIMENSIONS - 1)]
 
@@ -191,3 +193,20 @@ async def test_callers_that_are_cancelled_leave_no_connection_out(
 
 def _url(database_url: str) -> str:
     return driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://")
+
+
+async def test_documents_and_times_are_read_right_whatever_the_connections_settings(
+    database_url: str, settings: Settings, tenant_id: UUID
+) -> None:
+    arguments = {"server_settings": {"timezone": "Europe/Amsterdam", "extra_float_digits": "0"}}
+    own = prepare_engine(create_async_engine(_url(database_url), connect_args=arguments))
+    # Local time had an offset with seconds then.
+    moment = datetime(1900, 1, 1, tzinfo=UTC)
+    field: ProfileField = ProfileFieldFactory(
+        value={"amount": 1e22, "nested": [0.1 + 0.2]}, confidence=0.1 + 0.2, collected_at=moment
+    )
+    profile: CustomerProfile = CustomerProfileFactory(tenant_id=tenant_id, fields={field.name: field})
+    async with DataLayer.open(settings, engine=own) as data:
+        await data.profiles.save(profile)
+        assert await data.profiles.get_by_id(tenant_id, profile.id) == profile
+    await own.dispose()
