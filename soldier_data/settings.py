@@ -1,11 +1,10 @@
-"""Every setting in one place, read from the environment (prefix ``SOLDIER_``) or a ``.env`` file."""
+"""All settings, read from environment variables (prefix ``SOLDIER_``) and a ``.env`` file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -19,30 +18,28 @@ from pydantic_settings import (
 )
 
 from soldier_data.errors import ConfigurationError
-from soldier_data.logging import get_logger
+from soldier_data.setting_names import (
+    PREFIX,
+    refuse_unknown_arguments,
+    variable_name,
+    warn_of_unknown_variables,
+)
 
 DatabaseBackend = Literal["postgres", "inmemory"]
 SessionBackend = Literal["redis", "inmemory"]
 
 Password = str | Callable[[], str | Awaitable[str]]
-"""A password, or what returns one (or awaits it) each time that a connection is opened."""
+"""A password, or a function, sync or async, that returns one for each new connection."""
 
 VectorIndex = Literal["hnsw", "ivfflat", "none"]
 
 _NUMBER = TypeAdapter(float)
 
-_PREFIX = "SOLDIER_"
-# How the servers are named to this package's own tests.
-_FOR_TESTS = "soldier_test_"
-
-# Unknown variables that were warned of.
-_told: set[str] = set()
-
 _PLAIN_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
 
 def _seconds(value: Any) -> Any:
-    """Let a bare number in the environment mean seconds; ISO 8601 durations pass through."""
+    """Read a bare number as seconds, and leave ISO 8601 durations to Pydantic."""
     if isinstance(value, str):
         try:
             return timedelta(seconds=_NUMBER.validate_python(value))
@@ -65,19 +62,19 @@ class Settings(BaseSettings):
     Each field is read from the environment variable ``SOLDIER_<FIELD>`` (upper case); the two URLs also from
     ``DATABASE_URL`` and ``REDIS_URL``. Durations are seconds (``1800``, ``0.4``) or ISO 8601 (``PT30M``).
 
-    A variable with that prefix that is no setting is ignored, and warned of once. An argument is not ignored.
+    An unknown variable with that prefix is ignored, with one warning in the log. An unknown argument is an error.
 
     Raises:
-        ConfigurationError: A value is wrong, there is no such setting, or the ``.env`` file cannot be read. The
-            message is one line for each wrong variable and never repeats the value, which may be a secret.
+        ConfigurationError: A value is invalid, an argument is unknown, or the ``.env`` file cannot be read. The
+            message has one line for each invalid setting and never repeats the value, which may be a secret.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         env_file=".env",
         # Some editors put a byte-order mark before the first name.
         env_file_encoding="utf-8-sig",
-        # Other programs' variables stand in the same file.
+        # The file may hold variables of other programs too.
         extra="ignore",
         populate_by_name=True,
         frozen=True,
@@ -87,116 +84,123 @@ class Settings(BaseSettings):
         default="postgresql://postgres@localhost:5432/postgres",
         validation_alias=AliasChoices("SOLDIER_DATABASE_URL", "DATABASE_URL"),
         repr=False,
-        description="PostgreSQL URL: postgres://, postgresql:// and postgresql+asyncpg:// are all accepted, several "
-        "hosts too.",
+        description="PostgreSQL URL: postgres://, postgresql:// or postgresql+asyncpg://, with one host or "
+        "several.",
     )
     database_password: Password | None = Field(
         default=None,
         repr=False,
-        description="Password for PostgreSQL, instead of the URL's. In code also a function, asked for each new "
-        "connection: `Settings(database_password=token)`.",
+        description="Password for PostgreSQL; takes precedence over the URL's. In code, also a function, sync or "
+        "async, called for each new connection: `Settings(database_password=token)`.",
     )
     database_schema: str = Field(
         default="public", description="Schema of the tables. `soldier-data db upgrade` creates it."
     )
     extensions_schema: str = Field(
-        default="public", description="Schema that the extensions pgvector and pg_trgm are in."
+        default="public", description="Schema of the extensions vector and pg_trgm."
     )
     redis_url: str = Field(
         default="redis://localhost:6379/0",
         validation_alias=AliasChoices("SOLDIER_REDIS_URL", "REDIS_URL"),
         repr=False,
         description="Redis URL: redis://, rediss:// or unix://; redis+sentinel://host,host/service or "
-        "redis+cluster://host,host, with rediss for TLS.",
+        "redis+cluster://host,host; use rediss for TLS.",
     )
     redis_password: Password | None = Field(
         default=None,
         repr=False,
-        description="Password for Redis in place of the URL's. In code also a callable, sync or async, "
-        "that is asked for one each time a connection is opened.",
+        description="Password for Redis; takes precedence over the URL's. In code, also a function, sync or async, "
+        "called for each new connection.",
     )
     redis_sentinel_username: str | None = Field(
-        default=None, description="User name for the sentinels, where they ask for one."
+        default=None, description="User name for the sentinels, if they require one."
     )
     redis_sentinel_password: Password | None = Field(
-        default=None, repr=False, description="Password for the sentinels; in code also a callable."
+        default=None, repr=False, description="Password for the sentinels; in code, also a function."
     )
 
     config_backend: DatabaseBackend = Field(
-        default="postgres", description="Where agents are kept: `postgres` or `inmemory`."
+        default="postgres", description="Storage of agents and their rules: `postgres` or `inmemory`."
     )
     memory_backend: DatabaseBackend = Field(
-        default="postgres", description="Where episodes and entities are kept: `postgres` or `inmemory`."
+        default="postgres", description="Storage of episodes and entities: `postgres` or `inmemory`."
     )
     audit_backend: DatabaseBackend = Field(
-        default="postgres", description="Where turn records are kept: `postgres` or `inmemory`."
+        default="postgres", description="Storage of turn records: `postgres` or `inmemory`."
     )
     profile_backend: DatabaseBackend = Field(
-        default="postgres", description="Where customer profiles are kept: `postgres` or `inmemory`."
+        default="postgres", description="Storage of customer profiles: `postgres` or `inmemory`."
     )
     run_backend: DatabaseBackend = Field(
-        default="postgres", description="Where runs are kept: `postgres` or `inmemory`."
+        default="postgres", description="Storage of runs: `postgres` or `inmemory`."
     )
     vector_backend: DatabaseBackend = Field(
-        default="postgres", description="Where free-standing embeddings are kept: `postgres` or `inmemory`."
+        default="postgres", description="Storage of free-standing embeddings: `postgres` or `inmemory`."
     )
     session_backend: SessionBackend = Field(
-        default="redis", description="Where sessions are kept: `redis` or `inmemory`."
+        default="redis", description="Storage of sessions: `redis` or `inmemory`."
     )
 
-    pool_size: int = Field(default=20, ge=1, description="PostgreSQL connections kept open.")
-    pool_overflow: int = Field(default=10, ge=0, description="Connections opened beyond pool_size in a rush.")
+    pool_size: int = Field(default=20, ge=1, description="PostgreSQL connections that the pool keeps open.")
+    pool_overflow: int = Field(
+        default=10, ge=0, description="Connections opened beyond pool_size at peak load."
+    )
     pool_timeout: Duration = Field(
-        default=timedelta(seconds=30), description="Longest wait for a free connection."
+        default=timedelta(seconds=30), description="Longest wait for a free connection of the pool."
     )
     pool_recycle: Duration = Field(
         default=timedelta(minutes=30), description="Age at which a connection is replaced."
     )
     connect_timeout: Duration = Field(
-        default=timedelta(seconds=3), description="Limit for opening a connection, for each host of the URL."
+        default=timedelta(seconds=3),
+        description="Time limit for opening a connection, for each host of the URL.",
     )
-    command_timeout: Duration = Field(default=timedelta(seconds=60), description="Limit for one statement.")
+    command_timeout: Duration = Field(
+        default=timedelta(seconds=60), description="Time limit for one statement."
+    )
     retry_budget: Duration = Field(
         default=timedelta(seconds=15),
-        description="How long a call outside a unit of work is retried after a lost connection, a deadlock or "
-        "while a server fails over. 0 switches retries off.",
+        description="Longest time that a call outside a unit of work is retried after a lost connection or a "
+        "deadlock, or during a failover. 0 turns retries off.",
     )
     tcp_keepalive_idle: Duration = Field(
         default=timedelta(seconds=30),
         ge=timedelta(0),
-        description="Silence on a connection after which the other end is asked whether it is there. 0: never.",
+        description="Idle time after which a TCP keepalive probe is sent. 0: never.",
     )
     tcp_keepalive_interval: Duration = Field(
         default=timedelta(seconds=10),
         ge=timedelta(seconds=1),
-        description="Time from one such question to the next.",
+        description="Time between two keepalive probes.",
     )
     tcp_keepalive_count: int = Field(
-        default=3, ge=1, le=127, description="Unanswered questions after which a connection is lost."
+        default=3, ge=1, le=127, description="Unanswered probes after which a connection is closed."
     )
     tcp_user_timeout: Duration = Field(
         default=timedelta(seconds=30),
         ge=timedelta(0),
-        description="Time after which a connection is lost on which sent data is not acknowledged. 0: the system's.",
+        description="Time after which a connection with unacknowledged data is closed. 0: the system's default.",
     )
     pgbouncer: bool = Field(
-        default=False, description="Set behind PgBouncer in transaction mode: no cached prepared statements."
+        default=False,
+        description="Connect through PgBouncer in transaction mode: prepared statements are not cached.",
     )
     row_level_security: bool = Field(
-        default=False, description="Set app.tenant_id in every transaction, for roles bound by the policies."
+        default=False,
+        description="Set app.tenant_id in every transaction, for roles that are subject to the policies.",
     )
 
     embedding_dimensions: int = Field(
-        default=1536, ge=1, le=16_000, description="Length of every stored embedding."
+        default=1536, ge=1, le=16_000, description="Dimensions of every stored embedding."
     )
     embedding_model: str | None = Field(
         default=None,
         min_length=1,
-        description="Vector searches compare embeddings by this model alone, unless they name another one. "
-        "Without it: all embeddings.",
+        description="Model whose embeddings a vector search compares, unless the call names another one. "
+        "If not set, all embeddings are compared.",
     )
     vector_index: VectorIndex = Field(
-        default="hnsw", description="Index of embeddings: `hnsw`, `ivfflat` or `none`."
+        default="hnsw", description="Index on embeddings: `hnsw`, `ivfflat` or `none`."
     )
 
     anthropic_model: str = Field(
@@ -208,25 +212,25 @@ class Settings(BaseSettings):
     )
 
     redis_max_connections: int = Field(
-        default=100, ge=1, description="Redis connections; callers wait for one."
+        default=100, ge=1, description="Largest number of Redis connections; callers wait for a free one."
     )
     redis_timeout: Duration = Field(
-        default=timedelta(seconds=5), description="Limit for one Redis command and for connecting."
+        default=timedelta(seconds=5), description="Time limit for one Redis command, and for connecting."
     )
     redis_wait_replicas: int = Field(
-        default=0, ge=0, description="Redis replicas that must have a save before it counts. 0: none."
+        default=0, ge=0, description="Redis replicas that must confirm a save. 0: none."
     )
     redis_wait_timeout: Duration = Field(
-        default=timedelta(seconds=1), description="Longest wait for these replicas."
+        default=timedelta(seconds=1), description="Longest wait for these confirmations."
     )
     session_hot_ttl: Duration = Field(
         default=timedelta(minutes=30), description="Idle time after which a session leaves the hot tier."
     )
     session_persist_ttl: Duration = Field(
-        default=timedelta(days=7), description="Idle time after which a session is gone."
+        default=timedelta(days=7), description="Idle time after which a session expires."
     )
     session_max_age: Duration = Field(
-        default=timedelta(days=7), description="Age since creation at which a session is gone."
+        default=timedelta(days=7), description="Time after its creation at which a session expires."
     )
     session_key_prefix: str = Field(
         default="session", min_length=1, pattern=r"^[^{}\s]+$", description="First part of every Redis key."
@@ -234,25 +238,25 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="warning",
-        description="Least severe level that is logged, unless the service set up structlog.",
+        description="Lowest level that is logged, unless the service has configured structlog.",
     )
     log_format: Literal["console", "json"] = Field(
-        default="console", description="How log lines are written."
+        default="console", description="Format of log lines: `console` or `json`."
     )
 
     def __init__(self, **values: Any) -> None:
-        self._refuse_unknown(values)
+        refuse_unknown_arguments(values, type(self).model_fields)
         try:
             super().__init__(**values)
         except PydanticValidationError as error:
             message = "\n".join(_one_line(detail) for detail in error.errors())
         except UnicodeDecodeError:
-            message = f"{self._env_file(values)} is not text in UTF-8: save it in that encoding"
+            message = f"{self._env_file(values)} is not UTF-8 text: save it in that encoding"
         except OSError as error:
             message = f"{self._env_file(values)} cannot be read: {error.strerror}"
         else:
             return
-        # Raised outside the except block: the errors hold the refused values or the whole file, secrets among them.
+        # Raised outside the except block, because the original errors hold rejected values or the whole file: secrets.
         raise ConfigurationError(message)
 
     @classmethod
@@ -264,47 +268,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Where values come from, in Pydantic's own order. Unknown variables among them are warned of."""
+        """Keep Pydantic's order of sources, and warn of unknown variables in them."""
         for source in (env_settings, dotenv_settings):
             if isinstance(source, EnvSettingsSource):
-                cls._warn_of_unknown(source.env_vars)
+                warn_of_unknown_variables(source.env_vars, cls.model_fields)
         return init_settings, env_settings, dotenv_settings, file_secret_settings
-
-    @classmethod
-    def _refuse_unknown(cls, names: Iterable[str]) -> None:
-        known = set(cls.model_fields)
-        for field in cls.model_fields.values():
-            if isinstance(field.validation_alias, AliasChoices):
-                known.update(str(alias) for alias in field.validation_alias.choices)
-        # Those that begin with an underscore are for pydantic-settings.
-        unknown = [name for name in names if name not in known and not name.startswith("_")]
-        if unknown:
-            raise ConfigurationError("\n".join(cls._unknown(name) for name in unknown))
-
-    @classmethod
-    def _unknown(cls, name: str) -> str:
-        closest = cls._closest(name)
-        advice = "leave it out" if closest is None else f"did you mean {closest}?"
-        return f"{name}: there is no such setting: {advice}"
-
-    @classmethod
-    def _warn_of_unknown(cls, variables: Iterable[str]) -> None:
-        for variable in variables:
-            name = variable.lower()
-            field = name.removeprefix(_PREFIX.lower())
-            if field == name or field in cls.model_fields or name.startswith(_FOR_TESTS) or name in _told:
-                continue
-            _told.add(name)
-            closest = cls._closest(field)
-            get_logger(__name__).warning(
-                "unknown environment variable is ignored",
-                variable=name.upper(),
-                did_you_mean=None if closest is None else variable_name(closest),
-            )
-
-    @classmethod
-    def _closest(cls, name: str) -> str | None:
-        return next(iter(get_close_matches(name, cls.model_fields, n=1)), None)
 
     @classmethod
     def _env_file(cls, values: dict[str, Any]) -> Any:
@@ -312,7 +280,7 @@ class Settings(BaseSettings):
 
     @property
     def uses_postgres(self) -> bool:
-        """Whether any store keeps its data in PostgreSQL."""
+        """True if any store keeps its data in PostgreSQL."""
         return "postgres" in (
             self.config_backend,
             self.memory_backend,
@@ -323,7 +291,7 @@ class Settings(BaseSettings):
         )
 
     def in_memory(self) -> Settings:
-        """These settings with every store in memory."""
+        """Return a copy of these settings with every store in memory."""
         backends = [name for name in type(self).model_fields if name.endswith("_backend")]
         return self.model_copy(update=dict.fromkeys(backends, "inmemory"))
 
@@ -351,9 +319,9 @@ class Settings(BaseSettings):
     @field_validator("database_password", "redis_password", "redis_sentinel_password", mode="before")
     @classmethod
     def _check_password(cls, value: Any) -> Any:
-        # One line, where the union would give one for each of its parts.
+        # Reports one error, where the union would report one for each of its members.
         if value is not None and not isinstance(value, str) and not callable(value):
-            raise ValueError("must be a string, or a callable that returns one")
+            raise ValueError("must be a string or a function that returns one")
         return value
 
     @model_validator(mode="after")
@@ -375,14 +343,9 @@ class Settings(BaseSettings):
         if self.session_hot_ttl > self.session_persist_ttl:
             raise ValueError(
                 "SOLDIER_SESSION_HOT_TTL is longer than SOLDIER_SESSION_PERSIST_TTL: "
-                "a session would be gone while it is still hot"
+                "a session would expire while it is still in the hot tier"
             )
         return self
-
-
-def variable_name(field: str) -> str:
-    """The environment variable that sets `field`."""
-    return f"{_PREFIX}{field.upper()}"
 
 
 def _check_url(value: str, schemes: tuple[str, ...]) -> None:

@@ -173,7 +173,7 @@ def test_an_unknown_argument_is_refused() -> None:
         Settings(pool_sizee=3, nothing_like_it=CANARY)
     assert str(refused.value).splitlines() == [
         "pool_sizee: there is no such setting: did you mean pool_size?",
-        "nothing_like_it: there is no such setting: leave it out",
+        "nothing_like_it: there is no such setting: remove it",
     ]
 
 
@@ -183,7 +183,7 @@ def test_the_names_of_variables_are_known_as_arguments() -> None:
 
 
 def test_an_unknown_variable_is_warned_of_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("soldier_data.settings._told", set())
+    monkeypatch.setattr("soldier_data.setting_names._logged", set())
     monkeypatch.setenv("SOLDIER_POOLSIZE", CANARY)
     monkeypatch.setenv("SOLDIER_NOTHING_LIKE_IT", CANARY)
     monkeypatch.setenv("SOLDIER_TEST_DATABASE_URL", CANARY)
@@ -203,7 +203,7 @@ def test_an_unknown_variable_is_warned_of_once(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("content", [f"SOLDIER_X={CANARY} \xe4".encode("latin-1"), CANARY.encode("utf-16")])
 def test_an_env_file_that_is_not_text_in_utf_8_is_named_and_not_shown(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".env").write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"^\.env is not text in UTF-8: save it") as refused:
+    with pytest.raises(ConfigurationError, match=r"^\.env is not UTF-8 text: save it") as refused:
         Settings()
     assert CANARY not in repr(refused.value)
     assert refused.value.__cause__ is None
@@ -223,7 +223,7 @@ def test_a_password_is_a_string_or_a_callable() -> None:
         with pytest.raises(ConfigurationError) as refused:
             Settings(**{name: CANARY.encode()})
         assert (
-            str(refused.value) == f"SOLDIER_{name.upper()}: must be a string, or a callable that returns one"
+            str(refused.value) == f"SOLDIER_{name.upper()}: must be a string or a function that returns one"
         )
 
 
