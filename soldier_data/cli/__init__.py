@@ -12,7 +12,7 @@ _ESCAPING = "soldier_data.escaping"
 
 
 def main() -> None:
-    """Run the command line, or say how to install what it needs."""
+    """Run the command line; exit with an error message if its packages are not installed."""
     try:
         # An extra, so that services which only import the package need not install it.
         from soldier_data.cli.app import app  # noqa: PLC0415
@@ -29,16 +29,16 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except OSError as error:
-        # Python would try to write the rest again at the end.
+        # Otherwise Python would try to flush the rest again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            # Whoever read the output has seen enough.
+            # The reader closed the pipe early, as `head` does.
             sys.exit(1)
-        told = error.strerror or type(error).__name__
-        sys.exit(f"Error: {error.filename or 'the output cannot be written'}: {told}")
+        reason = error.strerror or type(error).__name__
+        sys.exit(f"Error: {error.filename or 'cannot write the output'}: {reason}")
 
 
 def _escaped(error: Any) -> tuple[str, int]:
-    r"""What is written for characters that the output's encoding lacks: \u00e9, which means the same in JSON."""
+    r"""Escape characters that the output's encoding lacks as \u00e9, which is also valid in JSON."""
     unknown = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{unknown[at : at + 4]}" for at in range(0, len(unknown), 4)), error.end

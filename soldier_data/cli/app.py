@@ -1,4 +1,4 @@
-"""The commands, each in a module of its own."""
+"""The Typer application with all commands; each command or group of commands has its own module."""
 
 from __future__ import annotations
 

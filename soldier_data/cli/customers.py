@@ -13,13 +13,11 @@ from soldier_data.data_layer import DataLayer
 
 T = TypeVar("T")
 
-app = typer.Typer(help="Hand out, or erase, all that is held about a customer.", no_args_is_help=True)
+app = typer.Typer(help="Export or erase everything stored about a customer.", no_args_is_help=True)
 
-_PROFILE = typer.Argument(help="The id of the customer's profile.")
-_TENANT = typer.Option(help="The id of the tenant.")
-_SESSION = typer.Option(
-    help="A further conversation of the customer's, long ended. May be given several times."
-)
+_PROFILE = typer.Argument(help="Id of the customer's profile.")
+_TENANT = typer.Option(help="Id of the tenant.")
+_SESSION = typer.Option(help="Id of an expired session that was also the customer's. May be repeated.")
 
 
 @app.command()
@@ -29,27 +27,27 @@ def export(
     session: Annotated[list[UUID] | None, _SESSION] = None,
     lines: Annotated[
         bool,
-        typer.Option("--lines", help="Print JSON Lines, one for each record, as they are read."),
+        typer.Option("--lines", help="Stream JSON Lines, one record on each, instead of one document."),
     ] = False,
     with_embeddings: Annotated[
-        bool, typer.Option("--with-embeddings", help="Include the vectors too.")
+        bool, typer.Option("--with-embeddings", help="Include the embeddings.")
     ] = False,
 ) -> None:
-    """Print everything held about a customer as JSON, personal data and all."""
+    """Print everything stored about a customer as JSON. The output contains personal data."""
 
-    async def whole(data: DataLayer) -> None:
-        found = await data.export_customer(
+    async def print_document(data: DataLayer) -> None:
+        exported = await data.export_customer(
             tenant, profile_id, session_ids=session or (), with_embeddings=with_embeddings
         )
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(exported.model_dump_json(indent=2))
 
-    async def in_lines(data: DataLayer) -> None:
+    async def print_lines(data: DataLayer) -> None:
         async for line in data.export_customer_lines(
             tenant, profile_id, session_ids=session or (), with_embeddings=with_embeddings
         ):
             typer.echo(line, nl=False)
 
-    _done(in_lines if lines else whole)
+    _run(print_lines if lines else print_document)
 
 
 @app.command()
@@ -57,18 +55,18 @@ def erase(
     profile_id: Annotated[UUID, _PROFILE],
     tenant: Annotated[UUID, _TENANT],
     session: Annotated[list[UUID] | None, _SESSION] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Erase a customer from every store, for good. What was broken off is finished by running it again."""
+    """Erase a customer permanently from every store. If interrupted, run it again to finish."""
     if not yes:
-        typer.confirm(f"Erase the customer {profile_id} of the tenant {tenant} for good?", abort=True)
-    report = _done(lambda data: data.erase_customer(tenant, profile_id, session_ids=session or ()))
+        typer.confirm(f"Permanently erase customer {profile_id} of tenant {tenant}?", abort=True)
+    report = _run(lambda data: data.erase_customer(tenant, profile_id, session_ids=session or ()))
     typer.echo(report.model_dump_json(indent=2))
 
 
-def _done(work: Callable[[DataLayer], Awaitable[T]]) -> T:
-    async def on_data_layer() -> T:
+def _run(work: Callable[[DataLayer], Awaitable[T]]) -> T:
+    async def with_data_layer() -> T:
         async with DataLayer.open() as data:
             return await work(data)
 
-    return run(on_data_layer())
+    return run(with_data_layer())

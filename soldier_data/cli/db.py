@@ -1,4 +1,4 @@
-"""`soldier-data db`: what an operator does to the database."""
+"""`soldier-data db`: migrations, schema checks and grants."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from soldier_data import migrations
 from soldier_data.cli.running import read_settings, run
 from soldier_data.postgres.statements import Schemas
 
-app = typer.Typer(
-    help="Migrate the database of SOLDIER_DATABASE_URL, and look at its schema.", no_args_is_help=True
-)
+app = typer.Typer(help="Migrate and inspect the database of SOLDIER_DATABASE_URL.", no_args_is_help=True)
 
 
 def _show(state: migrations.SchemaState) -> None:
@@ -23,11 +21,13 @@ def _show(state: migrations.SchemaState) -> None:
 
 @app.command()
 def upgrade(
-    revision: Annotated[str, typer.Argument(help="A revision, `head`, or so many steps: +1.")] = "head",
+    revision: Annotated[
+        str, typer.Argument(help="A revision, `head`, or a number of steps such as +1.")
+    ] = "head",
 ) -> None:
-    """Run the migrations that the database lacks.
+    """Run the pending migrations.
 
-    Any number of processes may do so at once, beside live traffic.
+    Safe under live traffic, and in several processes at once.
     """
     settings = read_settings()
     run(migrations.upgrade(settings, revision))
@@ -36,60 +36,64 @@ def upgrade(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="A revision, `base`, or so many steps: -1.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    revision: Annotated[str, typer.Argument(help="A revision, `base`, or a number of steps such as -1.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Undo migrations, with all data in what they made."""
+    """Undo migrations. The data in the tables and columns that they created is lost."""
     settings = read_settings()
     if not yes:
-        typer.confirm("The tables and columns of the undone migrations lose their data. Go on?", abort=True)
+        typer.confirm(
+            "The data in the tables and columns of these migrations will be lost. Continue?", abort=True
+        )
     run(migrations.downgrade(settings, revision))
     _show(run(migrations.current(settings)))
 
 
 @app.command()
 def current() -> None:
-    """Show the revision of the database and what is pending."""
+    """Show the revision of the database, and the pending migrations."""
     _show(run(migrations.current(read_settings())))
 
 
 @app.command()
 def history() -> None:
-    """List the migrations of this package, first to last."""
+    """List the migrations of this package, oldest first."""
     for revision in migrations.history():
         typer.echo(f"{revision.id}  {revision.title}")
 
 
 @app.command()
 def check() -> None:
-    """Compare the database with the models; exit code 1 if they differ."""
+    """Compare the schema of the database with the models; exit code 1 if they differ."""
     differences = run(migrations.check(read_settings()))
     if differences is None:
-        typer.echo("The database is as the models say.")
+        typer.echo("The database matches the models.")
         return
-    typer.echo("The database differs. A migration like this would bring it to the models:\n")
+    typer.echo("The database differs from the models. This migration would remove the differences:\n")
     typer.echo(differences)
     raise typer.Exit(1)
 
 
 @app.command()
 def sql(
-    revisions: Annotated[str, typer.Argument(help="From where to where.")] = "base:head",
-    down: Annotated[bool, typer.Option("--down", help="Undo the migrations: `0003:0001 --down`.")] = False,
+    revisions: Annotated[str, typer.Argument(help="First and last revision, START:END.")] = "base:head",
+    down: Annotated[
+        bool, typer.Option("--down", help="Write the downgrade, for example `0003:0001 --down`.")
+    ] = False,
 ) -> None:
-    """Print the migrations as SQL, for psql. No database is asked."""
+    """Print the migrations as SQL for psql, without connecting to the database."""
     typer.echo(run(migrations.sql(read_settings(), revisions, down=down)))
 
 
 @app.command()
 def grants(
     role: Annotated[str, typer.Argument(help="The database role that services log in with.")],
-    execute: Annotated[bool, typer.Option("--run", help="Run it, instead of printing it.")] = False,
+    execute: Annotated[bool, typer.Option("--run", help="Run the SQL instead of printing it.")] = False,
     erasure: Annotated[
-        bool, typer.Option("--erasure", help="Let it erase customers too: `soldier-data customers erase`.")
+        bool, typer.Option("--erasure", help="Also grant what `soldier-data customers erase` needs.")
     ] = False,
 ) -> None:
-    """Print the SQL that grants ROLE what services need, or run it."""
+    """Print, or run, the SQL that grants ROLE the privileges that services need."""
     if execute:
         run(migrations.run_grants(read_settings(), role, erasure=erasure))
         typer.echo("Granted.")
@@ -100,8 +104,8 @@ def grants(
 
 @app.command()
 def document() -> None:
-    """Print docs/schema.md: every table, its columns and indexes, and how they refer to each other."""
-    # Services need none of it.
+    """Print docs/schema.md: every table with its columns, indexes and foreign keys."""
+    # Imported here because no other command needs it.
     from soldier_data.migrations.document import schema_page  # noqa: PLC0415
 
     typer.echo(schema_page(), nl=False)

@@ -32,32 +32,36 @@ from soldier_data.providers.hashing import HashingEmbeddingProvider
 
 def demo(
     conversations: Annotated[
-        Path | None, typer.Option(help="Conversations to replay, .jsonl or .jsonl.gz, instead of the sample.")
+        Path | None,
+        typer.Option(help="Conversations to replay, .jsonl or .jsonl.gz. Default: a packaged sample."),
     ] = None,
     guidelines: Annotated[
-        Path | None, typer.Option(help="What the agents go by, .json or .json.gz, instead of the sample's.")
+        Path | None,
+        typer.Option(help="The agent's guidelines, .json or .json.gz. Default: a packaged sample."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Replay only the first so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of conversations to replay. Default: all.")
+    ] = None,
     keep: Annotated[
-        Path | None, typer.Option(help="A folder to keep the data in; it is removed otherwise.")
+        Path | None, typer.Option(help="Folder to keep the data in. Default: the data is deleted.")
     ] = None,
     own_servers: Annotated[
         bool,
         typer.Option(
             "--own-servers",
-            help="Use the servers of SOLDIER_DATABASE_URL and SOLDIER_REDIS_URL, under a tenant of its own.",
+            help="Use the servers of SOLDIER_DATABASE_URL and SOLDIER_REDIS_URL, with a new tenant.",
         ),
     ] = False,
 ) -> None:
-    """Store an agent, replay a support desk's conversations turn by turn, and show what came of it.
+    """Store an agent, replay a support desk's conversations turn by turn, and show the stored data.
 
-    PostgreSQL and Redis are started for it and stopped afterwards.
+    Starts a PostgreSQL and a Redis of its own, and stops them at the end.
     """
-    # A shell lets its background jobs ignore interrupts. Who sends one to this job wants the servers to end with it.
+    # Shells make background jobs ignore SIGINT. It is handled here all the same, so that the servers are stopped.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     if keep is not None and own_servers:
-        raise typer.BadParameter("--keep is for the servers that the demo starts: leave one of the two out.")
+        raise typer.BadParameter("--keep cannot be combined with --own-servers.")
     sources = (conversations or SAMPLE_CONVERSATIONS, guidelines or SAMPLE_GUIDELINES)
     settings = read_settings()
     data_layer = (
@@ -66,11 +70,11 @@ def demo(
     try:
         run(_run(console, data_layer, *sources, limit))
     except KeyboardInterrupt:
-        console.print("Interrupted: nothing is left running.")
+        console.print("Interrupted: the servers were stopped.")
         raise typer.Exit(130) from None
     if keep is not None:
         console.print(
-            f"The data is kept in {escape(str(keep))}; the same command adds to it.", highlight=False
+            f"The data is in {escape(str(keep))}; running the same command again adds to it.", highlight=False
         )
 
 
@@ -81,11 +85,11 @@ async def _run(
     guidelines: Source,
     limit: int | None,
 ) -> None:
-    # The files are opened before the servers start, so that a wrong path is told at once.
-    books = read_guidelines(guidelines)
+    # Opened before the servers start, so that a wrong path is reported at once.
+    parsed_guidelines = read_guidelines(guidelines)
     total = min(count_conversations(conversations), limit or sys.maxsize)
     if total == 0:
-        raise ConfigurationError(f"{conversations} holds no conversation: give a file that has at least one.")
+        raise ConfigurationError(f"{conversations} has no conversations: pass a file with at least one")
     stopwatch = Stopwatch()
     async with AsyncExitStack() as stack:
         with (
@@ -94,8 +98,8 @@ async def _run(
         ):
             data = await stack.enter_async_context(data_layer)
         provider = HashingEmbeddingProvider(data.settings.embedding_dimensions)
-        with console.status(f"Storing an agent that goes by {len(books)} guidelines ..."):
-            desk = await store_support_desk(data, new_id(), books.values(), provider, stopwatch)
+        with console.status(f"Storing an agent with {len(parsed_guidelines)} guidelines ..."):
+            desk = await store_support_desk(data, new_id(), parsed_guidelines.values(), provider, stopwatch)
         with _progress(console) as progress:
             task = progress.add_task("Replaying conversations", total=total)
             done = await replay(

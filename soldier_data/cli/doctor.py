@@ -1,4 +1,4 @@
-"""`soldier-data doctor`: whether a deployment has what the data layer needs."""
+"""`soldier-data doctor`: check that a deployment meets the data layer's requirements."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ _OLDEST_REDIS = (6, 2)
 
 
 class Finding(NamedTuple):
-    """One line of the report: what was looked at, whether it is well, and what was found or is to be done."""
+    """One line of the report.
+
+    Attributes:
+        name: The subject of the check.
+        ok: False if something has to be done.
+        detail: The state that was found and, if it is not ok, the remedy.
+    """
 
     name: str
     ok: bool
@@ -34,7 +40,7 @@ class Finding(NamedTuple):
 
 
 def doctor() -> None:
-    """Check PostgreSQL and Redis: versions, extension, schema, dimensions, role, persistence. Changes nothing."""
+    """Check the versions, schema, role and configuration of PostgreSQL and Redis. Changes nothing."""
     findings = run(examine(read_settings()))
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -44,7 +50,7 @@ def doctor() -> None:
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Look at the servers of `settings`, as far as its stores use them."""
+    """Check those servers of `settings` that its stores use."""
     findings: list[Finding] = []
     if settings.uses_postgres:
         findings += await _examine_postgres(settings)
@@ -63,7 +69,9 @@ async def _examine_postgres(settings: Settings) -> list[Finding]:
                 *await _role(connection, settings),
             ]
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
-        return [Finding("PostgreSQL", ok=False, detail=str(as_store_error(driver_error(error), "asking it")))]
+        return [
+            Finding("PostgreSQL", ok=False, detail=str(as_store_error(driver_error(error), "connecting")))
+        ]
     finally:
         await engine.dispose()
 
@@ -88,18 +96,18 @@ async def _server(connection: AsyncConnection, extensions: str) -> list[Finding]
             remedy=f"upgrade to {_OLDEST_POSTGRES} or later",
         ),
         _finding(
-            "numbers",
+            "floats",
             "exact" if digits > 0 else f"extra_float_digits is {digits}, which rounds them",
             ok=digits > 0,
-            remedy="PgBouncer keeps us from setting it: ALTER ROLE (or DATABASE) ... RESET extra_float_digits",
+            remedy="it cannot be set through PgBouncer: run ALTER ROLE (or DATABASE) ... RESET extra_float_digits",
         ),
         _finding(
             "pgvector",
-            f"version {version}, in the schema {schema}" if version else "not created in this database",
+            f"version {version}, in schema {schema}" if version else "not created in this database",
             ok=version is not None and schema == extensions and _version(version) >= _OLDEST_PGVECTOR,
-            remedy=f"SOLDIER_EXTENSIONS_SCHEMA is {extensions}: set it to where pgvector and pg_trgm are"
+            remedy=f"SOLDIER_EXTENSIONS_SCHEMA is {extensions}: set it to the schema of vector and pg_trgm"
             if schema not in (None, extensions)
-            else "run `soldier-data db upgrade`, which creates it or says why it cannot",
+            else "run `soldier-data db upgrade`, which creates it or reports why it cannot",
         ),
     ]
 
@@ -107,15 +115,15 @@ async def _server(connection: AsyncConnection, extensions: str) -> list[Finding]
 async def _schema(connection: AsyncConnection, settings: Settings) -> list[Finding]:
     schema = settings.database_schema
     versions = f"{quoted(schema)}.alembic_version"
-    exists = await connection.scalar(text("SELECT to_regclass(:it) IS NOT NULL"), {"it": versions})
+    exists = await connection.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": versions})
     revision = await connection.scalar(text(f"SELECT version_num FROM {versions}")) if exists else None  # noqa: S608 - a checked setting.
     findings = [
         _finding(
             "schema",
             f"revision {revision or 'none'}",
             ok=revision == head_revision(),
-            remedy=f"this package has {head_revision()}: run `soldier-data db upgrade`, or install the version "
-            "that migrated the database",
+            remedy=f"this package needs {head_revision()}: run `soldier-data db upgrade`, or install the version "
+            "of soldier-data that migrated the database",
         )
     ]
     rows = await connection.execute(
@@ -143,8 +151,8 @@ async def _schema(connection: AsyncConnection, settings: Settings) -> list[Findi
             "dimensions",
             ", ".join(map(str, sorted(lengths))),
             ok=lengths == {settings.embedding_dimensions},
-            remedy=f"SOLDIER_EMBEDDING_DIMENSIONS is {settings.embedding_dimensions}: set it to what the database "
-            "was made with",
+            remedy=f"SOLDIER_EMBEDDING_DIMENSIONS is {settings.embedding_dimensions}: set it to the number that the "
+            "database was created with",
         )
     )
     open_tables = sorted(
@@ -155,7 +163,7 @@ async def _schema(connection: AsyncConnection, settings: Settings) -> list[Findi
             "policies",
             f"missing on {', '.join(open_tables)}" if open_tables else "on every table",
             ok=not open_tables,
-            remedy="`soldier-data db check` shows what mends it",
+            remedy="`soldier-data db check` shows the migration that adds them",
         )
     )
     return findings
@@ -177,21 +185,21 @@ async def _role(connection: AsyncConnection, settings: Settings) -> list[Finding
     ).one()
     bound = not row.unbound and not row.owner
     if row.denied:
-        detail = (
-            f"may not use {', '.join(row.denied)}: have the owner run `soldier-data db grants ROLE --run`"
-        )
+        detail = f"lacks privileges on {', '.join(row.denied)}: have the owner run `soldier-data db grants ROLE --run`"
         return [Finding("role", ok=False, detail=detail)]
     if bound and not settings.row_level_security:
-        detail = "is bound by the policies, which show it nothing: set SOLDIER_ROW_LEVEL_SECURITY=true"
+        detail = (
+            "is subject to the policies, which hide all rows from it: set SOLDIER_ROW_LEVEL_SECURITY=true"
+        )
         return [Finding("role", ok=False, detail=detail)]
     return [
         _finding(
             "role",
-            "is bound by the policies"
+            "is subject to the policies"
             if bound
-            else "the policies do not bind it, it owns the tables or more",
+            else "is not subject to the policies: it owns the tables, or is a superuser",
             ok=bound or not settings.row_level_security,
-            remedy="let services log in with a role of their own: `soldier-data db grants ROLE`",
+            remedy="create a separate role for services: `soldier-data db grants ROLE`",
         )
     ]
 
@@ -199,10 +207,10 @@ async def _role(connection: AsyncConnection, settings: Settings) -> list[Finding
 async def _examine_redis(settings: Settings) -> list[Finding]:
     client = create_redis_client(settings)
     try:
-        # One node of a cluster stands for the others.
+        # The nodes of a cluster are assumed to be configured alike.
         where = {"target_nodes": client.RANDOM} if isinstance(client, RedisCluster) else {}
         info: dict[str, Any] = await client.info(**where)
-    except Exception as error:  # noqa: BLE001 - one line for whatever it is, without the URL and its password.
+    except Exception as error:  # noqa: BLE001 - reported by class only, since the text may hold the URL's password.
         detail = f"does not answer ({type(error).__name__}): check SOLDIER_REDIS_URL and the server"
         return [Finding("Redis", ok=False, detail=detail)]
     finally:
@@ -220,13 +228,13 @@ async def _examine_redis(settings: Settings) -> list[Finding]:
             "Redis persistence",
             "append-only file on" if appends else "append-only file off",
             ok=appends,
-            remedy="sessions live nowhere else: set `appendonly yes`",
+            remedy="sessions are stored in Redis only: set `appendonly yes`",
         ),
         _finding(
             "Redis eviction",
             f"maxmemory-policy {policy}",
             ok=policy == "noeviction",
-            remedy="sessions would vanish under memory pressure: set `maxmemory-policy noeviction`",
+            remedy="sessions would be evicted when memory runs out: set `maxmemory-policy noeviction`",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""How every command does its work, and tells of a failure: one line on standard error, and exit code 1."""
+"""Running the work of a command, and reporting its failure: a line on standard error, and exit code 1."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`.
+    """Run `work` in a new event loop.
 
     Raises:
-        Exit: It failed, and that has been told.
+        Exit: It failed; the error has been printed.
     """
-    with telling_errors():
+    with reporting_errors():
         return asyncio.run(work)
 
 
 def read_settings() -> Settings:
-    """The settings of the environment.
+    """Read the settings from the environment.
 
     Raises:
-        Exit: One is wrong, and that has been told.
+        Exit: One is invalid; the error has been printed.
     """
-    with telling_errors():
+    with reporting_errors():
         return Settings()
 
 
 @contextmanager
-def telling_errors() -> Iterator[None]:
-    """Let an error of a store or a provider end the command, instead of being shown with a traceback."""
+def reporting_errors() -> Iterator[None]:
+    """Print an error of a store or a provider without a traceback, and exit."""
     try:
         yield
     except (StoreError, ProviderError) as error:

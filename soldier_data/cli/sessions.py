@@ -18,12 +18,14 @@ from soldier_data.settings import Settings
 
 T = TypeVar("T")
 
-app = typer.Typer(help="Look at the sessions in Redis (SOLDIER_REDIS_URL).", no_args_is_help=True)
+app = typer.Typer(
+    help="Inspect and clean up the sessions in Redis (SOLDIER_REDIS_URL).", no_args_is_help=True
+)
 
 
 @app.command()
 def stats() -> None:
-    """Count the sessions of each tier. Reads every key in small steps, so it takes a while on a large Redis."""
+    """Count the sessions in each tier. Scans all keys in small steps, which may take long on a large Redis."""
     counts = _run(lambda store: store.stats())
     table = Table("Tier", "Sessions")
     table.columns[1].justify = "right"
@@ -34,14 +36,14 @@ def stats() -> None:
 
 @app.command()
 def sweep() -> None:
-    """Remove sessions past their greatest age, and index entries that lead nowhere, in small steps."""
+    """Remove expired sessions and stale index entries, in small steps."""
     removed = _run(lambda store: store.cleanup_expired())
     Console().print(f"Removed {removed:,} expired sessions and index entries.", highlight=False)
 
 
 @app.command()
-def show(session_id: Annotated[UUID, typer.Argument(help="The id of the session.")]) -> None:
-    """Print one session as JSON, personal data included, without moving it between the tiers."""
+def show(session_id: Annotated[UUID, typer.Argument(help="Id of the session.")]) -> None:
+    """Print one session as JSON, without promoting it. The output contains personal data."""
 
     async def find(store: RedisSessionStore) -> tuple[str | None, str]:
         tier = await store.tier(session_id)
@@ -50,7 +52,7 @@ def show(session_id: Annotated[UUID, typer.Argument(help="The id of the session.
 
     tier, text = _run(find)
     if not text:
-        Console(stderr=True).print(f"There is no session {session_id}.", highlight=False)
+        Console(stderr=True).print(f"Error: there is no session {session_id}", highlight=False)
         raise typer.Exit(1)
     Console(stderr=True).print(f"Tier: {tier}", highlight=False)
     Console().print_json(text)

@@ -85,7 +85,9 @@ def rebuild(
         try:
             rebuilt = run(reindex(settings, tables or (), memory=memory, workers=workers, on_progress=show))
         except KeyboardInterrupt:
-            console.print("Interrupted: the existing indexes stay in use. Run the command again to rebuild them.")
+            console.print(
+                "Interrupted: the existing indexes stay in use. Run the command again to rebuild them."
+            )
             raise typer.Exit(130) from None
     for item in rebuilt:
         console.print(_sentence(item), highlight=False)

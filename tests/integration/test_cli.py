@@ -39,7 +39,7 @@ def test_output_that_cannot_be_written_is_told_in_a_line(arguments: list[str]) -
     with Path("/dev/full").open("w") as full:
         failed = run(*arguments, stdout=full)
     assert failed.returncode == 1
-    assert failed.stderr == "Error: the output cannot be written: No space left on device\n"
+    assert failed.stderr == "Error: cannot write the output: No space left on device\n"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

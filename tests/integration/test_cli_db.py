@@ -34,7 +34,7 @@ async def test_a_database_is_brought_up_looked_at_and_brought_down(empty_databas
     up = await run(empty_database_url, "db", "upgrade")
     assert up.stdout == f"The database is at revision {last.id}.\n"
     same = await run(empty_database_url, "db", "check")
-    assert (same.exit_code, same.stdout) == (0, "The database is as the models say.\n")
+    assert (same.exit_code, same.stdout) == (0, "The database matches the models.\n")
 
     refused = await run(empty_database_url, "db", "downgrade", "-1")
     assert refused.exit_code == 1

@@ -49,7 +49,7 @@ async def test_the_doctor_sees_that_the_role_lacks_privileges(database_url: str)
         await owner.execute(f"REVOKE INSERT ON steps FROM {role}")
         findings = await examined(settings)
         assert findings["role"].ok is False
-        assert findings["role"].detail.startswith("may not use steps: ")
+        assert findings["role"].detail.startswith("lacks privileges on steps: ")
 
 
 async def test_servers_that_do_not_answer_are_lines_of_the_report() -> None:
@@ -77,7 +77,7 @@ async def test_a_good_deployment_in_a_schema_of_its_own_has_nothing_to_do(
         findings = await examined(settings_for(url, row_level_security=True, **schema))
     assert {name for name, finding in findings.items() if not finding.ok} <= {"Redis persistence"}
     assert findings["dimensions"].detail == str(DIMENSIONS)
-    assert findings["role"].detail == "is bound by the policies"
+    assert findings["role"].detail == "is subject to the policies"
 
 
 async def test_the_doctor_sees_that_the_extensions_are_in_another_schema(

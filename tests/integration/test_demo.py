@@ -98,7 +98,7 @@ def test_kept_data_is_there_the_next_time(folder: Path) -> None:
     second = run(folder, "--limit", "2", "--keep", str(kept))
 
     assert first.returncode == second.returncode == 0, first.stdout + second.stdout
-    assert "The data is kept in" in second.stdout
+    assert "The data is in" in second.stdout
     assert rows(first.stdout, "sessions in Redis, hot") == 2
     assert rows(second.stdout, "sessions in Redis, hot") == 4
     assert [path.name for path in folder.iterdir()] == ["kept"]
@@ -154,7 +154,7 @@ def test_two_demos_run_side_by_side(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["--conversations", "nowhere.jsonl"], "Error: nowhere.jsonl cannot be read"),
-        (["--conversations", "/dev/null"], "Error: /dev/null holds no conversation: give a file"),
+        (["--conversations", "/dev/null"], "Error: /dev/null has no conversations: pass a file"),
         (["--keep", "x", "--own-servers"], "leave one of the two out"),
         (["--limit", "0"], "--limit"),
     ],

@@ -255,7 +255,7 @@ async def test_the_command_embeds_one_tenant_by_openai_and_tells_what_the_provid
 
     code, output = await asyncio.to_thread(_run, settings, monkeypatch, *arguments)
     assert code == 0, output
-    assert "Left out 1" in output
+    assert "Skipped 1" in output
 
     code, output = await asyncio.to_thread(_run, settings, monkeypatch, *arguments)
     assert code == 0, output
