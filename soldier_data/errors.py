@@ -1,21 +1,21 @@
-"""The errors that leave this package.
+"""The errors that stores raise.
 
-Every store raises a `StoreError` subclass and nothing else: no exception of asyncpg, SQLAlchemy, redis-py or
-Pydantic crosses the border. Messages say what was being done, on which entity, and what to do about it; they
-never hold a password, a parameter value or personal data.
+Stores raise subclasses of `StoreError` only, never exceptions of asyncpg, SQLAlchemy, redis-py or Pydantic.
+Messages name the operation, the entity and the remedy; they never contain a password, a parameter value or
+personal data.
 """
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Base of every error that a store raises.
+    """Base class of the errors that stores raise.
 
     Attributes:
-        cause: The driver's exception, kept for debuggers. Its text may hold values that were being stored, so
-            it is deliberately not chained (`__cause__`), printed or logged.
-        committed: Whether a callback of `UnitOfWork.after_commit` raised it, so that everything which the unit of
-            work wrote is saved: do not repeat that.
+        cause: The driver's exception, for debugging. Its text may contain stored values, so it is deliberately not
+            chained (`__cause__`), printed or logged.
+        committed: True if a callback of `UnitOfWork.after_commit` raised the error. The unit of work has been
+            committed then: do not repeat it.
     """
 
     committed = False
@@ -26,11 +26,11 @@ class StoreError(Exception):
 
 
 class StoreConnectionError(StoreError):
-    """The server could not be reached, refused the log-in, or did not answer in time."""
+    """The server could not be reached, rejected the login, or did not respond in time."""
 
 
 class NotFoundError(StoreError):
-    """A row that the call refers to does not exist in the tenant."""
+    """A record that the call refers to does not exist in the tenant."""
 
 
 class ConflictError(StoreError):
@@ -41,7 +41,7 @@ class ValidationError(StoreError):
     """The value cannot be stored.
 
     Attributes:
-        field: Name of the offending field, where one field is to blame.
+        field: Name of the invalid field or argument; None if the error concerns several.
     """
 
     def __init__(self, message: str, *, field: str | None = None, cause: BaseException | None = None) -> None:
@@ -50,4 +50,4 @@ class ValidationError(StoreError):
 
 
 class ConfigurationError(StoreError):
-    """A setting is missing or wrong, or the database does not fit the package (not migrated, say)."""
+    """A setting is missing or invalid, or the database does not match the package (not migrated, for example)."""

@@ -1,7 +1,7 @@
-"""Structured logging: one set-up for programs that have none, and the redaction that it applies.
+"""Structured logging: a default configuration of structlog, and the redaction of secrets.
 
-Stores log through structlog, so that a service which has configured it gets the lines its own way. A service that
-has not gets `configure_logging()` when it opens the data layer.
+Stores log through structlog, so a service that configures structlog decides on the output. For any other service
+the data layer calls `configure_logging()` when it is opened.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import structlog
 
-# Counts of tokens (prompt_tokens) are no secrets.
+# Does not match counts of tokens such as prompt_tokens.
 _SECRET_KEY = re.compile(
     r"password|passwd|secret|token(?!s)|api_?key|authorization|credential", re.IGNORECASE
 )
-# Up to the last @, because passwords hold @, / and : in URLs that somebody wrote by hand.
+# Matches up to the last @, because URLs written by hand may have unescaped @, / and : in the password.
 _URL_PASSWORD = re.compile(r"(?P<start>[a-z][a-z0-9+.-]*://[^\s:/@]*):\S*@", re.IGNORECASE)
 _URL_PARAMETER = re.compile(r"(?P<start>[?&]\w*(?:password|secret|token)=)[^&\s]*", re.IGNORECASE)
 
@@ -26,11 +26,11 @@ REDACTED = "[redacted]"
 
 
 class LogSettings(Protocol):
-    """The part of `Settings` that is about logging."""
+    """The settings that `configure_logging` needs."""
 
     @property
     def log_level(self) -> str:
-        """The least severe level that is logged."""
+        """The lowest level that is logged."""
 
     @property
     def log_format(self) -> str:
@@ -38,20 +38,20 @@ class LogSettings(Protocol):
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor that hides values of secret-looking keys and passwords inside URLs."""
+    """Structlog processor that redacts the values of secret-looking keys, and passwords in URLs."""
     return {key: REDACTED if _SECRET_KEY.search(key) else _clean(value) for key, value in event.items()}
 
 
 def redact_url(url: str) -> str:
-    """`url` with the password, if any, replaced: for log lines and error messages."""
+    """Return `url` with its password, if any, redacted, for log lines and error messages."""
     return _URL_PARAMETER.sub(rf"\g<start>{REDACTED}", _URL_PASSWORD.sub(rf"\g<start>:{REDACTED}@", url))
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger for one store, to be made when the store is.
+    """Return a logger. A store calls it once, when it is created.
 
-    Without any configuration structlog would print every debug line to standard output. Where a store is made by
-    hand in such a program, warnings and errors go to standard error, and nothing else is printed.
+    If structlog is not configured, the logger writes warnings and errors to standard error, where structlog's
+    default would print every debug line to standard output.
     """
     if structlog.is_configured():
         logger = structlog.get_logger(name)
@@ -60,13 +60,13 @@ def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
             structlog.PrintLogger(sys.stderr),
             wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         )
-    # Bound once: the lazy logger takes longer over a suppressed line than Redis over a read.
+    # Bound once, because a suppressed line costs more on the lazy proxy than a read from Redis.
     bound: structlog.typing.FilteringBoundLogger = logger.bind()
     return bound
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Set structlog up to write to standard error, unless the program has configured it already."""
+    """Configure structlog to write to standard error, unless the program has configured it already."""
     if structlog.is_configured():
         return
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -74,7 +74,7 @@ def configure_logging(settings: LogSettings) -> None:
     if settings.log_format == "json":
         renderer = structlog.processors.JSONRenderer()
     else:
-        # The default prints the local variables of a traceback, secrets among them, where rich is installed.
+        # With rich installed, the default formatter prints local variables, which may hold secrets.
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
@@ -83,13 +83,13 @@ def configure_logging(settings: LogSettings) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Before the redaction, which cleans the traceback as well.
+            # Before `redact`, so that the traceback is redacted too.
             structlog.processors.format_exc_info,
             redact,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        # Looked up for each logger: a program may replace its standard error.
+        # Evaluated for each logger, because a program may replace its standard error.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )

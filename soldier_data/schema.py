@@ -1,4 +1,4 @@
-"""All tables of the package in one metadata, which Alembic compares the database with."""
+"""The metadata of all tables, which Alembic compares with the database."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ metadata = Base.metadata
 
 __all__ = ["metadata", "metadata_with_vector_indexes"]
 
-# Importing the modules is what fills the metadata.
+# Importing these modules adds their tables to the metadata.
 _MODULES = (_config, _memory, _audit, _profiles, _runs, _vectors)
 
 
 def metadata_with_vector_indexes() -> MetaData:
-    """The same with the vector indexes that DDL is made with at present: what a database should look like."""
+    """Return a copy of the metadata with the vector indexes of the current DDL options."""
     copied = MetaData(naming_convention=metadata.naming_convention)
     for table in metadata.tables.values():
         table.to_metadata(copied)

@@ -1,4 +1,4 @@
-"""One transaction over all stores. The only module that joins them."""
+"""Units of work: one transaction across all stores."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from soldier_data.vectors.store import VectorStore
 S = TypeVar("S")
 
 _COMMITTED = (
-    "This is the error of a callback of after_commit: everything that the unit of work wrote had been committed "
-    "and stays saved. Callbacks after this one were not called."
+    "This error was raised by a callback of after_commit. The unit of work itself has been committed. "
+    "The callbacks after this one were not called."
 )
 
 
 class Stores(Protocol):
-    """The stores that take part in units of work, as a `DataLayer` has them."""
+    """The stores of a `DataLayer` that take part in units of work."""
 
     config: ConfigStore
     memory: MemoryStore
@@ -39,14 +39,14 @@ class Stores(Protocol):
 
 
 class UnitOfWork:
-    """The stores, in one transaction: everything commits together, or nothing does.
+    """The stores in one transaction: either everything commits, or nothing does.
 
-    Calls made at the same time take turns. A refused write leaves the unit usable. Saves set revisions on the
-    entities that were passed: after a rollback, read those entities again.
+    Concurrent calls within a unit run one after the other. A rejected write (a duplicate name, for example) leaves
+    the unit usable. Saves set `revision` on the entities passed to them: after a rollback, read those entities again.
 
-    Of two units that change the same entity, or take the same unique value, at the same time, PostgreSQL lets the
-    second one wait for the end of the first, and decides then. Stores in memory never wait: what the unit that
-    commits last has changed is refused as a whole, by a ConflictError on leaving the block.
+    When two units change the same entity, or use the same unique value, at the same time, PostgreSQL makes the second
+    one wait until the first has ended. In-memory stores do not wait: the unit that commits last fails as a whole, with
+    a ConflictError at the end of its block.
     """
 
     def __init__(self, transaction: Transaction | None, stores: Stores) -> None:
@@ -61,44 +61,44 @@ class UnitOfWork:
         self.vectors: VectorStore = self._joined("vectors", stores.vectors)
 
     def after_commit(self, callback: Callable[[], Any]) -> None:
-        """Call `callback`, and await what it returns, once everything is committed; in order of registration.
+        """Register `callback` to be called, and its result awaited if it is awaitable, after the commit.
 
-        This is the place for what cannot take part in the transaction, such as saving a session in Redis. An
-        error of a callback leaves the block, and the callbacks after it are not called. What the unit wrote is
-        saved all the same: the error has a note that says so, a `StoreError` also `committed` set to True, and
-        `run_in_transaction` does not repeat it.
+        Use it for work that cannot be part of the transaction, such as saving a session in Redis. Callbacks run in
+        the order of registration. If one raises, the rest are not called and the error propagates, with a note that
+        the unit has been committed. A `StoreError` then has `committed` set to True, and `run_in_transaction` does
+        not retry.
         """
         self._callbacks.append(callback)
 
     async def rollback(self) -> None:
-        """Undo everything and forget the callbacks. The unit has ended then; the block may be left normally."""
+        """Roll back, and discard the callbacks. No further calls are possible; the block may end normally."""
         self._callbacks.clear()
         self.end_in_memory()
         if self._transaction is not None:
             await self._transaction.rollback()
 
     def check_in_memory(self) -> None:
-        """Check that the changes of in-memory stores can be committed, before PostgreSQL commits its part.
+        """Check that the changes to in-memory stores can be committed. Called before PostgreSQL commits.
 
         Raises:
-            ConflictError: Another caller changed the same things meanwhile.
+            ConflictError: Another caller has changed the same entities meanwhile.
         """
         for store in self._in_memory:
             store.check()
 
     def commit_in_memory(self) -> None:
-        """Give the changes of in-memory stores to the data layer, once PostgreSQL has committed its part."""
+        """Apply the changes to the data layer's in-memory stores. Called after PostgreSQL has committed."""
         for store in self._in_memory:
             store.commit()
 
     def end_in_memory(self) -> None:
-        """Forget the changes of in-memory stores that were not committed, and refuse further calls."""
+        """Discard uncommitted changes to in-memory stores, and reject further calls."""
         for store in self._in_memory:
             store.end()
         self._in_memory.clear()
 
     async def run_callbacks(self) -> None:
-        """Run what `after_commit` registered."""
+        """Run the callbacks that were registered with `after_commit`."""
         for callback in self._callbacks:
             try:
                 result = callback()
@@ -111,18 +111,18 @@ class UnitOfWork:
                 raise
 
     def _joined(self, name: str, store: S) -> S:
-        """`store` within this unit."""
+        """Return the store to use in place of `store` within this unit."""
         if isinstance(store, InMemoryStore):
             begun = store.begin()
             self._in_memory.append(begun)
             return cast("S", begun)
-        # Of the class, because a wrapper may pass on whatever it is asked for to the store that it wraps.
+        # Looked up on the class, because a wrapper's __getattr__ may delegate to the wrapped store.
         join = getattr(type(store), "join", None)
         if join is None:
             raise ConfigurationError(
-                f"beginning a unit of work: the store assigned to {name}, a {type(store).__name__}, does not say how "
-                "it takes part: give it a method join(transaction) that returns the store to use in the unit, on that "
-                "transaction, or itself if what it writes need not commit or roll back with the rest"
+                f"beginning a unit of work: the store assigned to {name}, a {type(store).__name__}, has no method "
+                "join(transaction): add one that returns a store on that transaction, or self if its writes do not "
+                "have to commit or roll back with the rest"
             )
         return cast("S", join(store, self._transaction))
 
@@ -131,7 +131,7 @@ class UnitOfWork:
 async def begin_unit_of_work(
     database: Database | None, stores: Stores, tenant_id: UUID | None
 ) -> AsyncIterator[UnitOfWork]:
-    """Begin a unit of work; commit on leaving, roll back on any exception. Callbacks are left to the caller."""
+    """Begin a unit of work; commit at the end, or roll back on an exception. The caller runs the callbacks."""
     async with AsyncExitStack() as stack:
         transaction = None if database is None else await stack.enter_async_context(database.transaction())
         if transaction is not None and tenant_id is not None:

@@ -121,7 +121,7 @@ async def test_a_database_at_an_older_revision_is_reported(data: DataLayer) -> N
     await connection.close()
     report = await data.health()
     assert _states(report) == (True, False, True)
-    assert f"revision 0001 is not this package's {head_revision()}" in report.schema_at_head.detail
+    assert f"revision is 0001, expected {head_revision()}" in report.schema_at_head.detail
 
 
 async def test_a_malformed_url_is_reported_as_a_fault_of_the_database() -> None:

@@ -221,7 +221,7 @@ async def test_an_error_of_a_callback_says_that_the_work_is_saved(
             uow.after_commit(fail)
             await uow.config.save_rule(rule)
     (note,) = raised.value.__notes__
-    assert "everything that the unit of work wrote had been committed" in note
+    assert "The unit of work itself has been committed" in note
     assert getattr(raised.value, "committed", True) is True
     assert StoreConnectionError("another").committed is False
     assert await layer.config.get_rule(agent.tenant_id, rule.id) == rule
