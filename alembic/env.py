@@ -1,4 +1,4 @@
-"""How Alembic reaches the database and compares it with the models."""
+"""Alembic's environment: the connection to the database, and the comparison with the models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sqlalchemy.schema import CreateSchema
 
 from soldier_data.migrations.connection import (
     LIMIT_LOCK_WAITS,
-    look_nowhere_but_in,
     open_for_migration,
     run_migrations,
+    set_search_path,
 )
 from soldier_data.migrations.offline import expect_begin, expect_result
 from soldier_data.migrations.writing import configure_comparison, render_item
@@ -24,7 +24,7 @@ config = context.config
 
 
 def run_offline(settings: Settings) -> None:
-    """Write SQL instead of running it."""
+    """Write the migrations as SQL instead of running them."""
     with use_ddl_options(DDLOptions.of(settings)):
         context.configure(
             dialect_name="postgresql",
@@ -38,19 +38,19 @@ def run_offline(settings: Settings) -> None:
         if not begin:
             for schema in sorted({settings.database_schema, settings.extensions_schema} - {"public"}):
                 context.execute(CreateSchema(schema, if_not_exists=True))
-        context.execute(look_nowhere_but_in(settings.database_schema))
+        context.execute(set_search_path(settings.database_schema))
         context.execute(expect_begin(context.script, begin))
         with context.begin_transaction():
             context.run_migrations()
 
 
 async def run_online(settings: Settings) -> None:
-    """Migrate the database that the settings name."""
+    """Migrate the database of the settings."""
     async with open_for_migration(settings) as connection:
         await connection.run_sync(run_migrations, settings, options)
 
 
-# `soldier_data.migrations` hands these over and takes the last one back; the command `alembic` hands over nothing.
+# `soldier_data.migrations` passes these attributes and reads the last one; the command `alembic` passes none.
 settings = config.attributes.get("settings") or Settings()
 with use_ddl_options(DDLOptions.of(settings)):
     options = configure_comparison(metadata_with_vector_indexes())

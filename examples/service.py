@@ -1,6 +1,6 @@
-"""A service on soldier_data: agents are made and listed, questions are answered from what is known.
+"""An example service: it creates and lists agents, stores facts, and answers questions with them.
 
-Start it with `uvicorn examples.service:app`, on the servers that SOLDIER_DATABASE_URL and SOLDIER_REDIS_URL name.
+Start it with `uvicorn examples.service:app`. It uses the servers of SOLDIER_DATABASE_URL and SOLDIER_REDIS_URL.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ add_exception_handlers(app)
 app.include_router(router)
 
 
-async def caller_of(x_tenant_id: Annotated[UUID, Header()], x_actor: Annotated[str, Header()]) -> Caller:
-    """Who calls, as the gateway in front of this service says."""
+async def caller_from_headers(
+    x_tenant_id: Annotated[UUID, Header()], x_actor: Annotated[str, Header()]
+) -> Caller:
+    """Return the caller, as the gateway in front of this service has authenticated it."""
     return Caller(tenant_id=x_tenant_id, actor=x_actor)
 
 
-app.dependency_overrides[get_caller] = caller_of
+app.dependency_overrides[get_caller] = caller_from_headers
 
 
 class Question(BaseModel):
-    """What somebody wants to know."""
+    """A question, and the trace id of its request."""
 
     text: str
     trace_id: str
@@ -50,22 +52,22 @@ class Question(BaseModel):
 
 @app.get("/agents")
 async def list_agents(caller: CallerDep, config: ConfigStoreDep) -> list[Agent]:
-    """The agents of the tenant."""
+    """Return the agents of the tenant."""
     agents, _total = await config.get_agents(caller.tenant_id)
     return agents
 
 
 @app.post("/agents", status_code=201)
-async def make_agent(name: str, caller: CallerDep, config: ConfigStoreDep) -> Agent:
-    """Make an agent. A name that is taken is answered with 409, an empty one with 422."""
+async def create_agent(name: str, caller: CallerDep, config: ConfigStoreDep) -> Agent:
+    """Create an agent. A duplicate name gives 409, an empty one 422."""
     agent = Agent(tenant_id=caller.tenant_id, name=name)
     await config.save_agent(agent)
     return agent
 
 
 @app.post("/facts", status_code=201)
-async def learn(text: str, caller: CallerDep, uow: UnitOfWorkDep) -> UUID:
-    """Keep a fact to answer questions from."""
+async def add_fact(text: str, caller: CallerDep, uow: UnitOfWorkDep) -> UUID:
+    """Store a fact that questions can be answered with."""
     fact = Embedding(
         tenant_id=caller.tenant_id,
         content=text,
@@ -78,7 +80,7 @@ async def learn(text: str, caller: CallerDep, uow: UnitOfWorkDep) -> UUID:
 
 @app.post("/questions")
 async def ask(question: Question, caller: CallerDep, uow: UnitOfWorkDep) -> list[str]:
-    """The facts nearest to a question. The run is kept with the answer, or not at all."""
+    """Return the facts most similar to a question. The run is saved in the same transaction as the search."""
     found = await uow.vectors.search(await embed(question.text), caller.tenant_id, min_score=0.1)
     run = Run(
         tenant_id=caller.tenant_id,

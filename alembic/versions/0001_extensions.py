@@ -21,5 +21,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The extensions stay: dropping them would take along what others in the same database built with them.
+    # The extensions are kept, because other applications in the same database may use them.
     pass

@@ -34,7 +34,7 @@ def upgrade() -> None:
     op.add_column("embeddings", sa.Column("embedding_model", sa.Text(), nullable=True), if_not_exists=True)
     for table, column in _ADDED + _COMPARED:
         set_storage(table, column, "MAIN")
-    # Each is built in the background, which commits what came before.
+    # Each index is built concurrently, which commits the operations before it.
     create_vector_index("embeddings", "embedding", living=False)
     create_vector_index("entities", "embedding", living=True)
     create_vector_index("episodes", "embedding", living=True)

@@ -1,4 +1,4 @@
-"""From guidelines to an agent: tasks become scenarios, what is said templates, what is to be done rules."""
+"""Conversion of guidelines to an agent: tasks become scenarios, replies become templates, actions become rules."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ _VARIABLES = {
 
 @dataclass
 class SupportDesk:
-    """An agent and all that belongs to it.
+    """An agent with its scenarios, rules, templates, variables and tools.
 
     Attributes:
-        scenarios: By the key of their guideline.
-        steps: By the key of their guideline and their own key in it.
+        agent: The agent.
+        scenarios: Scenarios by the key of their guideline.
+        steps: Steps by the key of their guideline and their own key in it.
+        parts: Everything to store with the agent, scenarios included.
     """
 
     agent: Agent
@@ -52,7 +54,7 @@ class SupportDesk:
 async def build_support_desk(
     tenant_id: UUID, guidelines: Iterable[Guideline], provider: EmbeddingProvider
 ) -> SupportDesk:
-    """Make an agent that follows `guidelines`. Nothing is stored yet."""
+    """Create an agent that follows `guidelines`, without storing it."""
     agent = Agent(tenant_id=tenant_id, name="Support desk", description="Answers customers by the book.")
     desk = SupportDesk(agent)
     for guideline in guidelines:
@@ -75,7 +77,7 @@ async def build_support_desk(
 
 
 def step_content_hash(step: ScenarioStep) -> str:
-    """A fingerprint of what a step says, the same in every version of its scenario that leaves it alone."""
+    """Return a hash of a step's name and description, which changes only if they do."""
     return hashlib.sha256(f"{step.name}\n{step.description}".encode()).hexdigest()[:16]
 
 
@@ -128,7 +130,7 @@ def _step(scenario_id: UUID, step: GuidelineStep, ids: dict[str, UUID]) -> Scena
         tool_ids=[step.key] if step.kind == "action" else [],
         is_entry=step.is_entry,
         is_terminal=step.is_terminal,
-        # What follows a query or a question stands by itself in the guidelines: nothing leads there.
+        # In the guidelines no edge leads to the steps that follow a query or a question.
         reachable_from_anywhere=step.is_detached,
         performs_action=step.kind == "action",
     )

@@ -1,7 +1,7 @@
 """Readers of conversations and guidelines, from the packaged sample or from files of the same schema.
 
-They keep what the platform can use and ignore the rest. STAR's `constraints` are expressions in a language of
-their own: they stay text and are never evaluated.
+They ignore data that the platform does not use. STAR's `constraints` are expressions in a language of their own, which
+are kept as text and never evaluated.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Source = Path | Traversable
 SAMPLE_CONVERSATIONS: Final = files("soldier_data.demo") / "sample" / "conversations.jsonl"
 SAMPLE_GUIDELINES: Final = files("soldier_data.demo") / "sample" / "guidelines.json"
 
-# STAR's graphs hold two kinds of node that nobody ever says: calls of the task's API, and labels of what came
-# out of a call or of a question. Nothing in the file marks them, but the names are the same in every task.
+# STAR's graphs have two kinds of nodes that are not replies: calls of the task's API, and labels of the outcome of a
+# call or a question. The file does not mark them, but their names are the same in every task.
 _STAR_ACTIONS: Final = frozenset({"query", "query_check", "query_book"})
 _STAR_BRANCHES: Final = frozenset(
     {"query_success", "query_failure", "available", "unavailable", "yes", "no", "done"}
     | {"correct", "incorrect", "noanswer", "info_missing", "info_missing2"}
 )
 
-# ABCD's buttons are named like its actions, but for these.
+# ABCD's buttons have the names of its actions, with these exceptions.
 _ABCD_BUTTONS: Final = {
     "n-a": "respond",
     "enter-detail": "enter-details",
@@ -49,7 +49,7 @@ _ABCD_BUTTONS: Final = {
 
 
 class _Shape(BaseModel):
-    """Part of a guidelines file, as the file has it."""
+    """Base class of the parts of a guidelines file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,7 +65,7 @@ class _StarTask(_Shape):
     def _steps_are_known(self) -> Self:
         named = {*self.graph, *self.graph.values(), *self.happy_path}
         if unknown := sorted(named - self.replies.keys()):
-            raise ValueError(f"graph or happy_path name steps that replies do not have: {', '.join(unknown)}")
+            raise ValueError(f"graph or happy_path has steps that are not in replies: {', '.join(unknown)}")
         return self
 
     def guideline(self) -> Guideline:
@@ -107,7 +107,7 @@ class _AbcdSubflow(_Shape):
             if f"search-{key}" in self.kb_actions:
                 key = f"search-{key}"
             uses[key] += 1
-            # A button that is used twice makes two steps; agents' actions name the first.
+            # A button that occurs twice makes two steps. Actions in conversations refer to the first.
             keys.append(key if uses[key] == 1 else f"{key}-{uses[key]}")
         return keys
 
@@ -148,59 +148,61 @@ class _GuidelineFile(_Shape):
 def read_conversations(
     source: Source = SAMPLE_CONVERSATIONS, *, limit: int | None = None
 ) -> Iterator[Conversation]:
-    """Read conversations one by one, without holding the file in memory.
+    """Read conversations one by one, without loading the whole file.
 
     Args:
-        source: A `.jsonl` or `.jsonl.gz` file; the packaged sample unless given.
-        limit: At most this many, from the beginning.
+        source: A `.jsonl` or `.jsonl.gz` file; by default the packaged sample.
+        limit: Largest number of conversations; by default all.
 
     Raises:
-        ConfigurationError: The file is missing or cannot be unpacked; raised with the first conversation.
-        ValidationError: A line is no conversation. The message names the file, the line and the field.
+        ConfigurationError: The file is missing or cannot be unpacked. Raised when the iteration begins.
+        ValidationError: A line is not a valid conversation. The message names the file, the line and the field.
     """
-    with _opened(source) as stream:
+    with _open(source) as stream:
         numbered = ((number, line) for number, line in enumerate(stream, start=1) if line.strip())
         for number, line in islice(numbered, limit):
             try:
                 yield Conversation.model_validate_json(line)
             except PydanticValidationError as error:
-                raise _refusal(f"{source}, line {number}", error) from None
+                raise _validation_error(f"{source}, line {number}", error) from None
 
 
 def count_conversations(source: Source = SAMPLE_CONVERSATIONS) -> int:
-    """Count the conversations without parsing them: fast enough to set up a progress bar.
+    """Count the conversations without parsing them.
 
     Raises:
         ConfigurationError: The file is missing or cannot be unpacked.
     """
-    with _opened(source) as stream:
+    with _open(source) as stream:
         return sum(1 for line in stream if line.strip())
 
 
 def read_guidelines(source: Source = SAMPLE_GUIDELINES) -> dict[str, Guideline]:
-    """Read the guidelines of both kinds, by key, in the order of the file.
+    """Read the guidelines of STAR and ABCD, by key, in the order of the file.
 
     Args:
-        source: A `.json` or `.json.gz` file; the packaged sample unless given.
+        source: A `.json` or `.json.gz` file; by default the packaged sample.
 
     Raises:
         ConfigurationError: The file is missing or cannot be unpacked.
-        ValidationError: The file has another shape, or two guidelines share a key.
+        ValidationError: The file has a different structure, or two guidelines have the same key.
     """
-    with _opened(source) as stream:
+    with _open(source) as stream:
         text = stream.read()
     try:
         content = _GuidelineFile.model_validate_json(text)
     except PydanticValidationError as error:
-        raise _refusal(str(source), error) from None
+        raise _validation_error(str(source), error) from None
 
-    found = [task.guideline() for task in content.tasks]
-    found += [subflow.guideline(flow) for flow in content.flows for subflow in flow.subflows]
-    guidelines: dict[str, Guideline] = {}
-    for guideline in found:
-        if guidelines.setdefault(guideline.key, guideline) is not guideline:
-            raise ValidationError(f"{source}: two guidelines are called {guideline.key}; rename one of them.")
-    return guidelines
+    guidelines = [task.guideline() for task in content.tasks]
+    guidelines += [subflow.guideline(flow) for flow in content.flows for subflow in flow.subflows]
+    by_key: dict[str, Guideline] = {}
+    for guideline in guidelines:
+        if by_key.setdefault(guideline.key, guideline) is not guideline:
+            raise ValidationError(
+                f"{source}: two guidelines have the key {guideline.key}: rename one of them"
+            )
+    return by_key
 
 
 def _star_kind(key: str) -> StepKind:
@@ -210,7 +212,7 @@ def _star_kind(key: str) -> StepKind:
 
 
 def _linked(steps: list[GuidelineStep], edges: dict[str, str]) -> tuple[GuidelineStep, ...]:
-    """Tell each step what follows it and what it is to the whole, the first one being the entry."""
+    """Return the steps with their successors and their roles in the graph. The first step is the entry."""
     reached = set(edges.values())
     has_branches = any(step.kind == "branch" for step in steps)
     return tuple(
@@ -226,28 +228,26 @@ def _linked(steps: list[GuidelineStep], edges: dict[str, str]) -> tuple[Guidelin
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[IO[bytes]]:
+def _open(source: Source) -> Iterator[IO[bytes]]:
     try:
         with source.open("rb") as stream:
             if source.name.endswith(".gz"):
                 with gzip.open(stream) as unpacked:
-                    # It reads like any binary file, but typeshed does not call it an IO.
+                    # GzipFile has the methods of IO, but typeshed does not derive it from IO.
                     yield cast("IO[bytes]", unpacked)
             else:
                 yield stream
     except (OSError, EOFError, zlib.error) as error:
-        # A damaged archive has no errno, and the text of its error may quote the content.
-        reason = getattr(error, "strerror", None) or "it is called .gz, but is not a complete gzip file"
-        raise ConfigurationError(
-            f"{source} cannot be read: {reason}. Give the path of a whole file.", cause=error
-        ) from None
+        # The error of a damaged archive has no strerror, and its text may quote the content.
+        reason = getattr(error, "strerror", None) or "it is not a complete gzip file"
+        raise ConfigurationError(f"{source} cannot be read: {reason}", cause=error) from None
 
 
-def _refusal(where: str, error: PydanticValidationError) -> ValidationError:
-    """Say what is wrong without the value itself, which may be somebody's words."""
+def _validation_error(where: str, error: PydanticValidationError) -> ValidationError:
+    """Convert the first error, without the invalid value, which may be personal data."""
     first = error.errors(include_input=False, include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
-    # Pydantic counts lines within what it was given; of a single line only the column tells anything.
+    # Pydantic counts lines within its input, which is a single line here.
     problem = first["msg"].replace(" at line 1 column ", " at column ")
     return ValidationError(
         f"{where}: {field}: {problem}" if field else f"{where}: {problem}", field=field or None, cause=error

@@ -1,7 +1,7 @@
-"""What the demonstration replays: conversations, and the guidelines that their agents follow.
+"""Conversations that the demonstration replays, and the guidelines that their agents follow.
 
-`soldier_data.demo.dataset` reads both from files of one schema: the sample that ships inside this package, or
-the large selection from STAR and ABCD that is kept outside it.
+`soldier_data.demo.dataset` reads them from files: the sample in this package, or a larger selection from STAR and ABCD
+that is not part of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, mod
 Role = Literal["customer", "agent", "action"]
 StepKind = Literal["reply", "action", "branch"]
 
-# ABCD has no times. Its conversations are laid out from here, the day after the last one of STAR.
+# ABCD has no timestamps. Its conversations are dated from here, the day after the last one of STAR.
 UNDATED_START: Final = 1_590_656_400  # 2020-05-28 09:00:00 UTC
 UNDATED_PACE: Final = 30
 
@@ -25,18 +25,20 @@ _NUMBERED_SUBFLOW = re.compile(r"_\d+$")
 
 
 class Turn(BaseModel):
-    """One line of a conversation: something said, or something that the agent did.
+    """One line of a conversation: a message, or an action of the agent.
 
     Attributes:
-        at: When it happened; made up, evenly spaced, where the file has no times.
-        task: The task being worked on, None until the agent has chosen one.
-        step: The guideline's step that an agent's turn was picked from; None for most freely typed replies.
-        free_text: False where the agent picked the step's reply instead of typing.
-        action: What was done: `query`, `result`, `select_task`, `complete`, or the name of a step in ABCD.
-        api: The API that a `query` or `result` is about.
-        constraints: What a `query` asked for: expressions, to be kept as text.
-        item: What a `result` brought.
-        values: What the agent entered, for ABCD's actions.
+        role: "customer", "agent" or "action".
+        text: Text of the message, or a description of the action.
+        at: Time of the turn; evenly spaced made-up times if the file has none.
+        task: The current task; None until the agent has chosen one.
+        step: Key of the guideline's step that the agent chose; None for most replies that were typed.
+        free_text: False if the agent chose the reply of the step instead of typing.
+        action: Name of the action: `query`, `result`, `select_task`, `complete`, or the key of a step in ABCD.
+        api: API of a `query` or `result`.
+        constraints: Conditions of a `query`: expressions, kept as text.
+        item: Data of a `result`.
+        values: Values that the agent entered, for ABCD's actions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,18 +57,18 @@ class Turn(BaseModel):
 
     @property
     def step_key(self) -> str | None:
-        """What to look up in the task's guideline. It may be missing there: people leave the script."""
+        """Key of the step in the task's guideline, which may lack it, because people leave the script."""
         return self.step or self.action
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What the platform processes as one turn: what the customer said, what was done, what was answered.
+    """A turn of the platform: the customer's messages, the actions, and the agent's replies.
 
     Attributes:
-        number: Counted from 1 within the conversation.
-        task: The task in hand when it ended, as far as known by then.
-        turns: All of it, in the order in which it happened; never empty.
+        number: Number within the conversation, from 1.
+        task: The current task at the end of the exchange; None if not known.
+        turns: The lines of the exchange in order; never empty.
     """
 
     number: int
@@ -75,22 +77,22 @@ class Exchange:
 
     @property
     def started_at(self) -> datetime:
-        """When the first turn happened."""
+        """Time of the first turn."""
         return self.turns[0].at
 
     @property
     def customer_text(self) -> str:
-        """The customer's messages, one a line; empty for a greeting that the agent opens with."""
+        """The customer's messages, one per line; empty for an opening greeting by the agent."""
         return "\n".join(turn.text for turn in self.turns if turn.role == "customer")
 
     @property
     def reply_text(self) -> str:
-        """The agent's messages, one a line; empty if the customer had the last word."""
+        """The agent's messages, one per line; empty if the conversation ends with the customer's message."""
         return "\n".join(turn.text for turn in self.turns if turn.role == "agent")
 
     @property
     def actions(self) -> tuple[Turn, ...]:
-        """What was done, in order."""
+        """The actions, in order."""
         return tuple(turn for turn in self.turns if turn.role == "action")
 
 
@@ -98,9 +100,14 @@ class Conversation(BaseModel):
     """One dialogue between a customer and an agent.
 
     Attributes:
-        source: Where it comes from: `sample`, `star` or `abcd`.
-        subflow: The task, or several joined with `+`.
-        customer: Everything known about the customer, as the file has it; unknown values are None.
+        id: Id of the conversation.
+        source: Origin: `sample`, `star` or `abcd`.
+        flow: Domain or flow.
+        subflow: Task or subflow; several are joined with `+`.
+        domains: Domains of the tasks.
+        tasks: Keys of the tasks.
+        customer: Data about the customer; unknown values are None.
+        turns: The lines of the conversation in order.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -116,7 +123,7 @@ class Conversation(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lay_out_undated(cls, record: Any) -> Any:
+    def _date_turns(cls, record: Any) -> Any:
         match record:
             case {"turns": [*turns]} if all(isinstance(turn, dict) and "ts" not in turn for turn in turns):
                 times = count(UNDATED_START, UNDATED_PACE)
@@ -125,36 +132,36 @@ class Conversation(BaseModel):
 
     @property
     def started_at(self) -> datetime:
-        """When the first turn happened."""
+        """Time of the first turn."""
         return self.turns[0].at
 
     @property
     def customer_key(self) -> str | None:
-        """What identifies the person over many conversations, or None for somebody unknown.
+        """Identifier of the customer across conversations; None if unknown.
 
-        The name is no key: STAR's people play another role in each dialogue.
+        The name is not an identifier, because STAR's people use a different one in each dialogue.
         """
         known = (self.customer.get(name) for name in ("worker_id", "account_id", "phone"))
         return next((str(value) for value in known if value), None)
 
     @property
     def customer_name(self) -> str | None:
-        """The name that the customer goes by in this conversation."""
+        """Name of the customer in this conversation."""
         name = self.customer.get("name")
         return str(name) if name else None
 
     @property
     def guideline_keys(self) -> tuple[str, ...]:
-        """Keys of the guidelines that were followed, for looking them up in `read_guidelines()`."""
+        """Keys of the guidelines of the conversation in the result of `read_guidelines()`."""
         return self.tasks or tuple(_NUMBERED_SUBFLOW.sub("", part) for part in self.subflow.split("+"))
 
     def exchanges(self) -> list[Exchange]:
-        """Group the turns into what the platform would process as one turn each.
+        """Group the turns into exchanges, each of which the platform processes as one turn.
 
-        A customer who speaks after a reply begins the next exchange; messages before the reply belong
-        together, as do the actions around it. A greeting by the agent is an exchange without a customer's
-        message, last words of the customer are one without a reply, and actions at the end belong to the
-        last one. So every turn is in exactly one exchange.
+        An exchange begins with the customer's first message after a reply. It also holds the customer's further
+        messages, the replies and the actions up to the next exchange. An opening greeting by the agent is an exchange
+        without a customer's message, and the customer's last message may be one without a reply. Every turn is in
+        exactly one exchange.
         """
         groups: list[list[Turn]] = []
         answered = False
@@ -178,13 +185,16 @@ class GuidelineStep:
     """One step of a guideline.
 
     Attributes:
-        key: Unique within the guideline; what a turn's `step` or `action` names.
-        text: What the agent says (`reply`), is told to do (`action`), or what has come about (`branch`).
-        kind: Said to the customer, done in a system, or a mere label of an outcome that is never said.
-        details: What to mind in this step, one rule each.
-        next_keys: The steps that may follow, all of them in the guideline.
-        is_terminal: Nothing follows. A query does not count where branches tell how it ends.
-        is_detached: No other step leads here: a branch, or a reply that fits anywhere (`out_of_scope`).
+        key: Key, unique within the guideline; `step` or `action` of a turn refers to it.
+        name: Readable name.
+        text: The reply (`reply`), the instruction (`action`), or the outcome (`branch`).
+        kind: `reply` for a message to the customer, `action` for an action in a system, `branch` for the label of an
+            outcome.
+        details: Further instructions, each of which becomes a rule.
+        next_keys: Keys of the steps that may follow.
+        is_entry: True for the first step.
+        is_terminal: True if no step follows. A query whose outcomes are branches is not terminal.
+        is_detached: True if no other step leads here: a branch, or a reply for any situation (`out_of_scope`).
     """
 
     key: str
@@ -200,14 +210,16 @@ class GuidelineStep:
 
 @dataclass(frozen=True, slots=True)
 class Guideline:
-    """How agents are told to handle one task (STAR) or subflow (ABCD).
+    """Instructions for agents on one task (STAR) or subflow (ABCD).
 
     Attributes:
-        key: Task or subflow, the same word as in `Conversation.guideline_keys`.
-        group: The domain or flow that it belongs to.
-        description: What it is about; STAR has none.
-        steps: The entry comes first, the straight path follows, branches come last.
-        instructions: Rules for the whole of it; STAR has none.
+        key: Key of the task or subflow, as in `Conversation.guideline_keys`.
+        title: Readable title.
+        description: Description; None in STAR.
+        group: Domain or flow that it belongs to.
+        source: Origin: `star` or `abcd`.
+        steps: The entry, then the other steps of the main path, then the branches.
+        instructions: Rules for the whole task; empty in STAR.
     """
 
     key: str
@@ -219,5 +231,5 @@ class Guideline:
     instructions: tuple[str, ...]
 
     def step(self, key: str | None) -> GuidelineStep | None:
-        """The step of that key, or None: real agents also use replies of other tasks."""
+        """Return the step with that key; None if there is none, since agents also use replies of other tasks."""
         return next((step for step in self.steps if step.key == key), None)

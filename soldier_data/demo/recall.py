@@ -1,4 +1,4 @@
-"""What the demonstration shows of what was kept: searches, a customer, who asks for what, and runs."""
+"""Tables of the demonstration about the stored data: searches, a profile, the graph, and runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _NAMES_SHOWN = 6
 _RUNS_SHOWN = 5
 
 
-async def what_was_said(data: DataLayer, replay: Replay, provider: EmbeddingProvider) -> Table:
-    """One sentence, looked for by its vector, by its longest word, and by both."""
+async def episode_searches(data: DataLayer, replay: Replay, provider: EmbeddingProvider) -> Table:
+    """Search episodes by the vector of a sentence, by its longest word, and by both."""
     tenant_id = replay.desk.agent.tenant_id
     sentence = max(replay.sentences.values(), key=len)
     word = max((word for word in sentence.split() if word.isalpha()), key=len, default=sentence)
     vector = await provider.embed(sentence)
     table = make_table(
-        f"What was said before, like: {one_line(sentence)[:50]}…",
+        f"Episodes similar to: {one_line(sentence)[:50]}…",
         Column("Search"),
         Column("Score", right=True),
-        Column("Who"),
-        Column("What", share=1),
+        Column("Source"),
+        Column("Content", share=1),
     )
     measure = replay.stopwatch.measure
     with measure("search episodes by vector"):
@@ -49,9 +49,9 @@ async def what_was_said(data: DataLayer, replay: Replay, provider: EmbeddingProv
 
 
 async def profile(data: DataLayer, session: Session, stopwatch: Stopwatch) -> Table:
-    """The profile of the customer of `session`, and what its fields held before."""
+    """Show the profile of the customer of `session`, with the previous values of its fields."""
     assert session.customer_profile_id is not None, "every replayed session has a profile"
-    with stopwatch.measure("read a whole profile"):
+    with stopwatch.measure("read a profile"):
         found = await data.profiles.get_by_id(session.tenant_id, session.customer_profile_id)
     assert found is not None
     identity = found.channel_identities[0]
@@ -61,7 +61,7 @@ async def profile(data: DataLayer, session: Session, stopwatch: Stopwatch) -> Ta
         Column("Value", share=2),
         Column("Source"),
         Column("Learned on"),
-        Column("Held before", share=2),
+        Column("Previous values", share=2),
     )
     for name, field in sorted(found.fields.items()):
         history = await data.profiles.get_field_history(session.tenant_id, found.id, name)
@@ -77,32 +77,32 @@ async def profile(data: DataLayer, session: Session, stopwatch: Stopwatch) -> Ta
 
 
 async def neighbourhood(data: DataLayer, session: Session, stopwatch: Stopwatch) -> Table:
-    """What the customer of `session` asked for, and who else did."""
+    """Traverse the graph from the customer of `session`: their tasks, and other customers with the same tasks."""
     table = make_table(
-        "Who asks for what: the neighbourhood of this customer",
-        Column("Steps away"),
+        "Tasks of this customer, and customers with the same tasks",
+        Column("Distance"),
         Column("Found", right=True),
         Column("Names", share=1),
     )
     start = customer_entity_id(session)
     known = {start}
-    for depth, what in ((1, "1: tasks asked for"), (2, "2: customers who asked for them too")):
-        with stopwatch.measure(f"walk the graph to depth {depth}"):
+    for depth, label in ((1, "1: tasks"), (2, "2: customers with the same tasks")):
+        with stopwatch.measure(f"traverse the graph to depth {depth}"):
             reached = await data.memory.traverse_from_entities([start], session.tenant_id, GRAPH, depth=depth)
         new = [entity for entity in reached if entity.id not in known]
         known.update(entity.id for entity in new)
         names = ", ".join(entity.name for entity in new[:_NAMES_SHOWN])
-        table.add_row(what, f"{len(new):,}", names)
+        table.add_row(label, f"{len(new):,}", names)
     return table
 
 
 async def longest_runs(data: DataLayer, replay: Replay) -> Table:
-    """The statistics of the runs with the most steps."""
+    """Show the statistics of the runs with the most steps."""
     table = make_table(
         f"Runs with the most steps, of {len(replay.runs):,}",
         Column("Conversation", share=1),
         Column("Status"),
-        *(Column(header, right=True) for header in ("Steps", "LLM calls", "Words", "Cost (USD)", "Took")),
+        *(Column(header, right=True) for header in ("Steps", "LLM calls", "Words", "Cost (USD)", "Duration")),
     )
     found = []
     for run_id in replay.runs:

@@ -1,4 +1,4 @@
-"""What a replayed turn leaves behind: its record, audit events, episodes, and what was learned of the customer."""
+"""Records of a replayed turn: its turn record, audit events and episodes, and data about the customer."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from soldier_data.sessions.models import Session
 from soldier_data.unit_of_work import UnitOfWork
 
 GRAPH = "who asks for what"
-"""The group of the entities and relationships: one graph for the whole support desk."""
+"""Group of the entities and relationships: one graph for the whole support desk."""
 
-# What a conversation knows of its customer that is worth a field of the profile.
+# Data about the customer that is stored in the profile.
 _PROFILE_FIELDS = ("name", "email", "phone", "account_id", "order_id")
 
 
 def customer_group(conversation: Conversation) -> str:
-    """The group of a customer's episodes, over all conversations."""
+    """Return the group of a customer's episodes in all conversations."""
     return f"customer {conversation.customer_key or conversation.id}"
 
 
 def turn_record(session: Session, exchange: Exchange, rule_ids: list[UUID], latency_ms: float) -> TurnRecord:
-    """The record of one exchange."""
+    """Return the turn record of an exchange."""
     return TurnRecord(
         tenant_id=session.tenant_id,
         agent_id=session.agent_id,
@@ -59,7 +59,7 @@ def turn_record(session: Session, exchange: Exchange, rule_ids: list[UUID], late
 
 
 def audit_events(session: Session, exchange: Exchange, record: TurnRecord) -> list[AuditEvent]:
-    """One event for each action of an exchange, and one for the beginning of the conversation."""
+    """Return an event for each action of an exchange, and one for the beginning of the conversation."""
     happened: list[tuple[str, datetime, dict[str, str | None]]] = []
     if exchange.number == 1:
         happened.append(("session_started", exchange.started_at, {"channel": session.channel.value}))
@@ -80,7 +80,7 @@ def audit_events(session: Session, exchange: Exchange, record: TurnRecord) -> li
 async def episodes(
     session: Session, conversation: Conversation, exchange: Exchange, provider: EmbeddingProvider
 ) -> list[Episode]:
-    """What was said in an exchange, embedded."""
+    """Return the messages of an exchange as episodes with embeddings."""
     source_of: dict[str, EpisodeSource] = {"customer": "user", "agent": "agent"}
     said = [turn for turn in exchange.turns if turn.role in source_of and turn.text.strip()]
     vectors = await provider.embed_batch([turn.text for turn in said])
@@ -107,7 +107,7 @@ async def episodes(
 
 
 async def learn_profile(uow: UnitOfWork, profile: CustomerProfile, conversation: Conversation) -> None:
-    """Write what the conversation knows of the customer into the profile, where it is new."""
+    """Add the customer's data in the conversation to the profile, unless it is there already."""
     for name in _PROFILE_FIELDS:
         value = conversation.customer.get(name)
         known = profile.fields.get(name)
@@ -125,19 +125,19 @@ async def learn_profile(uow: UnitOfWork, profile: CustomerProfile, conversation:
 
 
 async def learn_relationship(uow: UnitOfWork, session: Session, name: str, task: str) -> None:
-    """Remember that the customer asked for a task."""
+    """Store the relationship between the customer and a task."""
     customer_id, task_id = customer_entity_id(session), _task_id(session, task)
     relationship_id = uuid5(customer_id, task)
     if await uow.memory.get_relationship(session.tenant_id, relationship_id) is not None:
         return
     scope: dict[str, Any] = {"tenant_id": session.tenant_id, "group_id": GRAPH}
-    things = [
+    entities = [
         Entity(id=customer_id, name=name, entity_type="customer", **scope),
         Entity(id=task_id, name=task, entity_type="task", **scope),
     ]
-    for entity in things:
+    for entity in entities:
         if await uow.memory.get_entity(entity.tenant_id, entity.id) is None:
-            await _unless_known(uow.memory.add_entity(entity))
+            await _unless_taken(uow.memory.add_entity(entity))
     edge = Relationship(
         id=relationship_id,
         from_entity_id=customer_id,
@@ -145,18 +145,18 @@ async def learn_relationship(uow: UnitOfWork, session: Session, name: str, task:
         relation_type="asked for",
         **scope,
     )
-    await _unless_known(uow.memory.add_relationship(edge))
+    await _unless_taken(uow.memory.add_relationship(edge))
 
 
-async def _unless_known(adding: Awaitable[UUID]) -> None:
-    # Another conversation of the same customer may add the same thing meanwhile. The refusal leaves the unit of
-    # work usable.
+async def _unless_taken(adding: Awaitable[UUID]) -> None:
+    # Another conversation of the same customer may add the same record meanwhile. The conflict leaves the unit of work
+    # usable.
     with suppress(ConflictError):
         await adding
 
 
 def customer_entity_id(session: Session) -> UUID:
-    """The id of the entity that stands for the customer of a session."""
+    """Return the id of the entity for the customer of a session."""
     return uuid5(session.agent_id, f"customer {session.user_channel_id}")
 
 

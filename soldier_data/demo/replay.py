@@ -1,4 +1,4 @@
-"""The main job of the demonstration: replay conversations turn by turn, as a platform would process them."""
+"""Replay of conversations, turn by turn, as a platform would process them."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from soldier_data.unit_of_work import UnitOfWork
 
 CONVERSATIONS_AT_ONCE = 16
 
-# A rule fires when what the customer says is at least this like it.
+# Least similarity between the customer's message and a rule that fires.
 _FIRING_SCORE = 0.25
 _FIRING_RULES = 3
 
 
 @dataclass
 class Stopwatch:
-    """How long operations took, in seconds, by name."""
+    """Durations of operations in seconds, by name."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     @contextmanager
     def measure(self, operation: str) -> Iterator[None]:
-        """Note how long the block takes."""
+        """Record the duration of the block."""
         started = perf_counter()
         yield
         self.seconds[operation].append(perf_counter() - started)
@@ -52,13 +52,16 @@ class Stopwatch:
 
 @dataclass
 class Replay:
-    """What a replay did.
+    """Result of a replay.
 
     Attributes:
-        session_ids: Of the conversations, in the order in which they ended.
-        runs: The id of each conversation, by the id of the run that it is.
-        sentences: One customer sentence of each task, to search rules by.
-        seconds: How long the replay took.
+        desk: The agent that replied.
+        stopwatch: Durations of all operations.
+        session_ids: Ids of the sessions, in the order in which they ended.
+        runs: Ids of the conversations by the ids of their runs.
+        sentences: One customer's message for each task, used to search for rules.
+        turns: Number of turns.
+        seconds: Duration of the replay in seconds.
     """
 
     desk: SupportDesk
@@ -77,7 +80,7 @@ async def store_support_desk(
     provider: EmbeddingProvider,
     stopwatch: Stopwatch,
 ) -> SupportDesk:
-    """Make the agent and store it with all that belongs to it, in one call."""
+    """Create the agent, and store it with all its parts in one call."""
     desk = await build_support_desk(tenant_id, guidelines, provider)
     with stopwatch.measure(f"store the agent and its {len(desk.parts):,} parts"):
         await data.config.save_many([desk.agent, *desk.parts])
@@ -92,14 +95,14 @@ async def replay(
     stopwatch: Stopwatch,
     on_conversation: Callable[[], None],
 ) -> Replay:
-    """Replay `conversations`, several at once, each of them turn by turn.
+    """Replay conversations turn by turn, several concurrently.
 
     Args:
-        data: Where everything is stored.
-        desk: The agent that answers.
-        conversations: Read one after the other, as they are needed.
-        provider: Makes the embeddings.
-        stopwatch: Notes how long operations take.
+        data: The data layer to store everything in.
+        desk: The agent that replies.
+        conversations: The conversations, which are read as needed.
+        provider: Provider of the embeddings.
+        stopwatch: Records the durations of operations.
         on_conversation: Called after each conversation.
     """
     result = Replay(desk, stopwatch)
@@ -123,7 +126,7 @@ async def replay(
 
 
 class _ConversationReplay:
-    """One conversation on its way through the stores."""
+    """Replay of one conversation."""
 
     def __init__(
         self, data: DataLayer, conversation: Conversation, provider: EmbeddingProvider, result: Replay
@@ -138,7 +141,7 @@ class _ConversationReplay:
         self._run = run_of(conversation, self._desk.agent, self._session_id)
 
     async def run(self) -> None:
-        """Replay every exchange as a run in a session, which is closed if the customer was done."""
+        """Replay the conversation as a run with a step for each exchange, in a session that is closed if completed."""
         agent = self._desk.agent
         session = Session(
             session_id=self._session_id,
@@ -174,20 +177,19 @@ class _ConversationReplay:
                 started = perf_counter()
                 rule_ids = await self._fire_rules(uow, session, exchange)
                 self._move(session, exchange)
-                # Conversations at work side by side write the same rows: all of them in this order, so that they
-                # never wait for each other in a circle.
-                await self._keep_replies(uow, session, exchange)
+                # Concurrent conversations write the same rows, always in this order, so that they do not deadlock.
+                await self._save_templates(uow, session, exchange)
                 if exchange.number == 1:
-                    await self._meet_customer(uow, session)
+                    await self._load_profile(uow, session)
                 if exchange.task:
                     customer = self._conversation.customer_name or "unknown"
                     await learn_relationship(uow, session, customer, exchange.task)
-                await self._remember(uow, session, exchange)
+                await self._add_episodes(uow, session, exchange)
                 await self._record(uow, session, exchange, rule_ids, perf_counter() - started)
                 session.turn_count += 1
                 if is_last and any(turn.action == "complete" for turn in exchange.turns):
                     session.status = SessionStatus.CLOSED
-                # The session is saved once the turn's writes are durable, and not at all if they are refused.
+                # The session is saved only after the turn's writes have been committed.
                 uow.after_commit(lambda: self._save(session))
         self._result.turns += 1
 
@@ -207,18 +209,18 @@ class _ConversationReplay:
             session.rule_last_fire_turn[key] = session.turn_count
         return [hit.rule.id for hit in found]
 
-    async def _meet_customer(self, uow: UnitOfWork, session: Session) -> None:
-        with self._stopwatch.measure("find or make a profile"):
+    async def _load_profile(self, uow: UnitOfWork, session: Session) -> None:
+        with self._stopwatch.measure("get or create a profile"):
             profile = await uow.profiles.get_or_create(
                 session.tenant_id, session.channel, session.user_channel_id
             )
         session.customer_profile_id = profile.id
         await learn_profile(uow, profile, self._conversation)
 
-    async def _remember(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
-        said = await episodes(session, self._conversation, exchange, self._provider)
+    async def _add_episodes(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
+        added = await episodes(session, self._conversation, exchange, self._provider)
         with self._stopwatch.measure("add the episodes of a turn"):
-            await uow.memory.add_episodes(said)
+            await uow.memory.add_episodes(added)
 
     async def _record(
         self, uow: UnitOfWork, session: Session, exchange: Exchange, rule_ids: list[UUID], seconds: float
@@ -233,7 +235,7 @@ class _ConversationReplay:
             await uow.runs.save_llm_call(llm_call(step, exchange, seconds))
 
     def _move(self, session: Session, exchange: Exchange) -> None:
-        """Let the session stand where the agent's last turn stood in the guidelines."""
+        """Move the session to the step of the agent's last turn in the guidelines."""
         for turn in exchange.turns:
             task, key = turn.task or exchange.task, turn.step_key
             step = self._desk.steps.get((task, key)) if task and key else None
@@ -259,21 +261,21 @@ class _ConversationReplay:
                 session.variables["last_query"] = {"api": turn.api, "constraints": turn.constraints}
                 session.variable_updated_at["last_query"] = utcnow()
 
-    async def _keep_replies(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
-        """Keep what the agent typed freely as templates to suggest. The same words are the same template."""
+    async def _save_templates(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
+        """Save replies that the agent typed as templates. Equal texts share a template."""
         typed = {
             turn.text
             for turn in exchange.turns
             if turn.role == "agent" and turn.free_text and turn.text.strip()
         }
         # In a fixed order, as above.
-        for words in sorted(typed):
+        for text in sorted(typed):
             template = Template(
-                id=uuid5(session.agent_id, words),
+                id=uuid5(session.agent_id, text),
                 tenant_id=session.tenant_id,
                 agent_id=session.agent_id,
                 name=f"Typed by an agent: {exchange.task or 'any task'}"[:100],
-                text=words,
+                text=text,
             )
             with self._stopwatch.measure("save a template"):
                 await uow.config.save_template(template)

@@ -1,4 +1,4 @@
-"""What the demonstration shows of a replay: tables for people."""
+"""Tables of the demonstration about a replay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from soldier_data.data_layer import DataLayer
-from soldier_data.demo.recall import longest_runs, neighbourhood, profile, what_was_said
+from soldier_data.demo.recall import episode_searches, longest_runs, neighbourhood, profile
 from soldier_data.demo.replay import Replay, Stopwatch
 from soldier_data.demo.tables import Column, make_table, one_line
 from soldier_data.postgres.engine import open_connection
@@ -32,7 +32,7 @@ async def show(console: Console, data: DataLayer, replay: Replay, provider: Embe
         replay.desk.agent.tenant_id, replay.desk.agent.id, limit=_SESSIONS_READ
     )
     console.print(active_sessions(sessions, replay))
-    console.print(await what_was_said(data, replay, provider))
+    console.print(await episode_searches(data, replay, provider))
     customer = most_frequent_customer(sessions)
     console.print(await profile(data, customer, replay.stopwatch))
     console.print(await neighbourhood(data, customer, replay.stopwatch))
@@ -44,14 +44,14 @@ async def show(console: Console, data: DataLayer, replay: Replay, provider: Embe
 
 
 async def found_rules(data: DataLayer, replay: Replay, provider: EmbeddingProvider) -> Table:
-    """For some customer sentences, the rules that are most like them."""
+    """Search for the rules that are most similar to some of the customers' messages."""
     agent = replay.desk.agent
     table = make_table(
         "Rules found by vector search",
-        Column("What a customer said", share=5),
+        Column("Customer's message", share=5),
         Column("Score", right=True),
         Column("Rule", share=3),
-        Column("What to do", share=4),
+        Column("Action", share=4),
     )
     for sentence in list(replay.sentences.values())[:_SENTENCES_SHOWN]:
         with replay.stopwatch.measure("find rules by vector search"):
@@ -59,20 +59,20 @@ async def found_rules(data: DataLayer, replay: Replay, provider: EmbeddingProvid
                 await provider.embed(sentence), agent.tenant_id, agent.id, limit=3
             )
         for place, (rule, score) in enumerate(found):
-            said = sentence if place == 0 else ""
-            table.add_row(one_line(said), f"{score:.2f}", rule.name, one_line(rule.action_text))
+            message = sentence if place == 0 else ""
+            table.add_row(one_line(message), f"{score:.2f}", rule.name, one_line(rule.action_text))
         table.add_section()
     return table
 
 
 def most_frequent_customer(sessions: Sequence[Session]) -> Session:
-    """A session of the customer who has the most of them."""
+    """Return a session of the customer with the most sessions."""
     counts = Counter(session.user_channel_id for session in sessions)
     return max(sessions, key=lambda session: (counts[session.user_channel_id], session.user_channel_id))
 
 
 def active_sessions(sessions: Sequence[Session], replay: Replay) -> Table:
-    """The sessions with the most turns."""
+    """Show the sessions with the most turns."""
     names = {scenario.id: scenario.name for scenario in replay.desk.scenarios.values()}
     table = make_table(
         f"The most active of {len(sessions):,} sessions",
@@ -80,8 +80,8 @@ def active_sessions(sessions: Sequence[Session], replay: Replay) -> Table:
         Column("Customer", share=3),
         Column("Turns", right=True),
         Column("Steps", right=True),
-        Column("Stands in", share=3),
-        Column("At", share=4),
+        Column("Scenario", share=3),
+        Column("Step", share=4),
         Column("Status"),
     )
     for session in sorted(sessions, key=lambda session: -session.turn_count)[:_SESSIONS_SHOWN]:
@@ -99,36 +99,36 @@ def active_sessions(sessions: Sequence[Session], replay: Replay) -> Table:
 
 
 async def tiers(store: RedisSessionStore, session: Session, stopwatch: Stopwatch) -> Table:
-    """One session on its way from the hot tier to the persistent one and back."""
+    """Demote a session to the persistent tier, and promote it by reading it."""
     table = make_table(
         "A session demoted and promoted again",
-        Column("What is done"),
+        Column("Operation"),
         Column("Tier before"),
         Column("Tier after"),
-        Column("Took", right=True),
+        Column("Duration", right=True),
     )
 
-    async def row(what: str, before: Tier | None, started: float) -> Tier | None:
+    async def row(operation: str, before: Tier | None, started: float) -> Tier | None:
         milliseconds = (perf_counter() - started) * 1000
         after = await store.tier(session.session_id)
-        table.add_row(what, before or "none", after or "none", f"{milliseconds:.2f} ms")
+        table.add_row(operation, before or "none", after or "none", f"{milliseconds:.2f} ms")
         return after
 
     tier = await store.tier(session.session_id)
     started = perf_counter()
     with stopwatch.measure("demote a session"):
         await store.demote_to_persistent(session.session_id)
-    tier = await row("demote it, as 30 min of silence do", tier, started)
+    tier = await row("demote it, as after 30 idle minutes", tier, started)
     started = perf_counter()
     with stopwatch.measure("read a session and promote it"):
         found = await store.get(session.session_id)
-    await row(f"read it: {found.turn_count if found else 'no'} turns came back", tier, started)
+    await row(f"read it, with {found.turn_count if found else 'no'} turns", tier, started)
     return table
 
 
 async def rows_per_table(data: DataLayer, replay: Replay) -> Table:
-    """How many rows of the tenant each table holds."""
-    table = make_table("What is stored now", Column("Table"), Column("Rows", right=True))
+    """Count the tenant's rows in each table."""
+    table = make_table("Stored rows", Column("Table"), Column("Rows", right=True))
     connection = await open_connection(data.settings)
     try:
         for name in sorted(metadata.tables):
@@ -146,11 +146,11 @@ async def rows_per_table(data: DataLayer, replay: Replay) -> Table:
 
 
 def operations(stopwatch: Stopwatch) -> Table:
-    """How often each operation was done, and how long it took."""
+    """Show the number and the durations of the operations."""
     table = make_table(
         "Time per operation",
         Column("Operation", share=1),
-        *(Column(header, right=True) for header in ("Times", "Median", "95 % within", "Slowest")),
+        *(Column(header, right=True) for header in ("Count", "Median", "95th percentile", "Slowest")),
     )
     for operation, seconds in stopwatch.seconds.items():
         within = quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]

@@ -1,7 +1,6 @@
-"""Each conversation as a run of an agent executor.
+"""Conversations as runs of an agent executor.
 
-No model is called: people wrote the replies. So that there is something to add up, words count as tokens, at a
-made-up price.
+No model is called, since people wrote the replies. Words are counted as tokens, at a made-up price.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _USD_PER_WORD = Decimal("0.000003")
 
 
 def run_of(conversation: Conversation, agent: Agent, session_id: UUID) -> Run:
-    """The run that a conversation is."""
+    """Return the run of a conversation."""
     return Run(
         tenant_id=agent.tenant_id,
         actor=f"{conversation.source} {conversation.id}",
@@ -29,7 +28,7 @@ def run_of(conversation: Conversation, agent: Agent, session_id: UUID) -> Run:
 
 
 def step_of(run: Run, exchange: Exchange, seconds: float) -> Step:
-    """The step that an exchange is. The task in hand is its node."""
+    """Return the step of an exchange, with the current task as its node."""
     step = Step(
         tenant_id=run.tenant_id,
         run_id=run.id,
@@ -44,7 +43,7 @@ def step_of(run: Run, exchange: Exchange, seconds: float) -> Step:
 
 
 def llm_call(step: Step, exchange: Exchange, seconds: float) -> LLMCall:
-    """The LLM call that would have written the reply."""
+    """Return an LLM call that stands for the reply."""
     read, written = len(exchange.customer_text.split()), len(exchange.reply_text.split())
     return LLMCall(
         tenant_id=step.tenant_id,

@@ -1,4 +1,4 @@
-"""How the demonstration's tables look."""
+"""Layout of the demonstration's tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: as wide as what is in it, or, with a share, what the others leave."""
+    """A column of a table.
+
+    Attributes:
+        header: Heading.
+        share: Share of the remaining width; None for the width of the content.
+        right: True to align the content to the right.
+    """
 
     header: str
     share: int | None = None
@@ -18,7 +24,7 @@ class Column:
 
 
 def make_table(title: str, *columns: Column) -> Table:
-    """An empty table. Cells too long for their column are cut off, so that a row stays one line."""
+    """Return an empty table, which truncates cells that are too long, so that each row is one line."""
     table = Table(
         title=title,
         title_style="bold",
@@ -38,6 +44,6 @@ def make_table(title: str, *columns: Column) -> Table:
     return table
 
 
-def one_line(words: str) -> str:
-    """`words` without line breaks."""
-    return " ".join(words.split())
+def one_line(text: str) -> str:
+    """Return `text` with all runs of whitespace replaced by single spaces."""
+    return " ".join(text.split())

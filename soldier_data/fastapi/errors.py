@@ -1,4 +1,4 @@
-"""Store errors as HTTP answers."""
+"""HTTP responses for store errors."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from soldier_data.logging import get_logger
 
 _RETRY_AFTER_SECONDS = "1"
 
-_SAVED = "What was sent is saved, but something that follows it failed: do not send it again"
+_COMMITTED = "The request was saved, but a later operation failed: do not send it again"
 
-# Their messages name fields and ids of the caller's own tenant, and hold no stored value.
-_TOLD: dict[type[StoreError], int] = {
+# The messages of these errors may be shown: they name fields and ids of the caller's tenant, and no stored values.
+_CLIENT_ERRORS: dict[type[StoreError], int] = {
     NotFoundError: status.HTTP_404_NOT_FOUND,
     ConflictError: status.HTTP_409_CONFLICT,
 }
 
 
 class Problem(BaseModel):
-    """The body of an error.
+    """Body of an error response.
 
     Attributes:
-        detail: What is wrong.
+        detail: Description of the error.
     """
 
     detail: str
@@ -57,23 +57,23 @@ def add_exception_handlers(app: FastAPI) -> None:
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StoreError), "registered for this class"
-    message = f"{error} ({_SAVED})" if error.committed else str(error)
-    for kind, code in _TOLD.items():
+    message = f"{error} ({_COMMITTED})" if error.committed else str(error)
+    for kind, code in _CLIENT_ERRORS.items():
         if isinstance(error, kind):
             return JSONResponse({"detail": message}, code)
     if isinstance(error, ValidationError):
         place = [] if error.field is None else [error.field]
         return _invalid([{"loc": place, "msg": message, "type": "value_error"}])
     route = request.scope.get("route")
-    # The path as it was declared: what the caller put into it is the caller's.
+    # Logs the declared path, without the caller's values.
     get_logger(__name__).error(
         "request.failed", path=getattr(route, "path", None), error=str(error), committed=error.committed
     )
     if error.committed:
-        return JSONResponse({"detail": _SAVED}, status.HTTP_500_INTERNAL_SERVER_ERROR)
+        return JSONResponse({"detail": _COMMITTED}, status.HTTP_500_INTERNAL_SERVER_ERROR)
     if isinstance(error, StoreConnectionError | ConfigurationError):
         return JSONResponse(
-            {"detail": "The data is not available at the moment: try again later"},
+            {"detail": "The data is temporarily unavailable: try again later"},
             status.HTTP_503_SERVICE_UNAVAILABLE,
             {"Retry-After": _RETRY_AFTER_SECONDS},
         )
@@ -83,9 +83,9 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 async def _answer_invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PydanticValidationError), "registered for this class"
     if error.title not in _names_of(Model):
-        # The service's own model, of which nobody knows that a request filled it.
+        # A model of the service itself, which may not be the client's fault.
         raise error
-    # Without the values that were refused, which may be secrets.
+    # Without the invalid values, which may be secrets.
     details = error.errors(include_url=False, include_context=False, include_input=False)
     return _invalid([dict(detail) for detail in details])
 
@@ -95,5 +95,5 @@ def _invalid(details: list[dict[str, Any]]) -> JSONResponse:
 
 
 def _names_of(base: type[Model]) -> set[str]:
-    """The names of all entities, those of the service's own included."""
+    """Return the names of all entity classes, including those of the service."""
     return {base.__name__}.union(*(_names_of(kind) for kind in base.__subclasses__()))

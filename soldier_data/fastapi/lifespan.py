@@ -1,4 +1,4 @@
-"""The data layer's life within an application's."""
+"""Opening and closing the data layer with an application."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from soldier_data.settings import Settings
 
 
 def lifespan(settings: Settings | None = None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """What `FastAPI(lifespan=...)` takes: opens the data layer at the start and closes it at the end.
+    """Return a lifespan for `FastAPI(lifespan=...)` that opens the data layer at start-up and closes it at shutdown.
 
-    Its health is checked and logged once it is open. Where the database or Redis is away the application starts
-    all the same, degraded: what needs them is answered with 503 until they are back, without a restart. The data
-    layer is found in `app.state.data_layer`.
+    It logs the health of the data layer at start-up. The application also starts while the database or Redis is down:
+    requests that need them get 503 until they are back, without a restart. The data layer is in
+    `app.state.data_layer`.
 
     Args:
-        settings: The settings; by default those of the environment.
+        settings: The settings; by default they are read from the environment.
 
-    Raises (at the start):
-        ConfigurationError: A setting is wrong.
+    Raises (at start-up):
+        ConfigurationError: A setting is invalid.
     """
 
     @asynccontextmanager
@@ -31,8 +31,8 @@ def lifespan(settings: Settings | None = None) -> Callable[[FastAPI], AbstractAs
         async with DataLayer.open(settings) as data:
             log = get_logger(__name__)
             report = await data.health()
-            tell, event = (log.info, "opened") if report.ok else (log.warning, "opened_degraded")
-            tell(
+            write, event = (log.info, "opened") if report.ok else (log.warning, "opened_degraded")
+            write(
                 f"data_layer.{event}",
                 database=report.database.detail,
                 schema=report.schema_at_head.detail,

@@ -1,4 +1,4 @@
-"""Endpoints that show a caller its runs, and anyone the health of the data layer."""
+"""Endpoints for a caller's runs, and for the health of the data layer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LAST_OFFSET = 2**31 - 1
 
 
 class RunWithArtifacts(Run):
-    """A run, and what it produced.
+    """A run and its artifacts.
 
     Attributes:
-        artifacts: In the order in which they were made.
+        artifacts: Artifacts in order of creation.
     """
 
     artifacts: list[Artifact]
@@ -30,8 +30,9 @@ class RunPage(BaseModel):
     """One page of runs.
 
     Attributes:
-        total: How many runs there are on all pages together.
-        next_cursor: Pass it as `before` for the next page; None on the last one.
+        runs: Runs of this page, newest first.
+        total: Number of runs on all pages.
+        next_cursor: Value of `before` for the next page; None on the last page.
     """
 
     runs: list[Run]
@@ -40,7 +41,7 @@ class RunPage(BaseModel):
 
 
 class Health(BaseModel):
-    """Which parts of the data layer are well. Why one is not is for the log alone."""
+    """Health of the parts of the data layer. The reasons of failures are not disclosed."""
 
     ok: bool
     database: bool
@@ -50,10 +51,10 @@ class Health(BaseModel):
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     meaning = {
-        401: "Nobody is known to call",
-        403: "The run is another actor's",
+        401: "Not authenticated",
+        403: "The run belongs to another actor",
         404: "The tenant has no such run",
-        503: "The data is not available at the moment",
+        503: "The data is temporarily unavailable",
     }
     return {code: {"model": Problem, "description": meaning[code]} for code in codes}
 
@@ -62,14 +63,14 @@ router = APIRouter()
 
 
 async def _own_run(
-    run_id: Annotated[UUID, Path(description="The id of the run.")], caller: CallerDep, runs: RunStoreDep
+    run_id: Annotated[UUID, Path(description="Id of the run.")], caller: CallerDep, runs: RunStoreDep
 ) -> Run:
-    """The run, if it is the caller's."""
+    """Return the run if it belongs to the caller."""
     run = await runs.get_run(caller.tenant_id, run_id)
     if run is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "No such run")
     if run.actor != caller.actor:
-        raise HTTPException(status.HTTP_403_FORBIDDEN, "The run is another actor's")
+        raise HTTPException(status.HTTP_403_FORBIDDEN, "The run belongs to another actor")
     return run
 
 
@@ -80,16 +81,16 @@ OwnRun = Annotated[Run, Depends(_own_run)]
 async def list_runs(
     caller: CallerDep,
     runs: RunStoreDep,
-    status: Annotated[RunStatus | None, Query(description="Only runs of this status.")] = None,
-    limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE, description="The size of the page.")] = 50,
-    offset: Annotated[int, Query(ge=0, le=_LAST_OFFSET, description="How many runs to pass over.")] = 0,
+    status: Annotated[RunStatus | None, Query(description="Return only runs with this status.")] = None,
+    limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE, description="Size of the page.")] = 50,
+    offset: Annotated[int, Query(ge=0, le=_LAST_OFFSET, description="Number of runs to skip.")] = 0,
     before: Annotated[
-        str | None, Query(max_length=200, description="The next_cursor of the page before.")
+        str | None, Query(max_length=200, description="next_cursor of the previous page.")
     ] = None,
 ) -> RunPage:
-    """One page of the caller's runs, newest first."""
+    """Return one page of the caller's runs, newest first."""
     position = None if before is None else Cursor.parse(before)
-    # One more than asked for tells whether there is a next page.
+    # One more than requested, to see whether there is a next page.
     found = await runs.list_runs(
         caller.tenant_id, caller.actor, status=status, limit=limit + 1, offset=offset, before=position
     )
@@ -103,7 +104,7 @@ async def list_runs(
 
 @router.get("/runs/{run_id}", tags=["runs"], summary="Show a run", responses=_problems(401, 403, 404, 503))
 async def get_run(run: OwnRun, runs: RunStoreDep) -> RunWithArtifacts:
-    """One run of the caller, with its artifacts."""
+    """Return a run of the caller with its artifacts."""
     artifacts = await runs.get_artifacts(run.tenant_id, run.id)
     return RunWithArtifacts(**run.__dict__, artifacts=artifacts)
 
@@ -115,7 +116,7 @@ async def get_run(run: OwnRun, runs: RunStoreDep) -> RunWithArtifacts:
     responses=_problems(401, 403, 404, 503),
 )
 async def get_steps(run: OwnRun, runs: RunStoreDep) -> list[Step]:
-    """All steps of the run, in order."""
+    """Return all steps of the run, in order."""
     return await runs.get_steps(run.tenant_id, run.id)
 
 
@@ -126,21 +127,21 @@ async def get_steps(run: OwnRun, runs: RunStoreDep) -> list[Step]:
     responses=_problems(401, 403, 404, 503),
 )
 async def get_artifacts(run: OwnRun, runs: RunStoreDep) -> list[Artifact]:
-    """All artifacts of the run, in the order in which they were made."""
+    """Return all artifacts of the run, in order of creation."""
     return await runs.get_artifacts(run.tenant_id, run.id)
 
 
 @router.get(
     "/runs/{run_id}/stats",
     tags=["runs"],
-    summary="Show what a run amounts to",
+    summary="Show the statistics of a run",
     responses=_problems(401, 403, 404, 503),
 )
 async def get_run_stats(run: OwnRun, runs: RunStoreDep) -> RunStats:
-    """How many steps and LLM calls the run has, their tokens and their cost."""
+    """Return the number of steps and LLM calls of the run, their tokens and their cost."""
     stats = await runs.get_run_stats(run.tenant_id, run.id)
     if stats is None:
-        # It was deleted after it was looked at.
+        # Deleted since the dependency read it.
         raise HTTPException(status.HTTP_404_NOT_FOUND, "No such run")
     return stats
 
@@ -148,11 +149,11 @@ async def get_run_stats(run: OwnRun, runs: RunStoreDep) -> RunStats:
 @router.get(
     "/health",
     tags=["health"],
-    summary="Tell how the data layer is",
-    responses={503: {"model": Health, "description": "Something is not well"}},
+    summary="Check the health of the data layer",
+    responses={503: {"model": Health, "description": "A check failed"}},
 )
 async def health(data: DataLayerDep, response: Response) -> Health:
-    """Whether the database, its schema and Redis are well. For probes: no caller is asked for."""
+    """Check the database, its schema and Redis. For probes, so no authentication is required."""
     report = await data.health()
     if not report.ok:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE

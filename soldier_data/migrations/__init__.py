@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this package, from a checkout or from the installed wheel."""
+"""Migrations, run from a checkout or from the installed wheel, and the operations that they use."""
 
 from soldier_data.migrations.commands import (
     Revision,

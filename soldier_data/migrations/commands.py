@@ -1,4 +1,4 @@
-"""What an operator does to a database: bring it up or down, look where it is, and compare it with the models."""
+"""Commands on the schema of a database: upgrade, downgrade, current, history, check and SQL."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Revision:
     """One migration.
 
     Attributes:
-        id: What the database keeps in alembic_version.
-        title: What it does, in a line.
+        id: The value in the table alembic_version.
+        title: A summary in one line.
     """
 
     id: str
@@ -45,11 +45,11 @@ class Revision:
 
 @dataclass(frozen=True)
 class SchemaState:
-    """Where a database is.
+    """Migration state of a database.
 
     Attributes:
-        revision: The migration that ran last; None on a database without any.
-        pending: The migrations of this package that have not run, first to last.
+        revision: The newest migration that has been run; None on an empty database.
+        pending: The migrations of this package that have not been run, oldest first.
     """
 
     revision: str | None
@@ -57,16 +57,16 @@ class SchemaState:
 
 
 async def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Run the migrations up to `revision`. Any number of processes may do so at once.
+    """Run the migrations up to `revision`. Several processes may call it at the same time.
 
     Args:
-        settings: Which database, and the length of its embeddings.
-        revision: A revision of `history()`, `head`, or so many steps: `+1`.
+        settings: The database, its schemas, and the dimensions of embeddings.
+        revision: An id of `history()`, `head`, or a number of steps such as `+1`.
 
     Raises:
         StoreConnectionError: The database cannot be reached, or a table stayed locked for five minutes.
-        ConfigurationError: The revision is unknown, the database is newer than this package, the role may not
-            do what a migration does, or pgvector is missing or too old.
+        ConfigurationError: The revision is unknown, the database is newer than this package, the role lacks a
+            privilege, or pgvector is missing or too old.
     """
 
     def work(config: Config, connection: Connection) -> None:
@@ -77,50 +77,50 @@ async def upgrade(settings: Settings, revision: str = "head") -> None:
 
 
 async def downgrade(settings: Settings, revision: str) -> None:
-    """Undo the migrations after `revision`, with the data in what they made.
+    """Undo the migrations after `revision`. The data in the tables and columns that they created is lost.
 
     Args:
-        settings: Which database, and the length of its embeddings.
-        revision: A revision of `history()`, `base` for all of them, or so many steps: `-1`.
+        settings: The database, its schemas, and the dimensions of embeddings.
+        revision: An id of `history()`, `base` to undo all of them, or a number of steps such as `-1`.
 
     Raises:
         StoreConnectionError: As for `upgrade`.
-        ConfigurationError: The revision is unknown, the database is newer than this package, or the role may not.
+        ConfigurationError: The revision is unknown, the database is newer than this package, or the role lacks a
+            privilege.
     """
     await _run(settings, "downgrading the database", lambda config, _: command.downgrade(config, revision))
 
 
 async def current(settings: Settings) -> SchemaState:
-    """Where the database is, and which migrations are pending; while another process migrates, too.
+    """Return the revision of the database and the pending migrations. Does not wait for a running migration.
 
     Raises:
         StoreConnectionError: The database cannot be reached.
         ConfigurationError: The database is newer than this package.
     """
-    found: list[str] = []
+    heads: list[str] = []
 
     def work(_config: Config, connection: Connection) -> None:
-        found.extend(MigrationContext.configure(connection).get_current_heads())
+        heads.extend(MigrationContext.configure(connection).get_current_heads())
 
-    await _run(settings, "reading the schema version", work, alone=False)
-    revision = found[0] if found else None
+    await _run(settings, "reading the schema version", work, exclusive=False)
+    revision = heads[0] if heads else None
     known = history()
-    done = [item.id for item in known].index(revision) + 1 if revision else 0
-    return SchemaState(revision, known[done:])
+    applied = [item.id for item in known].index(revision) + 1 if revision else 0
+    return SchemaState(revision, known[applied:])
 
 
 def history() -> list[Revision]:
-    """The migrations of this package, first to last."""
+    """Return the migrations of this package, oldest first."""
     scripts = list(script_directory().walk_revisions())
     return [Revision(script.revision, script.doc) for script in reversed(scripts)]
 
 
 async def check(settings: Settings) -> str | None:
-    """Compare the database with the models.
+    """Compare the schema of the database with the models.
 
     Returns:
-        The operations of a migration that would bring the database to the models, as Python; None if there is
-        no difference.
+        The operations of a migration that would remove the differences, as Python code; None if there are none.
 
     Raises:
         StoreConnectionError: The database cannot be reached.
@@ -151,12 +151,12 @@ async def check(settings: Settings) -> str | None:
 
 
 async def sql(settings: Settings, revisions: str = "base:head", *, down: bool = False) -> str:
-    """The SQL of migrations, for a database that only its administrator touches. No database is asked.
+    """Return the SQL of migrations, for an administrator to run. Does not connect to the database.
 
     Args:
-        settings: The length of the embeddings.
-        revisions: From where to where: `0003:head`, or for `down` `0003:0001`.
-        down: Undo the migrations, instead of running them.
+        settings: The schemas, and the dimensions of embeddings.
+        revisions: First and last revision, such as `0003:head`, or `0003:0001` with `down`.
+        down: Return the SQL of the downgrade.
 
     Raises:
         ConfigurationError: A revision is unknown.
@@ -166,8 +166,8 @@ async def sql(settings: Settings, revisions: str = "base:head", *, down: bool = 
     run = command.downgrade if down else command.upgrade
     failure: StoreError
     try:
-        async with _alone_in_process():
-            # In a thread, because Alembic reads files, and DDL is made with what a context variable says.
+        async with _exclusive_in_process():
+            # In a thread, because Alembic reads files, and because the context holds the DDL options.
             await asyncio.to_thread(run, config, revisions, sql=True)
     except CommandError as error:
         failure = _explained(error, "writing SQL")
@@ -177,7 +177,7 @@ async def sql(settings: Settings, revisions: str = "base:head", *, down: bool = 
 
 
 async def _run(
-    settings: Settings, operation: str, work: Callable[[Config, Connection], None], *, alone: bool = True
+    settings: Settings, operation: str, work: Callable[[Config, Connection], None], *, exclusive: bool = True
 ) -> None:
     config = _config(settings)
 
@@ -188,7 +188,10 @@ async def _run(
 
     failure: StoreError
     try:
-        async with open_for_migration(settings, alone=alone) as connection, _alone_in_process():
+        async with (
+            open_for_migration(settings, exclusive=exclusive) as connection,
+            _exclusive_in_process(),
+        ):
             await connection.run_sync(run)
     except CommandError as error:
         failure = _explained(error, operation)
@@ -196,8 +199,8 @@ async def _run(
         cause = driver_error(error)
         if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
             failure = ConfigurationError(
-                f"{operation}: the database role may not do it: take the one that owns the tables, or is to own them "
-                "and has CREATE on the schema (docs/operations.md says how)",
+                f"{operation}: the database role lacks a privilege: connect as the role that owns the tables, or on a "
+                "new database as one with CREATE on the schema (see docs/operations.md)",
                 cause=cause,
             )
         else:
@@ -208,7 +211,7 @@ async def _run(
 
 
 def _config(settings: Settings, **arguments: Any) -> Config:
-    # What Alembic would print is returned, raised or shown by the command line.
+    # Discards Alembic's own output: these functions return or raise everything instead.
     config = Config(stdout=StringIO(), **arguments)
     config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
     config.attributes["settings"] = settings
@@ -221,14 +224,14 @@ def _check_known(revisions: tuple[str, ...], operation: str) -> None:
         if revision not in known:
             raise ConfigurationError(
                 f"{operation}: the database is at revision {revision}, which this package does not have: a newer "
-                "soldier-data migrated it. Install that version, or a newer one"
+                "soldier-data migrated it. Install that version or a later one"
             )
 
 
 def _explained(error: CommandError, operation: str) -> ConfigurationError:
     if isinstance(error.__cause__, ResolutionError):
         return ConfigurationError(
-            f"{operation}: there is no such revision: `soldier-data db history` lists those that there are",
+            f"{operation}: there is no such revision: `soldier-data db history` lists the revisions",
             cause=error,
         )
     if "not up to date" in str(error):
@@ -238,16 +241,16 @@ def _explained(error: CommandError, operation: str) -> ConfigurationError:
         )
     if "Relative revision" in str(error):
         return ConfigurationError(
-            f"{operation}: there are fewer revisions in that direction: `soldier-data db history` lists them, and "
-            "`soldier-data db current` says where the database is",
+            f"{operation}: there are fewer revisions in that direction: see `soldier-data db history` and "
+            "`soldier-data db current`",
             cause=error,
         )
     return ConfigurationError(f"{operation}: {error}", cause=error)
 
 
 @asynccontextmanager
-async def _alone_in_process() -> AsyncIterator[None]:
-    """Wait until no other task or thread runs Alembic, which keeps what it works on in global variables."""
+async def _exclusive_in_process() -> AsyncIterator[None]:
+    """Wait until no other task or thread runs Alembic, which keeps its state in global variables."""
     while not _ALEMBIC.acquire(blocking=False):  # noqa: ASYNC110 - the holder may be in another thread.
         await asyncio.sleep(_LOCK_POLL_SECONDS)
     try:

@@ -1,9 +1,9 @@
-"""What Alembic does not compare by itself: index options, checks, primary keys, vector storage and policies.
+"""Comparisons that Alembic lacks: index options, check constraints, primary keys, column storage and policies.
 
-Importing this module changes how Alembic compares in the whole process, so only alembic/env.py does.
+Importing this module registers the comparisons for the whole process, so only alembic/env.py imports it.
 
-PostgreSQL spells expressions its own way. What the models say is therefore made in an empty temporary copy of the
-table, inside a savepoint that is rolled back, and PostgreSQL's spelling of the two is compared.
+PostgreSQL normalises expressions. So the table is created as the models define it, as an empty temporary table in a
+savepoint that is rolled back, and the definitions that PostgreSQL reports for the two tables are compared.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from soldier_data.migrations import enums
 from soldier_data.migrations.extensions import name_operator_classes_with_schema
 from soldier_data.migrations.operations import STORAGES
 from soldier_data.migrations.policies import POLICY, has_policy, is_tenants
-from soldier_data.migrations.source import changed_constraint, policies_of, storage_of, without_policy
+from soldier_data.migrations.source import changed_constraint, drop_policy, policies_of, storage_of
 from soldier_data.postgres.orm import EmbeddingVector, column_storage
 from soldier_data.postgres.vector_index import VECTOR_INDEX_KINDS
 
@@ -57,12 +57,12 @@ _POLICIES = text("SELECT polname FROM pg_policy WHERE polrelid = CAST(:table AS 
 
 
 class StrictPostgresqlImpl(PostgresqlImpl):
-    """Alembic's PostgreSQL, with every option of an index compared."""
+    """Alembic's implementation for PostgreSQL, with a comparison of all index options."""
 
     __dialect__ = "postgresql"
 
     def create_index(self, index: Index, **kw: Any) -> None:
-        """As Alembic does. One that is there is not asked for: even IF NOT EXISTS locks the table against writers."""
+        """Create an index unless it exists. It is checked first, since even IF NOT EXISTS blocks writers."""
         if kw.get("if_not_exists") and not self.as_sql:
             assert self.connection is not None
             assert index.table is not None
@@ -72,19 +72,19 @@ class StrictPostgresqlImpl(PostgresqlImpl):
         super().create_index(name_operator_classes_with_schema(index), **kw)
 
     def add_column(self, table_name: str, column: Column[Any], **kw: Any) -> None:
-        """As Alembic does. One that is there is not asked for, for the same reason: it would lock out readers too."""
+        """Add a column unless it exists. It is checked first, since even IF NOT EXISTS blocks readers and writers."""
         if kw.get("if_not_exists") and self._has_column(table_name, column):
             return
         super().add_column(table_name, column, **kw)
 
     def drop_column(self, table_name: str, column: Column[Any], **kw: Any) -> None:
-        """As Alembic does. One that is not there is not asked for: its table may be gone too."""
+        """Drop a column if it exists. It is checked first, since its table may no longer exist either."""
         if kw.get("if_exists") and not self.as_sql and not self._has_column(table_name, column):
             return
         super().drop_column(table_name, column, **kw)
 
     def _has_column(self, table: str, column: Column[Any]) -> bool:
-        """Whether it is there; where SQL is only written, nobody knows."""
+        """Return True if the column exists; False when SQL is written offline."""
         if self.as_sql:
             return False
         assert self.connection is not None
@@ -92,8 +92,8 @@ class StrictPostgresqlImpl(PostgresqlImpl):
         return bool(self.connection.scalar(_COLUMN, values))
 
     def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
-        """As Alembic does, and then method, operator classes, WITH, INCLUDE and WHERE."""
-        # Alembic compares expressions by their text, which is not PostgreSQL's where functions have a schema.
+        """Compare as Alembic does, and then method, operator classes, WITH, INCLUDE and WHERE."""
+        # Not for vector indexes: Alembic compares the text of expressions, which differs in the schema of functions.
         vectors = metadata_index.kwargs.get("postgresql_using") in VECTOR_INDEX_KINDS
         result = (
             ComparisonResult.Equal() if vectors else super().compare_indexes(metadata_index, reflected_index)
@@ -125,7 +125,7 @@ def compare_type(
     inspected_type: TypeEngine[Any],
     metadata_type: TypeEngine[Any],
 ) -> bool | None:
-    """Whether the type of an embedding column differs, its length included; None leaves it to Alembic."""
+    """Return True if the type or the dimensions of an embedding column differ; None leaves a column to Alembic."""
     if not isinstance(metadata_type, EmbeddingVector):
         return None
     if not isinstance(inspected_type, pgvector.sqlalchemy.VECTOR):
@@ -168,7 +168,7 @@ def _storage_differences(
 ) -> Iterator[ops.MigrateOperation]:
     found = {row.attname: row for row in _rows(connection, _STORAGE, table)}
     for column in table.columns:
-        # A column that is not there yet is given its storage where it is made.
+        # The operation that adds a new column also sets its storage.
         if column.name not in present.columns:
             continue
         storage, usual = STORAGES[found[column.name].present], STORAGES[found[column.name].usual]
@@ -180,14 +180,14 @@ def _policy_differences(connection: Connection, table: Table) -> Iterator[ops.Mi
     if not is_tenants(table.columns):
         return
     for name in sorted({row.polname for row in _rows(connection, _POLICIES, table)} - {POLICY}):
-        yield without_policy(table.name, name)
+        yield drop_policy(table.name, name)
     if not has_policy(connection, _quoted(connection, table)):
-        yield policies_of(table.name, says=f"row-level security of {table.name}")
+        yield policies_of(table.name, difference=f"row-level security of {table.name}")
 
 
 @contextmanager
 def _scratch(connection: Connection, table: Table) -> Iterator[str]:
-    """An empty temporary table as the models say, without foreign keys; gone on leaving."""
+    """Create `table` as an empty temporary table without foreign keys; drop it at the end of the block."""
     savepoint = connection.begin_nested()
     try:
         for enum in enums.enums_of(table.columns):

@@ -1,4 +1,4 @@
-"""The connection that migrates: alone among all processes, and never in the way of live traffic for long."""
+"""The connection for migrations: one process at a time, and no long lock waits that would block live traffic."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from soldier_data.postgres.engine import create_engine
 from soldier_data.postgres.statements import quoted
 from soldier_data.settings import Settings
 
-# Any number will do that nobody else takes: the first eight bytes of "soldier_data" as a bigint.
+# Key of the advisory lock, an arbitrary constant: the first eight bytes of "soldier_data" as a bigint.
 _LOCK = int.from_bytes(b"soldier_", "big")
 _LOCK_POLL_SECONDS = 0.05
 
 _LOCK_NOT_AVAILABLE = "55P03"
-_PATIENCE = timedelta(minutes=5)
+_LOCK_TIMEOUT = timedelta(minutes=5)
 
 LIMIT_LOCK_WAITS = "SET lock_timeout = '50ms'"
-"""Everybody who wants a table queues behind the DDL that waits for it, so the DDL gives way after this time."""
+"""Other statements queue behind DDL that waits for a lock, so DDL gives up after this time and is retried."""
 
 _VECTORS = {
     "vector": pgvector.sqlalchemy.VECTOR,
@@ -45,22 +45,22 @@ _VECTORS = {
 _EXISTS = text("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = :schema)")
 
 
-def look_nowhere_but_in(schema: str) -> str:
-    """The SQL that makes `schema` the only one in which unqualified names are looked for.
+def set_search_path(schema: str) -> str:
+    """Return the SQL that makes `schema` the only entry of the search_path.
 
-    Migrations name tables and indexes without a schema. Were there a second one in the search_path, what a migration
-    drops or alters if it exists could be found there: in another deployment's tables. Types and operator classes
-    of extensions are therefore named with their schema.
+    Migrations name tables and indexes without a schema. With a second schema in the search_path, DROP ... IF EXISTS
+    could find a table of another deployment there. So the extensions' schema is not in it, and types and operator
+    classes of extensions are qualified.
     """
     return f"SET search_path TO {quoted(schema)}"
 
 
 @contextmanager
-def _cancellation_passed_on() -> Iterator[None]:
-    """Let a cancellation that arrives within leave as one.
+def _preserve_cancellation() -> Iterator[None]:
+    """Raise CancelledError from the block if its task was cancelled, in place of any other error.
 
-    On the way out, SQLAlchemy and Alembic undo what was begun. The cancellation has closed the connection, so that
-    this fails, with an error that would hide it.
+    A cancellation closes the connection. The rollbacks of SQLAlchemy and Alembic then fail, and their error would
+    replace the CancelledError.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -76,46 +76,46 @@ def _cancellation_passed_on() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def open_for_migration(settings: Settings, *, alone: bool = True) -> AsyncIterator[AsyncConnection]:
-    """A connection that no other process migrates beside, and that sees the schema of the settings alone.
+async def open_for_migration(settings: Settings, *, exclusive: bool = True) -> AsyncIterator[AsyncConnection]:
+    """Open a connection whose search_path is the schema of `settings`, and apply their DDL options meanwhile.
 
     Args:
-        settings: Which database and schema, and what DDL is made with meanwhile.
-        alone: Wait until no other process migrates; what only reads need not.
+        settings: The database, its schemas, and the DDL options.
+        exclusive: Wait until no other process migrates, and keep others waiting. Not needed for reading.
 
     Raises:
-        ConfigurationError: The settings are for PgBouncer, where the lock and what is set for the session would
-            be left to whoever gets the server's connection next.
+        ConfigurationError: The settings are for PgBouncer, where advisory locks and session settings would leak to
+            the next client of the server connection.
     """
     if settings.pgbouncer:
         raise ConfigurationError(
-            "this takes a session of the database server itself: let SOLDIER_DATABASE_URL lead to the server instead "
-            "of PgBouncer, and leave SOLDIER_PGBOUNCER unset for it"
+            "this needs a direct connection to the database server: let SOLDIER_DATABASE_URL name the server instead "
+            "of PgBouncer, and unset SOLDIER_PGBOUNCER"
         )
-    with _cancellation_passed_on():
-        # Building an index may take long, and rightly so.
+    with _preserve_cancellation():
+        # Building an index on a large table takes long.
         engine = create_engine(settings.model_copy(update={"command_timeout": timedelta(days=1)}))
         try:
             async with engine.connect() as connection:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
-                # Asking again and again keeps no transaction open, which would block a CREATE INDEX CONCURRENTLY of
-                # the process that holds the lock. Closing the connection releases it.
+                # Polls, because a waiting pg_advisory_lock would keep a transaction open and block CREATE INDEX
+                # CONCURRENTLY in the process that holds the lock. Closing the connection releases the lock.
                 lock = text("SELECT pg_try_advisory_lock(:key)")
-                while alone and not await connection.scalar(lock, {"key": _LOCK}):  # noqa: ASYNC110 - another process holds it.
+                while exclusive and not await connection.scalar(lock, {"key": _LOCK}):  # noqa: ASYNC110 - another process holds it.
                     await asyncio.sleep(_LOCK_POLL_SECONDS)
-                await connection.execute(text(look_nowhere_but_in(settings.database_schema)))
+                await connection.execute(text(set_search_path(settings.database_schema)))
                 await connection.execute(text(LIMIT_LOCK_WAITS))
                 await connection.commit()
                 await connection.execution_options(isolation_level="READ COMMITTED")
-                await connection.run_sync(_know_types_of, settings.extensions_schema)
+                await connection.run_sync(_register_vector_types, settings.extensions_schema)
                 with use_ddl_options(DDLOptions.of(settings)):
                     yield connection
         finally:
             await engine.dispose()
 
 
-def _know_types_of(connection: Connection, extensions: str) -> None:
-    """Let reflection know pgvector's types as PostgreSQL spells those of a schema outside of the search_path."""
+def _register_vector_types(connection: Connection, extensions: str) -> None:
+    """Register pgvector's types for reflection under their qualified names, since search_path lacks their schema."""
     dialect = connection.dialect
     assert isinstance(dialect, PGDialect)
     dialect.ischema_names = dialect.ischema_names | {
@@ -124,22 +124,21 @@ def _know_types_of(connection: Connection, extensions: str) -> None:
 
 
 def run_migrations(connection: Connection, settings: Settings, options: dict[str, Any]) -> None:
-    """Do on `connection` what Alembic was called for, with `options` for its `context.configure`.
+    """Run the current Alembic command on `connection`, with `options` for `context.configure`.
 
-    Schemas of the settings that are missing are made first.
-
-    Each migration is a transaction. One that cannot have a lock at once is rolled back and tried again, so that
-    readers of a busy table never wait long; what was done before it stays.
+    Creates the schemas of the settings first if they do not exist. Each migration is a transaction. One that cannot
+    get a lock within 50 ms is rolled back and retried, so that readers of a busy table never wait long; migrations
+    that have been committed stay.
 
     Raises:
         StoreConnectionError: A table stayed locked for five minutes.
     """
     for schema in (settings.database_schema, settings.extensions_schema):
-        # Asked first, because IF NOT EXISTS takes the right to create schemas even where there is nothing to create.
+        # Checked first, because IF NOT EXISTS needs the privilege to create schemas even if the schema exists.
         if not connection.scalar(_EXISTS, {"schema": schema}):
             connection.execute(CreateSchema(schema))
     connection.commit()
-    give_up = monotonic() + _PATIENCE.total_seconds()
+    deadline = monotonic() + _LOCK_TIMEOUT.total_seconds()
     while True:
         try:
             context.configure(connection=connection, transaction_per_migration=True, **options)
@@ -153,10 +152,10 @@ def run_migrations(connection: Connection, settings: Settings, options: dict[str
         else:
             return
         connection.rollback()
-        if monotonic() > give_up:
+        if monotonic() > deadline:
             raise StoreConnectionError(
-                "migrating the database: other transactions kept a table locked all the time: end the long ones "
-                "(pg_stat_activity shows them by xact_start) and run it again",
+                "migrating the database: timed out waiting for locks on a table: end the long-running transactions "
+                "(see xact_start in pg_stat_activity) and run it again",
                 cause=cause,
             )
         connection.execute(text(LIMIT_LOCK_WAITS))
@@ -165,7 +164,7 @@ def run_migrations(connection: Connection, settings: Settings, options: dict[str
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """What asyncpg raised below SQLAlchemy's wrappers."""
+    """Return the exception of asyncpg that SQLAlchemy wrapped."""
     while error.__cause__ is not None and isinstance(error, SQLAlchemyError | AsyncAdapt_asyncpg_dbapi.Error):
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""docs/schema.md, made from the metadata."""
+"""Generates docs/schema.md from the metadata."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
 
 def schema_page() -> str:
-    """The page, as Markdown: a Mermaid diagram of the foreign keys, and each table with columns and indexes."""
+    """Return the page as Markdown: a Mermaid diagram of the foreign keys, and the columns and indexes of each table."""
     tables = sorted(metadata_with_vector_indexes().tables.values(), key=lambda table: table.name)
     lines = [
         "# The schema",
         "",
-        "Made from the ORM models by `soldier-data db document > docs/schema.md`; a test compares the two.",
+        "Generated from the ORM models by `soldier-data db document > docs/schema.md`; a test compares them.",
         "",
-        "Every table has a row-level-security policy that shows the rows of the tenant in `app.tenant_id` alone.",
-        "Embeddings have as many numbers as `SOLDIER_EMBEDDING_DIMENSIONS` says, *N* below. Their indexes are of the",
-        "kind that `SOLDIER_VECTOR_INDEX` says.",
+        "Every table has a row-level-security policy that shows only the rows of the tenant in `app.tenant_id`.",
+        "*N* is the number of dimensions of embeddings, `SOLDIER_EMBEDDING_DIMENSIONS`. `SOLDIER_VECTOR_INDEX` selects",
+        "the type of their indexes.",
         "",
         "```mermaid",
         "erDiagram",
@@ -47,7 +47,7 @@ def _entity(table: Table) -> Iterator[str]:
     for column in table.columns:
         marks = [mark for mark, is_so in (("PK", column.primary_key), ("FK", column.name in linked)) if is_so]
         if marks:
-            # A type in the diagram is one word.
+            # Mermaid allows no spaces in a type.
             yield f"        {_type(column).replace(' ', '_')} {column.name} {','.join(marks)}"
     yield "    }"
 

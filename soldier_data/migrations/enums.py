@@ -1,6 +1,7 @@
-"""Enumerated types of PostgreSQL, which Alembic neither makes with a new column nor compares.
+"""Enumerated types of PostgreSQL, which Alembic neither creates with a new column nor compares.
 
-The tables of the package keep enums as text, which their entities check; these are for columns that say otherwise.
+The tables of this package store enums as text, which the entities validate. These operations are for columns that are
+declared with SQLAlchemy's `Enum`.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from soldier_data.migrations.source import SourceOp
 
 
 def create_enum(name: str, *values: str) -> None:
-    """Make an enumerated type, unless it is there."""
-    made = ENUM(*values, name=name)
+    """Create an enumerated type unless it exists."""
+    enum = ENUM(*values, name=name)
     if op.get_context().as_sql:
-        op.execute(CreateEnumType(made))
+        op.execute(CreateEnumType(enum))
     else:
-        made.create(op.get_bind(), checkfirst=True)
+        enum.create(op.get_bind(), checkfirst=True)
 
 
 def add_enum_value(name: str, value: str, *, after: str | None = None, before: str | None = None) -> None:
-    """Add a value to an enumerated type, unless it has it. Neither `after` nor `before`: as the last one."""
+    """Add a value to an enumerated type unless it exists: after or before another value, by default at the end."""
     place = f" AFTER {_literal(after)}" if after else f" BEFORE {_literal(before)}" if before else ""
     op.execute(text(f"ALTER TYPE {_quoted(name)} ADD VALUE IF NOT EXISTS {_literal(value)}{place}"))
 
 
 def drop_enum(name: str) -> None:
-    """Drop an enumerated type, unless another column is of it."""
+    """Drop an enumerated type unless a column still uses it."""
     op.execute(
         text(
             f"DO $$ BEGIN DROP TYPE IF EXISTS {_quoted(name)}; "
@@ -43,7 +44,7 @@ def drop_enum(name: str) -> None:
 
 
 def enums_of(items: Iterable[SchemaItem]) -> list[Enum]:
-    """The enumerated types of columns, each once."""
+    """Return the distinct enumerated types of the columns among `items`."""
     found = {
         item.type.name: item.type
         for item in items
@@ -55,55 +56,55 @@ def enums_of(items: Iterable[SchemaItem]) -> list[Enum]:
 def with_enums(
     operations: Iterable[ops.MigrateOperation], written: Iterable[ops.MigrateOperation]
 ) -> list[ops.MigrateOperation]:
-    """What is `written` for `operations`, and around it the types that their columns need and leave behind."""
-    made, dropped = _columns(operations)
-    # Each table that shares a type sees the values that the type lacks.
-    once = {item.says if isinstance(item, SourceOp) else item: item for item in written}
+    """Return `written`, the rewritten `operations`, with the types that they create before and drop after them."""
+    created, dropped = _columns(operations)
+    # Each table that uses a type reports the values that the type lacks.
+    distinct = {item.difference if isinstance(item, SourceOp) else item: item for item in written}
     return [
-        *(_source(f"enum {enum.name}", "create_enum", enum.name, *enum.enums) for enum in enums_of(made)),
-        *once.values(),
+        *(_source(f"enum {enum.name}", "create_enum", enum.name, *enum.enums) for enum in enums_of(created)),
+        *distinct.values(),
         *(_source(f"enum {enum.name}", "drop_enum", enum.name) for enum in enums_of(dropped)),
     ]
 
 
 def values_to_add(present: Table, wanted: Table) -> Iterator[SourceOp]:
-    """Values that types of the database lack. One that it has beyond them stays: PostgreSQL cannot take it away."""
+    """Yield operations for the values that types of the database lack. PostgreSQL cannot remove surplus values."""
     for enum in enums_of(column for column in wanted.columns if column.name in present.columns):
         found = next((item for item in enums_of(present.columns) if item.name == enum.name), enum)
         for position, value in enumerate(enum.enums):
             if value not in found.enums:
                 place = {"after": enum.enums[position - 1]} if position else {"before": found.enums[0]}
-                says = f"value {value!r} of enum {enum.name}"
-                yield _source(says, "add_enum_value", enum.name, value, **place)
+                difference = f"value {value!r} of enum {enum.name}"
+                yield _source(difference, "add_enum_value", enum.name, value, **place)
 
 
 def _columns(operations: Iterable[ops.MigrateOperation]) -> tuple[list[SchemaItem], list[SchemaItem]]:
-    """The columns that are made, and those that are dropped."""
-    made: list[SchemaItem] = []
+    """Return the columns that are created, and those that are dropped."""
+    created: list[SchemaItem] = []
     dropped: list[SchemaItem] = []
     for item in operations:
         match item:
             case ops.ModifyTableOps():
-                inner_made, inner_dropped = _columns(item.ops)
-                made += inner_made
+                inner_created, inner_dropped = _columns(item.ops)
+                created += inner_created
                 dropped += inner_dropped
             case ops.CreateTableOp():
-                made += item.columns
+                created += item.columns
             case ops.AddColumnOp():
-                made.append(item.column)
+                created.append(item.column)
             case ops.DropTableOp() | ops.DropColumnOp():
                 dropped += _columns([item.reverse()])[0]
-    return made, dropped
+    return created, dropped
 
 
-def _source(says: str, operation: str, *values: str | None, **places: str) -> SourceOp:
+def _source(difference: str, operation: str, *values: str | None, **places: str) -> SourceOp:
     arguments = [*map(repr, values), *(f"{name}={value!r}" for name, value in places.items())]
     line = f"{operation}({', '.join(arguments)})"
-    return SourceOp(says, [line], [], (f"from soldier_data.migrations import {operation}",))
+    return SourceOp(difference, [line], [], (f"from soldier_data.migrations import {operation}",))
 
 
 def _literal(value: str | None) -> str:
-    # A colon would begin a parameter.
+    # SQLAlchemy would read a colon as the beginning of a parameter.
     return "'" + str(value).replace("'", "''").replace(":", "\\:") + "'"
 
 

@@ -1,4 +1,4 @@
-"""The extensions of PostgreSQL that the tables need, and the schema that they are in."""
+"""The PostgreSQL extensions that the tables need, and their schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OLDEST_PGVECTOR = (0, 8)
 
 _STATE = text(
     "SELECT a.name, a.default_version, a.installed_version, n.nspname AS schema, "
-    # Trusted extensions take no more than CREATE on the database.
+    # Trusted extensions need only CREATE on the database.
     "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR v.trusted "
     "AND has_database_privilege(current_database(), 'CREATE') AS may_create "
     "FROM pg_available_extensions a "
@@ -25,18 +25,17 @@ _STATE = text(
     "WHERE a.name IN ('vector', 'pg_trgm')"
 )
 
-# Those of PostgreSQL itself are found without a schema.
+# Operator classes of extensions. PostgreSQL's own need no schema.
 _OPERATOR_CLASS = re.compile(
     r"(vector|halfvec|sparsevec)(_\w+)?_ops|bit_(hamming|jaccard)_ops|(gin|gist)_trgm_ops"
 )
 
 
 def check_extensions(connection: Connection, settings: Settings) -> None:
-    """See that the extensions are there or can be created.
+    """Check that the extensions exist or can be created.
 
     Raises:
-        ConfigurationError: One is missing, too old or in another schema than the settings say, or the role may not
-            create it; the message says what to do.
+        ConfigurationError: An extension is missing, too old or in a different schema, or the role may not create it.
     """
     found = {row.name: row for row in connection.execute(_STATE)}
     for name, package in (("vector", "pgvector"), ("pg_trgm", "PostgreSQL's contrib modules")):
@@ -44,7 +43,7 @@ def check_extensions(connection: Connection, settings: Settings) -> None:
         if row is None:
             raise ConfigurationError(
                 f"the extension {name} is not installed on the database server: install {package} there "
-                "(docs/operations.md says how)"
+                "(see docs/operations.md)"
             )
         if row.installed_version is None and not row.may_create:
             raise ConfigurationError(
@@ -53,9 +52,9 @@ def check_extensions(connection: Connection, settings: Settings) -> None:
             )
         if row.schema not in (None, settings.extensions_schema):
             raise ConfigurationError(
-                f"the extension {name} is in the schema {row.schema}, and SOLDIER_EXTENSIONS_SCHEMA is "
-                f"{settings.extensions_schema}: set it to where the extensions vector and pg_trgm are, both in one "
-                "schema (`ALTER EXTENSION ... SET SCHEMA ...` moves one)"
+                f"the extension {name} is in the schema {row.schema}, but SOLDIER_EXTENSIONS_SCHEMA is "
+                f"{settings.extensions_schema}: set it to the schema of vector and pg_trgm, which must be the same "
+                "(`ALTER EXTENSION ... SET SCHEMA ...` moves an extension)"
             )
         version = row.installed_version or row.default_version
         if name == "vector" and _numbers(version) < _OLDEST_PGVECTOR:
@@ -64,13 +63,11 @@ def check_extensions(connection: Connection, settings: Settings) -> None:
                 if _numbers(row.default_version) >= _OLDEST_PGVECTOR
                 else "install pgvector 0.8 or later on the database server"
             )
-            raise ConfigurationError(
-                f"pgvector {version} is too old, 0.8 is the oldest that will do: {remedy}"
-            )
+            raise ConfigurationError(f"pgvector {version} is too old, 0.8 or later is required: {remedy}")
 
 
 def name_operator_classes_with_schema(index: Index) -> Index:
-    """A copy of `index` for DDL, whose operator classes of extensions are found whatever the search_path is."""
+    """Return a copy of `index` for DDL whose extension operator classes are qualified with their schema."""
     copy = ops.CreateIndexOp.from_index(index).to_index()
     options = copy.dialect_options["postgresql"]
     options["ops"] = {
@@ -81,7 +78,7 @@ def name_operator_classes_with_schema(index: Index) -> Index:
 
 
 def in_extensions(name: str) -> str:
-    """The name, in DDL, of something that an extension brought."""
+    """Return `name`, the name of an object of an extension, qualified with the extensions' schema."""
     return f"{quoted(ddl_options().extensions_schema)}.{name}"
 
 

@@ -1,4 +1,4 @@
-"""What the application's database role may do."""
+"""Privileges of the services' database role."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _ROLE = text(
 
 
 def grant_statements(role: str, schemas: Schemas, *, erasure: bool = False) -> list[str]:
-    """The SQL that lets `role` use the tables: rows of all, and on the append-only ones reading and adding alone.
+    """Return the SQL that grants `role` access to the tables: append-only tables can only be read and added to.
 
     Args:
-        role: The role.
-        schemas: Where the tables are.
-        erasure: Let it erase customers too, which takes the texts out of the append-only tables.
+        role: The role that services log in with.
+        schemas: The schemas of the tables and the extensions.
+        erasure: Also let it erase customers, by updating the text columns of append-only tables.
     """
 
     def named(table: str) -> str:
@@ -37,7 +37,7 @@ def grant_statements(role: str, schemas: Schemas, *, erasure: bool = False) -> l
     others = [named(table.name) for table in tables if not table.info.get("append_only")]
     everything = ", ".join(sorted([*append_only, *others, versions]))
     return [
-        # First, so that running it again takes away what an earlier version or a hand granted.
+        # First, so that running it again removes privileges that were granted by an earlier version or manually.
         f"REVOKE ALL ON {everything} FROM {name}",
         f"GRANT USAGE ON SCHEMA {', '.join(sorted({quoted(schema) for schema in schemas}))} TO {name}",
         f"GRANT SELECT ON {versions} TO {name}",
@@ -52,12 +52,12 @@ def grant_statements(role: str, schemas: Schemas, *, erasure: bool = False) -> l
 
 
 async def run_grants(settings: Settings, role: str, *, erasure: bool = False) -> None:
-    """Run `grant_statements` for `role` and the schema of the settings, in one transaction.
+    """Run the statements of `grant_statements` in one transaction.
 
     Raises:
         StoreConnectionError: The database cannot be reached.
-        ConfigurationError: The role does not exist, or row-level security would not bind it; the database is not
-            migrated; or the present role may not grant.
+        ConfigurationError: The role does not exist or is not subject to row-level security, the database is not
+            migrated, or the current role may not grant privileges.
     """
     operation = "granting privileges"
     failure: StoreError
@@ -83,6 +83,6 @@ async def _check_role(connection: AsyncConnection, role: str, schema: str, opera
         )
     if found.rolsuper or found.rolbypassrls or found.owner:
         raise ConfigurationError(
-            f"{operation}: the policies do not bind a role that is a superuser, has BYPASSRLS or owns the "
-            "tables: take one for the application that is none of these"
+            f"{operation}: the policies do not apply to a superuser, a role with BYPASSRLS or an owner of the "
+            "tables: use a different role for services"
         )

@@ -1,4 +1,4 @@
-"""SQL that is run by hand looks for itself whether the database is where it begins."""
+"""Checks within offline SQL that the database is at the expected revision."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from alembic.script import ScriptDirectory
 
 
 def expect_begin(scripts: ScriptDirectory, begin: str | tuple[str, ...] | None) -> str:
-    """The first statement: it fails unless the database is at `begin`, a revision, `base` or `head`."""
-    found = scripts.get_revisions(begin or ())
-    revision = found[0].revision if found else None
-    # Not every program stops at the first error, and an index that is built concurrently is in no transaction that
-    # could be rolled back: in the wrong place the session may not write at all.
+    """Return the first statement, which fails unless the database is at `begin`: a revision, `base` or `head`."""
+    scripts_at_begin = scripts.get_revisions(begin or ())
+    revision = scripts_at_begin[0].revision if scripts_at_begin else None
+    # A client may go on after an error, and CREATE INDEX CONCURRENTLY is not part of a transaction that could be
+    # rolled back. So the session becomes read-only.
     read_only = "PERFORM set_config('default_transaction_read_only', 'on', false);"
-    # SQL that begins without any migration makes the table of revisions, which a downgrade to base leaves empty.
+    # SQL from base creates alembic_version, which a downgrade to base leaves behind empty.
     then = "" if revision else "\n    DROP TABLE IF EXISTS alembic_version;"
     return f"{_expected(revision, refusal=read_only)};\n\n{_expected(revision, then=then)}"
 
@@ -24,12 +24,12 @@ def expect_begin(scripts: ScriptDirectory, begin: str | tuple[str, ...] | None) 
 def expect_result(
     ctx: MigrationContext,
     step: MigrationInfo,
-    heads: Collection[Any],  # noqa: ARG001 - Alembic gives it.
-    run_args: Mapping[str, Any],  # noqa: ARG001 - Alembic gives it.
+    heads: Collection[Any],  # noqa: ARG001 - Alembic passes it.
+    run_args: Mapping[str, Any],  # noqa: ARG001 - Alembic passes it.
 ) -> None:
-    """Have a migration that is written as SQL fail, and be rolled back, where it did not begin as it should.
+    """Write a check after each offline migration, which fails and rolls it back if its revision was not reached.
 
-    Not every program stops at the first error, so the first statement alone is not enough. For the argument
+    Needed because a client may go on after the error of the first statement. This is the argument
     `on_version_apply` of `context.configure`.
     """
     if ctx.as_sql:
@@ -39,8 +39,8 @@ def expect_result(
 def _expected(revision: str | None, *, refusal: str | None = None, then: str = "") -> str:
     expected = revision or "none"
     refusal = refusal or (
-        "RAISE EXCEPTION USING MESSAGE = 'this SQL is not for the revision that the database is at: '\n"
-        f"            || coalesce(present, 'none') || ' instead of {expected}. Write it anew from there';"
+        "RAISE EXCEPTION USING MESSAGE = 'this SQL does not match the revision of the database: '\n"
+        f"            || coalesce(present, 'none') || ' instead of {expected}. Write it again from there';"
     )
     return f"""DO $$
 DECLARE
@@ -52,4 +52,4 @@ BEGIN
     IF coalesce(present, 'none') <> '{expected}' THEN
         {refusal}
     END IF;{then}
-END $$"""  # noqa: S608 - revisions are names of our own files.
+END $$"""  # noqa: S608 - revisions are names of this package's files.

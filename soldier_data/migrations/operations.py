@@ -1,4 +1,4 @@
-"""What migrations do beyond Alembic's own operations."""
+"""Operations for migrations that Alembic lacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNFINISHED = text(
     "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(quote_ident(:name)) AND NOT indisvalid)"
 )
 STORAGES = {"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
-"""What the catalogue's letters stand for."""
+"""Storage modes by their letter in pg_attribute.attstorage."""
 
 _STORAGE = text(
     "SELECT CAST(attstorage AS text) FROM pg_attribute WHERE attrelid = CAST(:table AS regclass) AND attname = :column"
@@ -27,16 +27,16 @@ _STORAGE = text(
 
 
 def create_extension(name: str) -> None:
-    """Create an extension of PostgreSQL in the schema that the settings name for extensions, unless it is there."""
+    """Create an extension in SOLDIER_EXTENSIONS_SCHEMA unless it exists."""
     op.execute(
         f"CREATE EXTENSION IF NOT EXISTS {_quoted(name)} SCHEMA {_quoted(ddl_options().extensions_schema)}"
     )
 
 
 def isolate_tenants(table: str) -> None:
-    """Give a table the row-level-security policy that shows a role the rows of the tenant in app.tenant_id alone.
+    """Create the row-level-security policy that shows only the rows of the tenant in app.tenant_id.
 
-    A table that has it is not touched: each statement would lock out its readers until the migration is done.
+    Does nothing if the table has the policy, since each statement would block readers until the migration commits.
     """
     if not op.get_context().as_sql and has_policy(op.get_bind(), _quoted(table)):
         return
@@ -45,13 +45,13 @@ def isolate_tenants(table: str) -> None:
 
 
 def set_storage(table: str, column: str, storage: str | None = None) -> None:
-    """Choose how PostgreSQL keeps large values of a column, unless that is how it keeps them.
+    """Set the storage mode of a column unless it has that mode already.
 
     Args:
-        table: The table.
-        column: Its column.
-        storage: PLAIN, EXTERNAL, EXTENDED or MAIN. None is for columns of embeddings: PLAIN where they fit into
-            the rows, else EXTERNAL.
+        table: Name of the table.
+        column: Name of the column.
+        storage: PLAIN, EXTERNAL, EXTENDED or MAIN. None is for embeddings: PLAIN if they fit into a row, otherwise
+            EXTERNAL.
     """
     storage = storage or vector_storage()
     if not op.get_context().as_sql:
@@ -64,19 +64,19 @@ def set_storage(table: str, column: str, storage: str | None = None) -> None:
 def create_index_concurrently(
     name: str, table: str, columns: Sequence[str | TextClause | ColumnElement[Any]], **options: Any
 ) -> None:
-    """Build an index while others read and write the table; what a build left that was interrupted goes first.
+    """Create an index unless it exists, without blocking writers. An invalid index is dropped and built again.
 
-    Commits what the migration did before, because PostgreSQL does this outside of transactions alone.
+    Commits the preceding operations of the migration, since PostgreSQL cannot do this in a transaction.
 
     Args:
-        name: The index.
-        table: Its table.
+        name: Name of the index.
+        table: Name of the table.
         columns: Names of columns, or expressions.
-        options: As of `op.create_index`.
+        options: Further arguments of `op.create_index`.
     """
     context = op.get_context()
     with context.autocommit_block():
-        # The build waits for running transactions, but nobody waits for the build.
+        # The build waits for running transactions, but blocks no others while it waits.
         op.execute("SET lock_timeout = 0")
         if not context.as_sql and op.get_bind().scalar(_UNFINISHED, {"name": name}):
             op.drop_index(name, table_name=table, postgresql_concurrently=True)
@@ -85,19 +85,19 @@ def create_index_concurrently(
 
 
 def create_vector_index(table: str, column: str, *, living: bool) -> None:
-    """Build the index of a column of embeddings that the settings choose, if any, as `create_index_concurrently`.
+    """Create the vector index that SOLDIER_VECTOR_INDEX selects, if any, with `create_index_concurrently`.
 
     Args:
-        table: The table.
-        column: Its column of embeddings.
-        living: Whether the table has the column deleted_at; then the index is of the rows alone that are not deleted.
+        table: Name of the table.
+        column: Name of the column of embeddings.
+        living: True for a table with the column deleted_at: the index then excludes deleted rows.
     """
     for index in add_vector_indexes([_vector_column(table, column, living=living)]):
         create_index_concurrently(str(index.name), table, list(index.expressions), **index.kwargs)
 
 
 def drop_vector_index(table: str, column: str) -> None:
-    """Drop the index of a column of embeddings, of whichever kind it is."""
+    """Drop the vector index of a column, of any type, if it exists."""
     for kind in VECTOR_INDEX_KINDS:
         op.drop_index(vector_index_name(table, column, kind), table_name=table, if_exists=True)
 

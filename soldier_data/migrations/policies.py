@@ -15,17 +15,17 @@ _ISOLATED = text(
     "AND pg_get_expr(p.polqual, p.polrelid) = :tenant AND pg_get_expr(p.polwithcheck, p.polrelid) = :tenant) "
     "FROM pg_class c WHERE c.oid = CAST(:table AS regclass)"
 )
-# As PostgreSQL spells the expression of `policy_statements`.
+# The expression of `policy_statements` as PostgreSQL prints it.
 _TENANT = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
 
 
 def is_tenants(items: Iterable[SchemaItem]) -> bool:
-    """Whether a table that is made of `items` holds rows of tenants, which a policy keeps apart."""
+    """Return True if a table with these columns holds tenants' rows, and so needs the policy."""
     return any(isinstance(item, Column) and item.name == "tenant_id" for item in items)
 
 
 def policy_statements(table: str) -> list[str]:
-    """The SQL that lets a role without BYPASSRLS see the rows of the tenant in app.tenant_id alone."""
+    """Return the SQL of the policy that shows only the rows of the tenant in app.tenant_id."""
     tenant = "tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid"
     return [
         f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
@@ -35,6 +35,6 @@ def policy_statements(table: str) -> list[str]:
 
 
 def has_policy(connection: Connection, table: str) -> bool:
-    """Whether row-level security of `table`, a quoted name, is as `policy_statements` makes it."""
+    """Return True if `table`, a quoted name, has the policy as `policy_statements` creates it."""
     values = {"policy": POLICY, "tenant": _TENANT, "table": table}
     return bool(connection.scalar(_ISOLATED, values))

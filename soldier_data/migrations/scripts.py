@@ -1,4 +1,4 @@
-"""Where the migrations are, and which one is the newest."""
+"""Location of the migrations, and the newest revision."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from soldier_data.postgres.statements import Statement
 
 _PACKAGE = Path(__file__).parents[1]
 
-# Alembic makes this table itself.
+# Alembic creates this table itself.
 _VERSIONS = Table("alembic_version", MetaData(), Column("version_num", Text))
 
 SCHEMA_VERSION = Statement("reading the schema version", select(_VERSIONS.c.version_num))
 
 
 def script_location() -> Path:
-    """The folder of the migrations: alembic/ of the checkout, or the copy inside the installed package."""
+    """Return the folder of the migrations: alembic/ of the checkout, or its copy in the installed package."""
     checkout = _PACKAGE.parent / "alembic"
     return checkout if (checkout / "env.py").is_file() else _PACKAGE / "_alembic"
 
 
 def script_directory() -> ScriptDirectory:
-    """The migrations as Alembic reads them."""
+    """Return Alembic's view of the migrations."""
     return ScriptDirectory(str(script_location()))
 
 
 @cache
 def head_revision() -> str:
-    """The newest revision that this package knows."""
+    """Return the newest revision of this package."""
     head = script_directory().get_current_head()
     assert head is not None
     return head

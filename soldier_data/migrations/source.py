@@ -1,4 +1,4 @@
-"""An operation of generated migrations that is more than one of Alembic's own."""
+"""Autogenerate operations that are rendered as calls of this package's own operations."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ class SourceOp(ops.MigrateOperation):
     """Lines of Python in a generated migration.
 
     Attributes:
-        says: What differs, for `alembic check`.
-        up: The lines.
-        down: The lines that undo them.
-        imports: What the lines need.
+        difference: The difference that the lines remove, as `alembic check` reports it.
+        up: Lines of the upgrade.
+        down: Lines of the downgrade.
+        imports: Import statements for both.
     """
 
-    def __init__(self, says: str, up: list[str], down: list[str], imports: tuple[str, ...] = ()) -> None:
-        self.says = says
+    def __init__(
+        self, difference: str, up: list[str], down: list[str], imports: tuple[str, ...] = ()
+    ) -> None:
+        self.difference = difference
         self.up = up
         self.down = down
         self.imports = imports
 
     def reverse(self) -> SourceOp:
-        """The same backwards."""
-        return SourceOp(self.says, self.down, self.up, self.imports)
+        """Return the operation with upgrade and downgrade exchanged."""
+        return SourceOp(self.difference, self.down, self.up, self.imports)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
-        """How `alembic check` reports it."""
-        return ("differs", self.says)
+        """Return the entry for the report of `alembic check`."""
+        return ("differs", self.difference)
 
 
 class ConcurrentIndexOp(ops.CreateIndexOp):
-    """An index on a table that is in use."""
+    """Creation of an index on an existing table, rendered as `create_index_concurrently`."""
 
 
 class VectorIndexOp(SourceOp):
-    """An index of embeddings, as the settings choose when the migration runs."""
+    """Creation of a vector index, whose type the settings select when the migration runs."""
 
 
 def vector_index_of(create: ops.CreateIndexOp) -> VectorIndexOp | None:
-    """The operation that builds the index, if it is the vector index of a column; dropping it is Alembic's own."""
+    """Return the operation for a vector index; None for any other index. Alembic's own operation drops it."""
     table, name = create.table_name, create.index_name or ""
     kind = create.kw.get("postgresql_using")
     column = name.removeprefix(f"ix_{table}_").removesuffix(f"_{kind}")
@@ -58,17 +60,17 @@ def vector_index_of(create: ops.CreateIndexOp) -> VectorIndexOp | None:
     return VectorIndexOp(f"index {name}", up, [], _import("create_vector_index"))
 
 
-def policies_of(table: str, *, says: str) -> SourceOp:
-    """The tenant policy of `table`. Undoing it is left to dropping the table: no revision went without it."""
-    return SourceOp(says, [f"isolate_tenants({table!r})"], [], _import("isolate_tenants"))
+def policies_of(table: str, *, difference: str) -> SourceOp:
+    """Return the operation that creates the tenant policy of `table`. Dropping the table undoes it."""
+    return SourceOp(difference, [f"isolate_tenants({table!r})"], [], _import("isolate_tenants"))
 
 
 def storage_of(
     table: str, column: Column[Any], *, usual: str | None = None, instead_of: str | None = None
 ) -> SourceOp:
-    """The storage of a column, `usual` if it declares none.
+    """Return the operation that sets the storage of a column, `usual` if the column declares none.
 
-    Undoing it brings back `instead_of`, or is left to dropping a column that is new.
+    The downgrade restores `instead_of`; with None, for a new column, it does nothing.
     """
     arguments = f"{table!r}, {column.name!r}"
     storage = column.info.get("storage", usual)
@@ -82,7 +84,7 @@ def storage_of(
 
 
 def changed_constraint(table: str, name: str, old: str | None, new: str | None) -> SourceOp:
-    """A check or primary key becomes the definition `new`, or goes."""
+    """Return the operation that replaces a check constraint or primary key; None as `new` drops it."""
     drop = _execute(f'ALTER TABLE {table} DROP CONSTRAINT IF EXISTS "{name}"')
     up, down = (
         [drop]
@@ -93,8 +95,8 @@ def changed_constraint(table: str, name: str, old: str | None, new: str | None) 
     return SourceOp(f"constraint {name} of {table}", up, down)
 
 
-def without_policy(table: str, policy: str) -> SourceOp:
-    """A policy that the models do not know is dropped."""
+def drop_policy(table: str, policy: str) -> SourceOp:
+    """Return the operation that drops a policy which the models do not define."""
     return SourceOp(
         f"policy {policy} of {table}", [_execute(f'DROP POLICY IF EXISTS "{policy}" ON {table}')], []
     )

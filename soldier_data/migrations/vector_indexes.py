@@ -1,7 +1,8 @@
-"""The vector indexes of a database: which there are, which the models and settings ask for, and building them anew.
+"""The vector indexes of a database: listing existing and expected ones, and rebuilding them.
 
-A rebuilt index takes the place of the old one when it is ready, under the same name. Searches use the old one until
-then, writes go on, and what an interrupted rebuild leaves is an index of another name, which the next one removes.
+A new index is built beside the old one and replaces it when it is ready, under the same name. Searches use the old
+index until then, and writes are not blocked. An interrupted rebuild leaves an index of a different name, which the next
+rebuild removes.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ _OPERATION = "rebuilding vector indexes"
 _POLL_SECONDS = 0.25
 _NOT_OWNER = "42501"
 
-# Any number will do that nobody else takes: the last eight bytes of "vector indexes" as a bigint.
+# Key of the advisory lock, an arbitrary constant: the last eight bytes of "vector indexes" as a bigint.
 _LOCK = int.from_bytes(b" indexes", "big")
 
 _NEW = "_new"
 
 _MEMORY = re.compile(r"[1-9][0-9]{0,8}(kB|MB|GB)")
-_MOST_WORKERS = 1024
+_MAX_WORKERS = 1024
 
 _SET = text("SELECT set_config(:name, :value, false)")
 _PRESENT = text(
@@ -60,15 +61,15 @@ _PROGRESS = text(
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """A vector index that is in the database.
+    """An existing vector index.
 
     Attributes:
-        table: Its table.
-        name: Its name.
+        table: Name of its table.
+        name: Name of the index.
         method: "hnsw" or "ivfflat".
-        valid: Whether searches can use it; an interrupted build leaves an index that they cannot.
-        bytes: Its size.
-        lists: How many lists an IVFFlat index has, where it was said.
+        valid: False after an interrupted build; searches cannot use the index then.
+        bytes: Size in bytes.
+        lists: Number of lists of an IVFFlat index; None if not set.
     """
 
     table: str
@@ -81,14 +82,14 @@ class VectorIndex:
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """How far the rebuild is.
+    """Progress of a rebuild.
 
     Attributes:
-        index: The index being built.
-        number: Which one it is, from 1.
-        count: How many are built in all.
-        phase: The phase of the build, in the words of PostgreSQL's progress view.
-        done: How much of the phase is done, 0 to 1.
+        index: Name of the index that is being built.
+        number: Its number, from 1 to `count`.
+        count: Number of indexes to build.
+        phase: Phase of the build, as in pg_stat_progress_create_index.
+        done: Completed fraction of the phase, 0 to 1.
     """
 
     index: str
@@ -100,15 +101,15 @@ class BuildProgress:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What became of one index.
+    """Result of rebuilding or removing one index.
 
     Attributes:
-        table: Its table.
-        name: Its name.
-        method: "hnsw" or "ivfflat"; None where the index was removed because the settings want none.
-        before: What it was, "invalid" if an interrupted build had left it; None if there was none.
-        bytes: Its size now.
-        seconds: How long it took.
+        table: Name of its table.
+        name: Name of the index.
+        method: "hnsw" or "ivfflat"; None if the index was removed.
+        before: Method of the previous index, "invalid" if it could not be used; None if there was none.
+        bytes: Size of the new index in bytes.
+        seconds: Duration in seconds.
     """
 
     table: str
@@ -127,32 +128,32 @@ async def reindex(
     workers: int | None = None,
     on_progress: Callable[[BuildProgress], None] = lambda _: None,
 ) -> list[Rebuilt]:
-    """Build the vector indexes anew, as the models and SOLDIER_VECTOR_INDEX say, while the tables are in use.
+    """Rebuild the vector indexes as SOLDIER_VECTOR_INDEX specifies, while the tables are in use.
 
-    A missing index is made, and one that the settings do not want, of another method say, is removed at the end.
-    Vector indexes whose names do not begin with `ix_` and their table are left alone.
+    Creates missing indexes, and finally removes those that the settings do not specify, of a different method for
+    example. Vector indexes whose names do not begin with `ix_<table>_` are left alone.
 
     Args:
-        settings: Which database, the method and the length of the embeddings.
-        tables: The tables whose indexes to rebuild; by default all.
-        memory: PostgreSQL's maintenance_work_mem for the builds, such as "2GB"; the server's unless given.
-        workers: PostgreSQL's max_parallel_maintenance_workers for the builds; the server's unless given.
+        settings: The database, the index method and the dimensions of embeddings.
+        tables: Names of the tables whose indexes to rebuild; by default all.
+        memory: PostgreSQL's maintenance_work_mem for the builds, such as "2GB"; by default the server's setting.
+        workers: PostgreSQL's max_parallel_maintenance_workers for the builds; by default the server's setting.
         on_progress: Called several times a second during each build.
 
     Raises:
-        ConfigurationError: A table has no vectors, `memory` or `workers` are none that PostgreSQL takes, the
-            database is not migrated, or the role does not own the tables.
-        ConflictError: Another process rebuilds vector indexes.
+        ConfigurationError: A table has no embeddings, `memory` or `workers` is invalid, the database is not migrated,
+            or the role does not own the tables.
+        ConflictError: Another process is rebuilding vector indexes.
         StoreConnectionError: The database cannot be reached.
     """
     columns = vector_columns()
-    asked = sorted(tables or columns)
-    _check(asked, columns, memory, workers)
+    selected = sorted(tables or columns)
+    _check(selected, columns, memory, workers)
     failure: StoreError
     try:
         async with open_for_indexes(settings) as builder, open_for_indexes(settings) as watcher:
             await _prepare(builder, memory, workers)
-            rebuilt = await _rebuild(settings, builder, watcher, asked, on_progress)
+            rebuilt = await _rebuild(settings, builder, watcher, selected, on_progress)
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
         failure = _explained(driver_error(error))
     else:
@@ -161,25 +162,22 @@ async def reindex(
 
 
 def vector_columns() -> dict[str, Column[Any]]:
-    """The embedding column of each table that has one, by the table's name."""
+    """Return the columns of embeddings by the name of their table."""
     return {column.table.name: column for column in embedding_columns(metadata)}
 
 
 @asynccontextmanager
 async def open_for_indexes(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    """A connection whose statements each commit at once.
-
-    An open transaction would make every CREATE INDEX CONCURRENTLY of the database wait for it.
-    """
-    async with open_for_migration(settings, alone=False) as connection:
+    """Open a connection in autocommit mode, since CREATE INDEX CONCURRENTLY waits for open transactions."""
+    async with open_for_migration(settings, exclusive=False) as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         yield connection
 
 
 def wanted_indexes() -> list[Index]:
-    """The vector indexes that models and settings ask for, ordered by table.
+    """Return the vector indexes that the models and the current DDL options define, ordered by table.
 
-    They are made anew for each call, as the settings say that `open_for_indexes` was given.
+    Call it within `open_for_indexes`, which sets the DDL options.
     """
     tables = metadata_with_vector_indexes().tables
     return [
@@ -191,18 +189,18 @@ def wanted_indexes() -> list[Index]:
 
 
 def table_of(index: Index) -> str:
-    """The name of its table."""
+    """Return the name of the index's table."""
     assert index.table is not None
     return str(index.table.name)
 
 
 def method_of(index: Index) -> str:
-    """The index method: "btree", "hnsw", ..."""
+    """Return the index method: "btree", "hnsw" or another."""
     return str(index.dialect_options["postgresql"]["using"] or "btree")
 
 
 async def present_indexes(connection: AsyncConnection, settings: Settings) -> list[VectorIndex]:
-    """The vector indexes that the database has on our tables, ordered by table and name."""
+    """Return the existing vector indexes on this package's tables, ordered by table and name."""
     values = {"schema": settings.database_schema, "tables": list(vector_columns())}
     return [VectorIndex(**row) for row in (await connection.execute(_PRESENT, values)).mappings()]
 
@@ -210,27 +208,31 @@ async def present_indexes(connection: AsyncConnection, settings: Settings) -> li
 def _explained(error: BaseException) -> StoreError:
     if getattr(error, "sqlstate", None) == _NOT_OWNER:
         return ConfigurationError(
-            f"{_OPERATION}: the database role does not own the tables: run it as the role that migrates them",
+            f"{_OPERATION}: the database role does not own the tables: run it as the role that runs the migrations",
             cause=error,
         )
     return as_store_error(error, _OPERATION)
 
 
-def _check(asked: Collection[str], columns: Collection[str], memory: str | None, workers: int | None) -> None:
-    if unknown := [table for table in asked if table not in columns]:
+def _check(
+    selected: Collection[str], columns: Collection[str], memory: str | None, workers: int | None
+) -> None:
+    if unknown := [table for table in selected if table not in columns]:
         raise ConfigurationError(
-            f"{_OPERATION}: {', '.join(unknown)} keeps no embeddings: choose from {', '.join(columns)}"
+            f"{_OPERATION}: {', '.join(unknown)} has no embeddings: choose from {', '.join(columns)}"
         )
     if memory is not None and not _MEMORY.fullmatch(memory):
-        raise ConfigurationError(f"{_OPERATION}: memory is a number with kB, MB or GB, such as 2GB")
-    if workers is not None and not 0 <= workers <= _MOST_WORKERS:
-        raise ConfigurationError(f"{_OPERATION}: workers is a number from 0 to {_MOST_WORKERS}")
+        raise ConfigurationError(f"{_OPERATION}: memory must be a number with kB, MB or GB, such as 2GB")
+    if workers is not None and not 0 <= workers <= _MAX_WORKERS:
+        raise ConfigurationError(f"{_OPERATION}: workers must be a number from 0 to {_MAX_WORKERS}")
 
 
 async def _prepare(builder: AsyncConnection, memory: str | None, workers: int | None) -> None:
     if not await builder.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}):
-        raise ConflictError(f"{_OPERATION}: another process is doing so: wait until it has ended, or end it")
-    # A build waits for the transactions that run, but nobody waits for the build.
+        raise ConflictError(
+            f"{_OPERATION}: another process is doing this: wait until it has ended, or end it"
+        )
+    # The build waits for running transactions, but blocks no others while it waits.
     await builder.execute(text("SET lock_timeout = 0"))
     limits = {"maintenance_work_mem": memory, "max_parallel_maintenance_workers": workers}
     for name, value in limits.items():
@@ -256,12 +258,12 @@ async def _rebuild(
         await _build(builder, watcher, index, name + _NEW, report)
         await _drop(builder, name)
         await builder.exec_driver_sql(f"ALTER INDEX {quoted(name + _NEW)} RENAME TO {quoted(name)}")
-        now = next(item for item in await present_indexes(builder, settings) if item.name == name)
+        new = next(item for item in await present_indexes(builder, settings) if item.name == name)
         before = _before(present.get(name))
-        rebuilt.append(Rebuilt(now.table, name, now.method, before, now.bytes, perf_counter() - started))
-    kept = {item.name for item in rebuilt}
+        rebuilt.append(Rebuilt(new.table, name, new.method, before, new.bytes, perf_counter() - started))
+    rebuilt_names = {item.name for item in rebuilt}
     for item in present.values():
-        if item.name.startswith(f"ix_{item.table}_") and item.name.removesuffix(_NEW) not in kept:
+        if item.name.startswith(f"ix_{item.table}_") and item.name.removesuffix(_NEW) not in rebuilt_names:
             started = perf_counter()
             await _drop(builder, item.name)
             rebuilt.append(Rebuilt(item.table, item.name, None, _before(item), 0, perf_counter() - started))
@@ -287,7 +289,7 @@ async def _build(
     name: str,
     report: Callable[[str, float], None],
 ) -> None:
-    """Make `index` under another name; reports what PostgreSQL is at, and how much of that is done."""
+    """Build `index` under `name`, and report the phase and its completed fraction meanwhile."""
     copy = name_operator_classes_with_schema(index)
     copy.name = quoted_name(name, quote=None)
     copy.dialect_options["postgresql"]["concurrently"] = True
@@ -298,7 +300,7 @@ async def _build(
             await asyncio.wait([building], timeout=_POLL_SECONDS)
             row = (await watcher.execute(_PROGRESS, {"pid": pid})).one_or_none()
             if row is not None:
-                # Tuples are counted while IVFFlat loads what it has assigned; blocks before, and by HNSW.
+                # IVFFlat reports tuples in its last phase. Its other phases and HNSW report blocks.
                 by_tuples, by_blocks = (
                     (row.tuples_done, row.tuples_total),
                     (row.blocks_done, row.blocks_total),
@@ -307,7 +309,7 @@ async def _build(
                 report(row.phase, done / total if total else 0.0)
         await building
     finally:
-        # The connection may be closed only when it is not in use any more.
+        # The connection must not be closed while the statement is running.
         building.cancel()
         await asyncio.wait([building])
 

@@ -1,4 +1,4 @@
-"""How the embeddings of a database stand: their indexes, what has none, which models made them, and what to do."""
+"""Status of the embeddings of a database: their indexes, rows without one, their models, and advice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from soldier_data.migrations.vector_indexes import (
 from soldier_data.postgres.errors import as_store_error
 from soldier_data.settings import Settings
 
-_OPERATION = "looking at the vector indexes"
+_OPERATION = "inspecting the vector indexes"
 _REBUILD = "run `soldier-data vectors reindex`"
 
 _ESTIMATE = text(
@@ -38,12 +38,12 @@ class VectorTable:
     """A table with embeddings.
 
     Attributes:
-        name: The table.
-        rows: How many living rows it has; PostgreSQL's estimate of all rows if `counted` is false.
-        counted: Whether the rows were counted. A role that row-level security binds sees none to count.
-        without_embedding: How many of the rows have no embedding.
-        by_model: How many rows have an embedding of each model; None stands for those that name none.
-        wanted: The index method that models and settings give the table; None if it is searched exactly.
+        name: Name of the table.
+        rows: Number of rows that are not deleted; PostgreSQL's estimate of all rows if `counted` is false.
+        counted: True if the rows were counted. Row-level security hides the rows from a role subject to it.
+        without_embedding: Number of rows without an embedding.
+        by_model: Number of embeddings by model; the key None is for embeddings without the name of a model.
+        wanted: Index method that the models and settings define; None if the table should have no vector index.
         indexes: Its vector indexes.
     """
 
@@ -56,18 +56,18 @@ class VectorTable:
     indexes: list[VectorIndex] = field(default_factory=list)
 
     def advice(self) -> Iterator[str]:
-        """What to do about it, a sentence each; nothing if all is well."""
+        """Yield recommendations, one sentence each; none if nothing has to be done."""
         usable = {index.name: index.method for index in self.indexes if index.valid}
         for index in self.indexes:
             if not index.valid:
-                yield f"{index.name} was left by an interrupted build and serves no search: {_REBUILD}."
+                yield f"{index.name} is invalid after an interrupted build, and not used: {_REBUILD}."
         if self.wanted is None and usable:
-            yield f"{self.name} has an index, and the settings want none: {_REBUILD}, which removes it."
+            yield f"{self.name} has a vector index, but the settings say none: {_REBUILD}, which removes it."
         if self.wanted is not None and self.wanted not in usable.values():
-            have = " and ".join(usable.values()) or "none that is usable"
-            yield f"{self.name} is to have an index of the kind {self.wanted} and has {have}: {_REBUILD}."
+            existing = " and ".join(usable.values()) or "no usable index"
+            yield f"{self.name} should have an index of type {self.wanted}, but has {existing}: {_REBUILD}."
         if len([name for name in usable if name.startswith(f"ix_{self.name}_")]) > 1:
-            yield f"{self.name} has several vector indexes, and each makes writing dearer: {_REBUILD}."
+            yield f"{self.name} has several vector indexes, each of which slows down writes: {_REBUILD}."
         if not self.counted:
             return
         for index in self.indexes:
@@ -75,34 +75,34 @@ class VectorTable:
                 yield from self._lists(index, index.lists)
         if len(self.by_model) > 1:
             yield (
-                f"{self.name} has embeddings of several models, which must not meet in one ranking: name the model in "
-                "each search (SOLDIER_EMBEDDING_MODEL), and run `soldier-data vectors embed`."
+                f"{self.name} has embeddings by several models, which cannot be compared: name the model in each "
+                "search (SOLDIER_EMBEDDING_MODEL), and run `soldier-data vectors embed`."
             )
         if self.without_embedding:
-            yield f"{self.without_embedding:,} rows of {self.name} have no embedding: vector search never finds them."
+            yield f"{self.without_embedding:,} rows of {self.name} have no embedding: vector search cannot find them."
 
     def _lists(self, index: VectorIndex, lists: int) -> Iterator[str]:
         embedded = self.rows - self.without_embedding
         fitting = fitting_lists(embedded)
         if embedded and lists > 4 * fitting:
             yield (
-                f"{index.name} has {lists} lists where {embedded:,} rows want {fitting}: a search looks into lists "
-                f"that are nearly empty. Prefer SOLDIER_VECTOR_INDEX=hnsw, or {_REBUILD} when the table has grown."
+                f"{index.name} has {lists} lists, but {fitting} would suit {embedded:,} rows: searches read nearly "
+                f"empty lists. Prefer SOLDIER_VECTOR_INDEX=hnsw, or {_REBUILD} when the table has grown."
             )
         elif fitting > 4 * lists:
             yield (
-                f"{index.name} has {lists} lists where {embedded:,} rows want {fitting}: a search compares "
-                f"{embedded // lists:,} rows a list. Prefer SOLDIER_VECTOR_INDEX=hnsw."
+                f"{index.name} has {lists} lists, but {fitting} would suit {embedded:,} rows: searches compare "
+                f"{embedded // lists:,} rows per list. Prefer SOLDIER_VECTOR_INDEX=hnsw."
             )
 
 
 def fitting_lists(rows: int) -> int:
-    """How many lists pgvector's documentation advises for so many rows: a thousandth up to a million, then the root."""
+    """Return the number of IVFFlat lists that pgvector recommends: rows / 1000 up to a million, then sqrt(rows)."""
     return max(1, rows // 1_000 if rows <= 1_000_000 else math.isqrt(rows))
 
 
 async def vector_status(settings: Settings) -> list[VectorTable]:
-    """Look at every table with embeddings. Counting reads them from end to end; nothing is changed.
+    """Inspect all tables with embeddings. Counts their rows, which reads the tables completely; changes nothing.
 
     Raises:
         StoreConnectionError: The database cannot be reached.
@@ -114,7 +114,7 @@ async def vector_status(settings: Settings) -> list[VectorTable]:
             indexes = await present_indexes(connection, settings)
             wanted = {table_of(index): method_of(index) for index in wanted_indexes()}
             found = [
-                await _look(
+                await _inspect(
                     connection,
                     settings,
                     column,
@@ -130,7 +130,7 @@ async def vector_status(settings: Settings) -> list[VectorTable]:
     raise failure
 
 
-async def _look(
+async def _inspect(
     connection: AsyncConnection,
     settings: Settings,
     column: Column[Any],

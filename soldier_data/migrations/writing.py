@@ -1,4 +1,4 @@
-"""How autogenerate writes migrations: safe to run again, policies included, indexes built in the background."""
+"""Rules for generated migrations: they can be run again, create policies, and build indexes concurrently."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from soldier_data.migrations.source import (
 )
 from soldier_data.postgres.orm import EmbeddingVector, column_storage
 
-# What Alembic makes up unless `--rev-id` gives one.
+# Revision ids that Alembic generates unless `--rev-id` is given.
 _RANDOM_REVISION = re.compile(r"[0-9a-f]{12}")
 
 
 def configure_comparison(metadata: MetaData) -> dict[str, Any]:
-    """The arguments of `context.configure` that decide what autogenerate sees and writes."""
+    """Return the arguments of `context.configure` for autogenerate."""
     return {
         "target_metadata": metadata,
         "compare_type": compare_type,
@@ -42,7 +42,7 @@ def configure_comparison(metadata: MetaData) -> dict[str, Any]:
 
 
 def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
-    """How types are written that Alembic does not know; False leaves it to Alembic."""
+    """Return the code of a type that Alembic does not render correctly; False leaves an item to Alembic."""
     if kind == "type" and isinstance(item, EmbeddingVector):
         autogen_context.imports.add("from soldier_data.postgres.orm import EmbeddingVector")
         return "EmbeddingVector()"
@@ -66,13 +66,13 @@ def _write(context: MigrationContext, _revision: Any, directives: list[ops.Migra
             assert container is not None
             new_tables = {item.table_name for item in container.ops if isinstance(item, ops.CreateTableOp)}
             written = list(_rewritten(container.ops, new_tables))
-            # Building an index in the background commits what came before: the transaction holds all the rest.
+            # Last, because building an index concurrently commits the operations before it.
             written.sort(key=lambda item: isinstance(item, ConcurrentIndexOp | VectorIndexOp))
             container.ops = with_enums(container.ops, written)
 
 
 def _next_revision(context: MigrationContext) -> str:
-    """The number after the greatest one: 0010 after 0009."""
+    """Return the number after the greatest existing one: 0010 after 0009."""
     environment = context.environment_context
     assert environment is not None
     numbers = [
@@ -93,14 +93,14 @@ def _rewritten(
                 yield item
                 yield from _storage_of_new(item.table_name, item.columns)
                 if is_tenants(item.columns):
-                    yield policies_of(item.table_name, says=f"row-level security of {item.table_name}")
+                    yield policies_of(item.table_name, difference=f"row-level security of {item.table_name}")
             case ops.AddColumnOp():
                 item.if_not_exists = True
                 yield item
                 yield from _storage_of_new(item.table_name, [item.column])
             case ops.AlterColumnOp() if isinstance(item.modify_type, EmbeddingVector):
                 yield item
-                # A new type comes with its own storage.
+                # Changing the type resets the storage.
                 yield from _storage_of_new(item.table_name, [Column(item.column_name, item.modify_type)])
             case ops.CreateIndexOp() if built := vector_index_of(item):
                 yield built

@@ -1,4 +1,4 @@
-"""Language models and embeddings. The vendors' SDKs are loaded when a provider of theirs is made."""
+"""Providers of text and embeddings. A vendor's SDK is imported when one of its providers is created."""
 
 from soldier_data.providers.anthropic import AnthropicProvider
 from soldier_data.providers.embed_missing import EmbeddedStore, EmbedReport, embed_missing

@@ -1,4 +1,4 @@
-"""Text by Anthropic's models."""
+"""Text from Anthropic's models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from soldier_data.logging import get_logger
-from soldier_data.providers.arguments import check_question, checked_texts
+from soldier_data.providers.arguments import check_prompt, checked_texts
 from soldier_data.providers.errors import ContentFilterError, StructuredOutputError
 from soldier_data.providers.llm import LLMProvider, LLMResponse, Message, S, ask_for
 from soldier_data.providers.retrying import Clock
@@ -23,16 +23,16 @@ class AnthropicProvider(LLMProvider):
     """`LLMProvider` on the Messages API, with structured outputs (`output_config.format`).
 
     Args:
-        api_key: By default what ANTHROPIC_API_KEY holds.
-        model: By default what SOLDIER_ANTHROPIC_MODEL says.
-        base_url: Another address of the API.
-        max_retries: How often a call is repeated.
-        timeout: Seconds that one attempt may take.
+        api_key: API key; by default the value of ANTHROPIC_API_KEY.
+        model: Name of the model; by default SOLDIER_ANTHROPIC_MODEL.
+        base_url: Base URL of the API; by default the vendor's.
+        max_retries: Largest number of retries of a call.
+        timeout: Time limit for one attempt, in seconds.
         total_timeout: Seconds after which no further attempt begins.
-        clock: Another time than the machine's, for tests.
+        clock: Clock to use in tests.
 
     Raises:
-        AuthenticationError: There is no key.
+        AuthenticationError: No key is given or set.
         ProviderError: The package `anthropic` is not installed.
     """
 
@@ -60,7 +60,7 @@ class AnthropicProvider(LLMProvider):
             api_key=self._vendor.api_key, base_url=base_url, max_retries=0, timeout=timeout
         )
         self._log = get_logger(__name__)
-        self._told_of_temperature = False
+        self._warned_of_temperature = False
 
     @property
     def model_id(self) -> str:
@@ -75,11 +75,11 @@ class AnthropicProvider(LLMProvider):
         temperature: float | None = None,
         stop_sequences: Sequence[str] | None = None,
     ) -> LLMResponse:
-        check_question(prompt, system_prompt, max_tokens)
+        check_prompt(prompt, system_prompt, max_tokens)
         stops = None if stop_sequences is None else checked_texts(stop_sequences, "stop_sequences")
-        if temperature is not None and not self._told_of_temperature:
-            self._told_of_temperature = True
-            self._log.warning("temperature is left out: the API takes none", model=self._model)
+        if temperature is not None and not self._warned_of_temperature:
+            self._warned_of_temperature = True
+            self._log.warning("temperature is ignored: the API does not support it", model=self._model)
         options = without_nones(system=system_prompt, max_tokens=max_tokens, stop_sequences=stops or None)
         return await self._send([Message("user", prompt)], options)
 
@@ -91,7 +91,7 @@ class AnthropicProvider(LLMProvider):
         system_prompt: str | None = None,
         max_tokens: int = 1024,
     ) -> tuple[S, LLMResponse]:
-        check_question(prompt, system_prompt, max_tokens)
+        check_prompt(prompt, system_prompt, max_tokens)
         options = without_nones(
             system=system_prompt, max_tokens=max_tokens, output_config={"format": self._format(schema)}
         )
@@ -105,7 +105,7 @@ class AnthropicProvider(LLMProvider):
         turns: Any = [message._asdict() for message in messages]
         response = await self._vendor.call(lambda: self._ask(turns, options), f"asking {self._model}")
         self._log.info(
-            "text was generated",
+            "generated text",
             provider="anthropic",
             model=response.model,
             latency_ms=round((time.perf_counter() - started) * 1000),
@@ -121,7 +121,7 @@ class AnthropicProvider(LLMProvider):
 
     async def _ask(self, turns: Any, options: dict[str, Any]) -> LLMResponse:
         answer = await self._client.messages.create(model=self._model, messages=turns, **options)
-        # The parts read from the vendor's cache or written to it are counted apart from input_tokens.
+        # input_tokens does not include tokens that are read from the vendor's cache or written to it.
         sent = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
         prompt = sum(counted(answer.usage, name) for name in sent)
         written = counted(answer.usage, "output_tokens")
@@ -139,5 +139,5 @@ class AnthropicProvider(LLMProvider):
         except ValueError as error:
             cause = error
         raise StructuredOutputError(
-            f"anthropic: {schema.__name__} has a field of no definite type: give it one", cause=cause
+            f"anthropic: {schema.__name__} has a field without a definite type: declare one", cause=cause
         )

@@ -1,4 +1,4 @@
-"""Giving an embedding to what has none, or one of another model."""
+"""Embedding stored texts that have no embedding, or one by a different model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Text(Protocol):
 
     @property
     def text(self) -> str:
-        """What to embed; never empty."""
+        """The text to embed; never empty."""
 
 
 class EmbeddedStore(Protocol):
-    """What `embed_missing` needs of a store: `ConfigStore` and `MemoryStore` have it."""
+    """The methods of a store that `embed_missing` needs. `ConfigStore` and `MemoryStore` have them."""
 
     async def count_to_embed(self, embedding_model: str, *, tenant_id: UUID | None = None) -> int:
-        """How many texts need an embedding by that model."""
+        """Count the texts that lack an embedding by the model."""
 
     async def list_to_embed(
         self,
@@ -35,21 +35,22 @@ class EmbeddedStore(Protocol):
         after: Any | None = None,
         limit: int = 100,
     ) -> Sequence[Text]:
-        """One page of them, from behind `after` on."""
+        """Return a page of these texts, beginning after `after`."""
 
     async def set_embeddings(
         self, embeddings: Sequence[tuple[Any, Sequence[float]]], embedding_model: str
     ) -> int:
-        """Keep embeddings of listed texts; returns how many still fitted."""
+        """Save embeddings of listed texts, and return the number of texts that had not changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedReport:
-    """What came of a run.
+    """Result of `embed_missing`.
 
     Attributes:
-        embedded: Texts that have an embedding now.
-        skipped: Texts that have none: changed or deleted meanwhile, or refused by the provider (too long, say).
+        embedded: Number of texts that were embedded.
+        skipped: Number of texts that were not: changed or deleted meanwhile, or rejected by the provider as too long,
+            for example.
     """
 
     embedded: int
@@ -66,32 +67,28 @@ async def embed_missing(
     on_progress: Callable[[int, int], None] | None = None,
     clock: Clock | None = None,
 ) -> EmbedReport:
-    """Embed what `store` holds without an embedding of `provider`'s model: rules and scenarios, or episodes.
+    """Embed the texts of `store` that lack an embedding by the provider's model: rules and scenarios, or episodes.
 
-    Each batch is kept before the next one begins. A run that was interrupted is resumed by running it again.
+    Each batch is saved before the next one begins. To resume an interrupted run, call it again.
 
     Args:
         store: A config store or a memory store.
-        provider: Where the embeddings come from.
-        tenant_id: One tenant; by default all of them. Needed where row-level security is on.
-        batch_size: How many texts are read, embedded and kept at a time.
-        max_per_minute: The most texts to embed in a minute; without, as fast as the provider does.
-        on_progress: Called after each batch with how many texts are done and how many there were at the start.
-        clock: Another time than the machine's, for tests.
+        provider: Provider of the embeddings.
+        tenant_id: Limits the call to one tenant; required with row-level security. By default all tenants.
+        batch_size: Number of texts that are read, embedded and saved together.
+        max_per_minute: Largest number of texts embedded in a minute; by default there is no limit.
+        on_progress: Called after each batch with the number of processed texts, and the total at the start.
+        clock: Clock to use in tests.
 
     Raises:
-        ProviderError: The provider fails, still after its retries. What was embedded until then is kept.
-        StoreError: The store fails, or an embedding has another length than it keeps.
+        ProviderError: The provider failed despite retries. The batches before the failure are saved.
+        StoreError: The store failed, or an embedding has the wrong number of dimensions.
         ValidationError: `batch_size` or `max_per_minute` is not positive.
     """
     if batch_size < 1:
-        raise ValidationError(
-            "batch_size is below 1: pass how many texts to embed at a time", field="batch_size"
-        )
+        raise ValidationError("batch_size must be at least 1", field="batch_size")
     if max_per_minute is not None and max_per_minute <= 0:
-        raise ValidationError(
-            "max_per_minute is not positive: leave it out for no limit", field="max_per_minute"
-        )
+        raise ValidationError("max_per_minute must be positive, or None for no limit", field="max_per_minute")
     clock = clock or Clock()
     model = provider.model_id
     total = await store.count_to_embed(model, tenant_id=tenant_id)
@@ -120,5 +117,5 @@ async def _embed(texts: Sequence[Text], provider: EmbeddingProvider) -> list[tup
         halves = texts[: len(texts) // 2], texts[len(texts) // 2 :]
     else:
         return list(zip(texts, vectors, strict=True))
-    # One text that the provider refuses takes its batch with it, so it is looked for by halving.
+    # One rejected text fails its whole batch, so the batch is halved until that text is isolated.
     return [pair for half in halves for pair in await _embed(half, provider)]

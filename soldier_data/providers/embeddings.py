@@ -7,35 +7,33 @@ from collections.abc import Sequence
 
 
 class EmbeddingProvider(ABC):
-    """Turns texts into vectors whose cosine similarity tells how alike the texts are.
+    """Turns texts into vectors whose cosine similarity measures the similarity of the texts.
 
     Raises (every method):
-        ValidationError: A text cannot be embedded: it is empty, or no text at all. Names which.
-        ProviderError: As of `LLMProvider`, where the vectors come over the network. Its `usage` tells what tokens were
-            spent all the same.
+        ValidationError: A text is empty or not a string; the error names the argument.
+        ProviderError: As for `LLMProvider`, if the provider uses an API. `usage` holds the tokens that were consumed.
     """
 
     @property
     @abstractmethod
     def dimensions(self) -> int:
-        """Length of every vector."""
+        """Number of dimensions of the vectors."""
 
     @property
     @abstractmethod
     def model_id(self) -> str:
-        """Which model makes the vectors; vectors of different models must not be compared."""
+        """Name of the model. Vectors by different models cannot be compared."""
 
     @abstractmethod
     async def embed(self, text: str) -> list[float]:
-        """The vector of one text, normalised to length 1."""
+        """Return the vector of a text, normalised to length 1."""
 
     @abstractmethod
     async def embed_batch(self, texts: Sequence[str]) -> list[list[float]]:
-        """The vectors of several texts, in their order.
+        """Return the vectors of any number of texts, in their order.
 
-        Any number of them: a provider over the network splits them into requests that its API takes, and has
-        several under way.
+        A provider that uses an API splits them into requests of a permitted size, and sends several concurrently.
         """
 
-    async def close(self) -> None:  # noqa: B027 - Not every provider has something to close.
-        """Close the connections, if there are any."""
+    async def close(self) -> None:  # noqa: B027 - Not every provider has connections.
+        """Close the provider's connections, if any."""

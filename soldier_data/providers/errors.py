@@ -1,4 +1,4 @@
-"""The errors that a provider raises."""
+"""The errors that providers raise."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from soldier_data.providers.usage import TokenUsage
 
 
 class ProviderError(Exception):
-    """Base of every error of a provider, and the class of refusals that have none of their own.
+    """Base class of the errors that providers raise; raised itself for failures without a class of their own.
 
-    Messages name the vendor, the model and what to do; they never hold a key, a prompt or a reply.
+    Messages name the vendor, the model and the remedy; they never contain a key, a prompt or a reply.
 
     Attributes:
-        status_code: Of the vendor's answer, if it is what went wrong.
-        is_transient: Whether the same call may succeed later.
-        usage: The tokens that will be paid for although the call failed: of replies that did not fit, or were declined
-            or cut off. 0 where no answer said how many.
-        cause: The SDK's exception, kept for debuggers. Its text may repeat the prompt, so it is deliberately not
-            chained (`__cause__`), printed or logged.
+        status_code: HTTP status code of the vendor's response; None if there was none.
+        is_transient: True if the same call may succeed later.
+        usage: Tokens that are billed although the call failed, for replies that were invalid, declined or truncated.
+            0 if the vendor did not report them.
+        cause: The SDK's exception, for debugging. Its text may contain the prompt, so it is deliberately not chained
+            (`__cause__`), printed or logged.
     """
 
     is_transient = False
@@ -36,26 +36,26 @@ class ProviderError(Exception):
 
 
 class AuthenticationError(ProviderError):
-    """The key is missing, wrong, or may not use the model (401, 403)."""
+    """The API key is missing, invalid, or not allowed to use the model (401, 403)."""
 
 
 class InvalidRequestError(ProviderError):
-    """The vendor takes the request for wrong or too large (400, 413, 422)."""
+    """The vendor rejected the request as invalid or too large (400, 413, 422)."""
 
 
 class ModelError(ProviderError):
-    """The vendor does not know the model (404)."""
+    """The model does not exist (404)."""
 
 
 class ContentFilterError(ProviderError):
-    """The vendor or the model declined the prompt, or withheld the reply."""
+    """The vendor or the model declined the prompt or withheld the reply."""
 
 
 class RateLimitError(ProviderError):
-    """Too many requests (429), still after the retries, or a quota that is used up.
+    """Too many requests despite retries, or the quota is used up (429).
 
     Attributes:
-        retry_after: Seconds to wait that the vendor asked for, if it did.
+        retry_after: Seconds to wait, if the vendor specified them.
     """
 
     is_transient = True
@@ -73,10 +73,10 @@ class RateLimitError(ProviderError):
 
 
 class ProviderUnavailableError(ProviderError):
-    """The vendor failed (5xx), could not be reached or did not answer in time, still after the retries.
+    """The vendor failed (5xx), could not be reached or did not respond in time, despite retries.
 
     Attributes:
-        retry_after: Seconds to wait that the vendor asked for, if it did.
+        retry_after: Seconds to wait, if the vendor specified them.
     """
 
     is_transient = True
@@ -94,4 +94,4 @@ class ProviderUnavailableError(ProviderError):
 
 
 class StructuredOutputError(ProviderError):
-    """The reply does not fit the schema, even after asking again, or was cut off."""
+    """The reply was truncated, or does not match the schema even after asking again."""

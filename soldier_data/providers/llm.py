@@ -1,4 +1,4 @@
-"""The contract of providers of large language models."""
+"""The contract of language model providers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from soldier_data.providers.usage import TokenUsage
 
 S = TypeVar("S", bound=BaseModel)
 
-# What Anthropic and OpenAI call a reply that ended too early, and what to do about it.
-_CUT_OFF = {
+# Finish reasons of truncated replies, by Anthropic and OpenAI, and their remedies.
+_TRUNCATED = {
     "max_tokens": "raise max_tokens",
     "length": "raise max_tokens",
     "model_context_window_exceeded": "the model's context window is full: shorten the prompt",
@@ -23,16 +23,16 @@ _CUT_OFF = {
 
 
 class LLMResponse(BaseModel):
-    """A reply.
+    """A model's reply.
 
     Attributes:
-        content: Its text.
-        model: Which model wrote it, as the vendor names it.
-        usage: Tokens, those of a repeated question included.
-        finish_reason: Why the reply ended, in the vendor's own word: "end_turn" (Anthropic) or "stop" (OpenAI) by
-            itself, "stop_sequence" or "stop" at a stop sequence, "max_tokens" or "length" when it was cut off, and
-            "model_context_window_exceeded" (Anthropic) when it was cut off because the context window was full.
-        raw_response: The vendor's whole answer as a dictionary.
+        content: Text of the reply.
+        model: Name of the model that wrote it, as the vendor reports it.
+        usage: Tokens used, including those of a repeated request.
+        finish_reason: The vendor's reason for the end of the reply: "end_turn" (Anthropic) or "stop" (OpenAI) if
+            complete, "stop_sequence" or "stop" at a stop sequence, "max_tokens" or "length" if truncated by max_tokens,
+            "model_context_window_exceeded" (Anthropic) if truncated because the context window was full.
+        raw_response: The vendor's complete response.
     """
 
     content: str = Field(repr=False)
@@ -43,27 +43,26 @@ class LLMResponse(BaseModel):
 
 
 class LLMProvider(ABC):
-    """Writes text with one model of one vendor.
+    """Generates text with a vendor's model.
 
-    Calls that fail transiently (429, 500, 502, 503, 529, no answer in time, a broken connection) are repeated,
-    after a wait that doubles or that the vendor asks for, a bounded number of times and for a bounded time.
+    Calls that fail transiently (429, 500, 502, 503, 529, a timeout, a lost connection) are retried, with exponential
+    backoff or after the wait that the vendor specifies. The number of retries and the total time are limited.
 
     Raises (every method):
-        AuthenticationError: The key is wrong, or may not use the model.
-        ModelError: The vendor does not know the model.
-        InvalidRequestError: The vendor refuses the request: too long, say.
-        ContentFilterError: The prompt or the reply is declined.
-        RateLimitError: Too many requests, still after the retries.
-        ProviderUnavailableError: The vendor fails or does not answer, still after the retries.
-        ProviderError: Anything else; every one above is a ProviderError as well. Its `usage` tells what tokens were
-            spent all the same.
-        ValidationError: An argument is not of its type; of `soldier_data.errors`, and raised before anything is sent.
+        AuthenticationError: The API key is invalid, or not allowed to use the model.
+        ModelError: The model does not exist.
+        InvalidRequestError: The vendor rejected the request, as too long for example.
+        ContentFilterError: The prompt or the reply was declined.
+        RateLimitError: Too many requests, despite retries.
+        ProviderUnavailableError: The vendor failed or did not respond, despite retries.
+        ProviderError: Base class of the above, and any other failure. `usage` holds the tokens that were consumed.
+        ValidationError: An argument has the wrong type (`soldier_data.errors`); raised before anything is sent.
     """
 
     @property
     @abstractmethod
     def model_id(self) -> str:
-        """The model that is asked."""
+        """Name of the model."""
 
     @abstractmethod
     async def generate(
@@ -75,16 +74,16 @@ class LLMProvider(ABC):
         temperature: float | None = None,
         stop_sequences: Sequence[str] | None = None,
     ) -> LLMResponse:
-        """The model's reply to `prompt`.
+        """Return the model's reply to `prompt`.
 
         Args:
-            prompt: What the user says.
-            system_prompt: What the model is to be and to know.
-            max_tokens: The longest reply, in tokens, thinking included; a longer one is cut off, which
-                `finish_reason` tells.
-            temperature: How varied replies are, 0 to 2; None leaves it to the vendor. Anthropic's API takes none
-                any more (since its version of 2026-10-21): there it is left out, and a warning logged.
-            stop_sequences: Texts that end the reply, and are not part of it. OpenAI takes four.
+            prompt: The user's message.
+            system_prompt: Instructions and context for the model.
+            max_tokens: Largest length of the reply in tokens, including thinking. A longer reply is truncated, as
+                `finish_reason` shows.
+            temperature: Randomness of the reply, 0 to 2; by default the vendor's. Anthropic's API has not supported it
+                since version 2026-10-21: it is ignored there, with a warning in the log.
+            stop_sequences: Strings that end the reply, and are not part of it. OpenAI allows four.
         """
 
     @abstractmethod
@@ -96,13 +95,13 @@ class LLMProvider(ABC):
         system_prompt: str | None = None,
         max_tokens: int = 1024,
     ) -> tuple[S, LLMResponse]:
-        """The model's reply as an instance of `schema`, validated, and the reply that it was read from.
+        """Return the model's reply as a validated instance of `schema`, and the reply itself.
 
-        The vendor's structured outputs keep the reply to the schema's types. What they cannot express (a range, a
-        validator of your own) may still fail: then the model is asked once more, with what was wrong.
+        The vendor's structured outputs enforce the types of the schema. Constraints that they cannot express (a range,
+        a custom validator) may fail; the model is then asked once more, with a description of the errors.
 
         Raises:
-            StructuredOutputError: The second reply does not fit either, or a reply was cut off by `max_tokens`.
+            StructuredOutputError: The second reply is invalid too, or a reply was truncated by `max_tokens`.
         """
 
     @abstractmethod
@@ -111,7 +110,7 @@ class LLMProvider(ABC):
 
 
 class Message(NamedTuple):
-    """One turn of a conversation, in the form that both vendors take."""
+    """A message of a conversation, in the format of both vendors."""
 
     role: Literal["user", "assistant"]
     content: str
@@ -122,45 +121,46 @@ Ask: TypeAlias = Callable[[list[Message]], Awaitable[LLMResponse]]
 
 
 async def ask_for(schema: type[S], prompt: str, ask: Ask, model_id: str) -> tuple[S, LLMResponse]:
-    """As `LLMProvider.generate_structured`, on the vendor's own `ask`."""
+    """Implement `LLMProvider.generate_structured` with the vendor's `ask`."""
     messages = [Message("user", prompt)]
     first = await ask(messages)
-    found, complaint = _validated(schema, first, model_id)
-    if found is not None:
-        return found, first
+    parsed, problems = _validated(schema, first, model_id)
+    if parsed is not None:
+        return parsed, first
     if first.content:
         messages.append(Message("assistant", first.content))
-    messages.append(Message("user", f"Your reply does not fit the schema. {complaint} Reply again, in full."))
+    messages.append(
+        Message("user", f"Your reply does not match the schema. {problems} Reply again, in full.")
+    )
     try:
         second = await ask(messages)
     except ProviderError as error:
         error.usage += first.usage
         raise
     second = second.model_copy(update={"usage": first.usage + second.usage})
-    found, complaint = _validated(schema, second, model_id)
-    if found is None:
+    parsed, problems = _validated(schema, second, model_id)
+    if parsed is None:
         raise StructuredOutputError(
-            f"{model_id}: the reply does not fit {schema.__name__}, nor does a second one: {complaint}",
-            usage=second.usage,
+            f"{model_id}: two replies do not match {schema.__name__}: {problems}", usage=second.usage
         )
-    return found, second
+    return parsed, second
 
 
 def _validated(schema: type[S], response: LLMResponse, model_id: str) -> tuple[S | None, str]:
-    if response.finish_reason in _CUT_OFF:
+    if response.finish_reason in _TRUNCATED:
         raise StructuredOutputError(
-            f"{model_id}: the reply was cut off before it was a whole {schema.__name__}: "
-            f"{_CUT_OFF[response.finish_reason]}",
+            f"{model_id}: the reply was truncated before the end of {schema.__name__}: "
+            f"{_TRUNCATED[response.finish_reason]}",
             usage=response.usage,
         )
     try:
         return schema.model_validate_json(response.content), ""
     except PydanticValidationError as error:
         details = error.errors(include_url=False, include_input=False, include_context=False)
-    return None, " ".join(f"{_place(schema, detail['loc'])}: {detail['type']}." for detail in details[:10])
+    return None, " ".join(f"{_field(schema, detail['loc'])}: {detail['type']}." for detail in details[:10])
 
 
-def _place(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """The field at fault. Keys that the model made up are text of the reply, which no error may repeat."""
+def _field(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """Return the invalid field. Unknown keys come from the reply, which no error message may contain."""
     known = [str(part) for part in location[:1] if part in schema.model_fields]
     return known[0] if known else "the reply"

@@ -1,4 +1,4 @@
-"""Text and embeddings by OpenAI's models, or by any server that speaks the same protocol."""
+"""Text and embeddings from OpenAI's models, or from any server with a compatible API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from soldier_data.errors import ConfigurationError, ValidationError
 from soldier_data.logging import get_logger
-from soldier_data.providers.arguments import check_question, check_text, checked_texts
+from soldier_data.providers.arguments import check_prompt, check_text, checked_texts
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.providers.errors import ContentFilterError, ProviderError
 from soldier_data.providers.llm import LLMProvider, LLMResponse, Message, S, ask_for
@@ -26,30 +26,30 @@ _DIMENSIONS = {
     "text-embedding-3-small": 1536,
     "text-embedding-3-large": 3072,
 }
-"""How long the vectors of each model are."""
+"""Default number of dimensions by model."""
 
 _SHORTENABLE = "text-embedding-3-"
-"""The models that make shorter vectors when asked to."""
+"""Prefix of the models that can make vectors with fewer dimensions."""
 
-_MOST_TEXTS = 2048
-_MOST_TOKENS = 300_000
-"""What one request for embeddings may hold."""
+_MAX_TEXTS = 2048
+_MAX_TOKENS = 300_000
+"""Limits of one embeddings request."""
 
 
 class OpenAIProvider(LLMProvider):
-    """`LLMProvider` on Chat Completions, which know stop sequences (the Responses API does not).
+    """`LLMProvider` on Chat Completions, because the Responses API has no stop sequences.
 
     Args:
-        api_key: By default what OPENAI_API_KEY holds.
-        model: By default what SOLDIER_OPENAI_MODEL says.
-        base_url: Another address of the API.
-        max_retries: How often a call is repeated.
-        timeout: Seconds that one attempt may take.
+        api_key: API key; by default the value of OPENAI_API_KEY.
+        model: Name of the model; by default SOLDIER_OPENAI_MODEL.
+        base_url: Base URL of the API; by default the vendor's.
+        max_retries: Largest number of retries of a call.
+        timeout: Time limit for one attempt, in seconds.
         total_timeout: Seconds after which no further attempt begins.
-        clock: Another time than the machine's, for tests.
+        clock: Clock to use in tests.
 
     Raises:
-        AuthenticationError: There is no key.
+        AuthenticationError: No key is given or set.
         ProviderError: The package `openai` is not installed.
     """
 
@@ -89,7 +89,7 @@ class OpenAIProvider(LLMProvider):
         temperature: float | None = None,
         stop_sequences: Sequence[str] | None = None,
     ) -> LLMResponse:
-        check_question(prompt, system_prompt, max_tokens)
+        check_prompt(prompt, system_prompt, max_tokens)
         stops = None if stop_sequences is None else checked_texts(stop_sequences, "stop_sequences")
         options = without_nones(max_completion_tokens=max_tokens, temperature=temperature, stop=stops or None)
         return await self._send([Message("user", prompt)], system_prompt, options)
@@ -102,8 +102,8 @@ class OpenAIProvider(LLMProvider):
         system_prompt: str | None = None,
         max_tokens: int = 1024,
     ) -> tuple[S, LLMResponse]:
-        check_question(prompt, system_prompt, max_tokens)
-        # The SDK's parse() would do the same, but loses the reply that does not fit.
+        check_prompt(prompt, system_prompt, max_tokens)
+        # The SDK's parse() does the same, but loses a reply that does not match the schema.
         tool = self._vendor.sdk.pydantic_function_tool(schema)["function"]
         wanted = {"name": schema.__name__, "schema": tool["parameters"], "strict": True}
         options = {
@@ -128,7 +128,7 @@ class OpenAIProvider(LLMProvider):
             lambda: self._ask(turns, options), f"asking {self._model}"
         )
         self._log.info(
-            "text was generated",
+            "generated text",
             provider="openai",
             model=response.model,
             latency_ms=round((time.perf_counter() - started) * 1000),
@@ -143,7 +143,7 @@ class OpenAIProvider(LLMProvider):
         return response
 
     async def _ask(self, turns: Any, options: dict[str, Any]) -> tuple[LLMResponse, bool]:
-        """The reply, and whether it is a refusal."""
+        """Return the reply, and True if it is a refusal."""
         answer = await self._client.chat.completions.create(model=self._model, messages=turns, **options)
         choice = answer.choices[0]
         response = LLMResponse(
@@ -164,22 +164,22 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
     """`EmbeddingProvider` on the embeddings API.
 
     Args:
-        api_key: By default what OPENAI_API_KEY holds.
-        model: By default what SOLDIER_OPENAI_EMBEDDING_MODEL says.
-        base_url: Another address of the API.
-        dimensions: Length of the vectors, by default the model's own. The models `text-embedding-3-*` make
-            shorter ones when asked to; for a model that is not OpenAI's it has to be given.
-        max_retries: How often a request is repeated.
-        timeout: Seconds that one attempt may take.
+        api_key: API key; by default the value of OPENAI_API_KEY.
+        model: Name of the model; by default SOLDIER_OPENAI_EMBEDDING_MODEL.
+        base_url: Base URL of the API; by default the vendor's.
+        dimensions: Number of dimensions of the vectors; by default the model's. `text-embedding-3-*` can make fewer.
+            Required for models that are not OpenAI's.
+        max_retries: Largest number of retries of a request.
+        timeout: Time limit for one attempt, in seconds.
         total_timeout: Seconds after which no further attempt begins.
-        concurrency: How many requests of a batch run at the same time.
-        clock: Another time than the machine's, for tests.
+        concurrency: Largest number of concurrent requests for a batch.
+        clock: Clock to use in tests.
 
     Raises:
-        AuthenticationError: There is no key.
+        AuthenticationError: No key is given or set.
         ProviderError: The package `openai` is not installed.
-        ConfigurationError: The model does not make vectors of that length; or no `dimensions` are given, and the
-            model's own are unknown or not what SOLDIER_EMBEDDING_DIMENSIONS says.
+        ConfigurationError: The model does not support `dimensions`; or they are not given, and the model's are unknown
+            or differ from SOLDIER_EMBEDDING_DIMENSIONS.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
         self._model = model or settings.openai_embedding_model
         self._dimensions = _dimensions(self._model, dimensions, settings.embedding_dimensions)
         self._client = _client(self._vendor, base_url)
-        self._at_a_time = asyncio.Semaphore(concurrency)
+        self._semaphore = asyncio.Semaphore(concurrency)
         self._log = get_logger(__name__)
 
     @property
@@ -221,16 +221,14 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
     async def embed(self, text: str) -> list[float]:
         check_text(text, "text")
         if not text:
-            raise ValidationError("text is empty, which has no embedding", field="text")
+            raise ValidationError("text must not be empty", field="text")
         return (await self.embed_batch([text]))[0]
 
     async def embed_batch(self, texts: Sequence[str]) -> list[list[float]]:
         listed = checked_texts(texts, "texts")
         for number, text in enumerate(listed):
             if not text:
-                raise ValidationError(
-                    f"texts[{number}] is empty, which has no embedding: leave it out", field="texts"
-                )
+                raise ValidationError(f"texts[{number}] is empty: leave it out", field="texts")
         requests = [asyncio.create_task(self._embed(part)) for part in _parts(listed)]
         try:
             answers = await asyncio.gather(*requests)
@@ -240,7 +238,7 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
                     error.usage += request.result()[1]
             raise
         finally:
-            # After a failure the others are neither waited for nor paid.
+            # After a failure the other requests are cancelled, to save time and tokens.
             for request in requests:
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
@@ -250,13 +248,13 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
         await self._client.close()
 
     async def _embed(self, texts: list[str]) -> tuple[list[list[float]], TokenUsage]:
-        async with self._at_a_time:
+        async with self._semaphore:
             started = time.perf_counter()
             vectors, usage = await self._vendor.call(
                 lambda: self._ask(texts), f"embedding with {self._model}"
             )
         self._log.info(
-            "texts were embedded",
+            "embedded texts",
             provider="openai",
             model=self._model,
             texts=len(texts),
@@ -265,8 +263,8 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
         )
         if [len(vector) for vector in vectors] != [self._dimensions] * len(texts):
             raise ProviderError(
-                f"openai: {self._model} did not answer with {len(texts)} vectors of {self._dimensions} numbers: "
-                "pass the length that the model makes as dimensions",
+                f"openai: {self._model} did not return {len(texts)} vectors of {self._dimensions} dimensions: "
+                "pass the model's number of dimensions as dimensions",
                 usage=usage,
             )
         return vectors, usage
@@ -292,29 +290,29 @@ def _dimensions(model: str, wanted: int | None, stored: int) -> int:
     if wanted is None:
         if own is None:
             raise ConfigurationError(
-                f"dimensions: how long the vectors of {model} are is unknown: pass dimensions"
+                f"dimensions: the number of dimensions of {model} is unknown: pass dimensions"
             )
         if own != stored:
             raise ConfigurationError(
-                f"{model} makes vectors of {own} numbers, but SOLDIER_EMBEDDING_DIMENSIONS is {stored}: "
-                f"pass dimensions={stored} if the model makes shorter ones, or change the setting and migrate"
+                f"{model} makes vectors of {own} dimensions, but SOLDIER_EMBEDDING_DIMENSIONS is {stored}: "
+                f"pass dimensions={stored} if the model supports it, or change the setting and migrate"
             )
         return own
     shortenable = model.startswith(_SHORTENABLE)
     if wanted < 1 or (own is not None and (wanted > own or (wanted != own and not shortenable))):
         raise ConfigurationError(
-            f"dimensions: {model} does not make vectors of {wanted} numbers: choose another model or length"
+            f"dimensions: {model} does not make vectors of {wanted} dimensions: choose another model or number"
         )
     return wanted
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts in requests that the API takes. A token is one byte at least, so bytes bound the tokens."""
+    """Split the texts into requests within the API's limits. A token has at least one byte, so bytes are counted."""
     part: list[str] = []
     size = 0
     for text in texts:
         length = len(text.encode("utf-8", "replace"))
-        if part and (len(part) == _MOST_TEXTS or size + length > _MOST_TOKENS):
+        if part and (len(part) == _MAX_TEXTS or size + length > _MAX_TOKENS):
             yield part
             part, size = [], 0
         part.append(text)

@@ -1,4 +1,4 @@
-"""When a provider's call is tried again, and after which wait. The SDKs' own retries are off."""
+"""Retries of providers' calls. The SDKs' own retries are turned off."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 
 
 class Clock:
-    """Time as the providers see it; tests put another one in its place."""
+    """Source of time for providers, replaced in tests."""
 
     def now(self) -> float:
-        """Seconds since some moment."""
+        """Return the time in seconds since an arbitrary moment."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for `seconds`."""
         await asyncio.sleep(seconds)
 
 
 class Retrying:
-    """Repeats calls that fail transiently, waiting twice as long each time or as long as the vendor asks.
+    """Retries calls that fail transiently, with exponential backoff or the wait that the vendor specifies.
 
     Args:
-        max_retries: How often a call is repeated at most.
-        total_timeout: Seconds after which no further attempt begins. A longer wait than is left fails at once.
-        clock: Where the time comes from.
+        max_retries: Largest number of retries.
+        total_timeout: Seconds after which no further attempt begins. If the wait would end later, the call fails.
+        clock: Source of time.
     """
 
     def __init__(self, max_retries: int, total_timeout: float, clock: Clock) -> None:
@@ -44,10 +44,10 @@ class Retrying:
         self._log = get_logger(__name__)
 
     async def run(self, attempt: Callable[[float], Awaitable[T]], operation: str) -> T:
-        """Await `attempt(seconds left)` until it succeeds.
+        """Await `attempt(seconds_left)` until it succeeds, and return its result.
 
         Raises:
-            ProviderError: What the last attempt raised.
+            ProviderError: The error of the last attempt.
         """
         deadline = self._clock.now() + self._total_timeout
         retries = 0
@@ -63,7 +63,7 @@ class Retrying:
                 raise failure
             retries += 1
             self._log.warning(
-                "provider call is repeated",
+                "retrying a provider call",
                 operation=operation,
                 error=type(failure).__name__,
                 status_code=failure.status_code,
@@ -74,9 +74,11 @@ class Retrying:
 
 
 def _wait(failure: ProviderError, retries: int) -> float:
-    asked = failure.retry_after if isinstance(failure, RateLimitError | ProviderUnavailableError) else None
-    if asked is not None:
-        return asked
+    retry_after = (
+        failure.retry_after if isinstance(failure, RateLimitError | ProviderUnavailableError) else None
+    )
+    if retry_after is not None:
+        return retry_after
     longest: float = min(_FIRST_WAIT * 2**retries, _LONGEST_WAIT)
-    # Callers that failed together spread out over half of the wait.
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - No secret comes of it.
+    # Jitter, so that callers that failed together do not retry together.
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - not used for security.

@@ -1,4 +1,4 @@
-"""From an SDK's exception to a `ProviderError`."""
+"""Conversion of SDK exceptions to `ProviderError`."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from soldier_data.providers.errors import (
     RateLimitError,
 )
 
-_NO_ANSWER_IN_TIME = (408, 504)
+_TIMEOUTS = (408, 504)
 _INVALID = (400, 413, 422)
 _DECLINED = ("content_filter", "content_policy_violation")
 
-# What vendors call their errors. Anything else in that place may be text of the prompt.
+# Error codes of vendors. Any other content of that field may be text of the prompt.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 
 
 def as_provider_error(sdk: ModuleType, error: Exception, operation: str, key_variable: str) -> ProviderError:
-    """The error that leaves the provider in place of `error`, which is one of `sdk` or of what it builds on.
+    """Return the `ProviderError` to raise in place of `error`, an exception of `sdk` or of its HTTP client.
 
-    Both SDKs call their exceptions alike: `APIStatusError` for an answer that tells of a failure,
-    `APIConnectionError` for none, `APITimeoutError` among the latter.
+    Both SDKs use the same names: `APIStatusError` for an error response, `APIConnectionError` for none, and its
+    subclass `APITimeoutError`.
     """
     if isinstance(error, TimeoutError | sdk.APITimeoutError):
         return ProviderUnavailableError(
-            f"{operation}: no answer in time: try again later, or raise timeout", cause=error
+            f"{operation}: timed out: try again later, or raise timeout", cause=error
         )
     if isinstance(error, sdk.APIStatusError):
         return _by_status(error, operation, key_variable)
     if isinstance(error, sdk.APIConnectionError):
         return ProviderUnavailableError(
-            f"{operation}: the vendor could not be reached, or the connection broke: check base_url and the network",
+            f"{operation}: the vendor could not be reached, or the connection was lost: check base_url and the network",
             cause=error,
         )
     return ProviderError(
-        f"{operation}: the answer is none that the vendor's API gives: check base_url", cause=error
+        f"{operation}: the response is not one of the vendor's API: check base_url", cause=error
     )
 
 
@@ -53,40 +53,44 @@ def _by_status(error: Any, operation: str, key_variable: str) -> ProviderError:
     status: int = error.status_code
     code = _code(error.body)
     retry_after = _retry_after(error.response.headers)
-    told = f"{operation}: {status}" + (f" ({code})" if code else "")
+    prefix = f"{operation}: {status}" + (f" ({code})" if code else "")
     if status in (401, 403):
         return AuthenticationError(
-            f"{told}: the key is wrong or may not do this: check {key_variable}",
+            f"{prefix}: the API key is invalid or lacks a permission: check {key_variable}",
             status_code=status,
             cause=error,
         )
     if status == 404:
-        return ModelError(f"{told}: the vendor does not know the model", status_code=status, cause=error)
+        return ModelError(f"{prefix}: the model does not exist", status_code=status, cause=error)
     if status == 429:
         limited = RateLimitError(
-            f"{told}: too many requests: send fewer, or raise the account's limit",
+            f"{prefix}: too many requests: send fewer, or raise the account's limit",
             retry_after=retry_after,
             status_code=status,
             cause=error,
         )
-        # OpenAI answers an account without money alike; waiting does not fill it.
+        # OpenAI also responds with 429 if the account has no credit left; waiting does not help then.
         limited.is_transient = code != "insufficient_quota"
         return limited
-    if status in _NO_ANSWER_IN_TIME or status >= 500:
+    if status in _TIMEOUTS or status >= 500:
         return ProviderUnavailableError(
-            f"{told}: the vendor fails: try again later",
+            f"{prefix}: the vendor's server failed: try again later",
             retry_after=retry_after,
             status_code=status,
             cause=error,
         )
     if code in _DECLINED:
-        return ContentFilterError(f"{told}: the prompt was declined", status_code=status, cause=error)
+        return ContentFilterError(f"{prefix}: the prompt was declined", status_code=status, cause=error)
     kind = InvalidRequestError if status in _INVALID else ProviderError
-    return kind(f"{told}: the vendor refuses the request; .cause says why", status_code=status, cause=error)
+    return kind(
+        f"{prefix}: the vendor rejected the request: see .cause for the reason",
+        status_code=status,
+        cause=error,
+    )
 
 
 def _code(body: Any) -> str | None:
-    """What the vendor calls the failure. OpenAI's SDK has unpacked {"error": ...} already."""
+    """Return the vendor's error code, if any. OpenAI's SDK has already unpacked {"error": ...}."""
     detail = body.get("error", body) if isinstance(body, Mapping) else None
     if not isinstance(detail, Mapping):
         return None
@@ -95,7 +99,7 @@ def _code(body: Any) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait: from retry-after-ms, or from Retry-After in seconds or as a date."""
+    """Return the seconds to wait, from retry-after-ms, or from Retry-After in seconds or as a date; None if neither."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")) / unit

@@ -1,4 +1,4 @@
-"""What a call costs, in tokens."""
+"""Token usage of calls."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydantic import BaseModel, Field
 
 
 class TokenUsage(BaseModel):
-    """How many tokens were counted, and will be paid for.
+    """Number of billed tokens, as the vendor reports it.
 
     Attributes:
-        prompt_tokens: Of what was sent, cached parts included.
-        completion_tokens: Of the reply, thinking included.
-        total_tokens: Of both.
+        prompt_tokens: Tokens sent, including cached ones.
+        completion_tokens: Tokens of the reply, including thinking.
+        total_tokens: Sum of both.
     """
 
     prompt_tokens: int = Field(default=0, ge=0)
@@ -29,6 +29,6 @@ class TokenUsage(BaseModel):
 
 
 def counted(usage: Any, name: str) -> int:
-    """The number `name` in what a vendor counted: 0 where it did not, as some servers that speak its protocol."""
+    """Return the count `name` of a vendor's usage; 0 if missing, as with some compatible servers."""
     count: int | None = getattr(usage, name, None)
     return count or 0

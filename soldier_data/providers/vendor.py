@@ -1,4 +1,4 @@
-"""What the providers of both vendors share: the SDK loaded late, the key, timeouts, retries and errors."""
+"""Common parts of the vendors' providers: lazy import of the SDK, API key, timeouts, retries and errors."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from soldier_data.providers.sdk_errors import as_provider_error
 T = TypeVar("T")
 
 MAX_RETRIES = 4
-"""How often a call is repeated."""
+"""Default number of retries of a call."""
 
 TIMEOUT = 60.0
-"""Seconds that one attempt may take."""
+"""Default time limit for one attempt, in seconds."""
 
 TOTAL_TIMEOUT = 180.0
-"""Seconds after which no further attempt begins."""
+"""Default number of seconds after which no further attempt begins."""
 
 
 class Vendor:
-    """The SDK of one vendor and how it is called.
+    """A vendor's SDK, and calls of it with timeouts, retries and converted errors.
 
     Args:
-        name: Of the package and of the extra that installs it: "openai".
-        api_key: The key, or None for the one in the environment.
-        max_retries: How often a call is repeated.
-        timeout: Seconds that one attempt may take, from connecting to the last byte.
+        name: Name of the package and of the extra that installs it, such as "openai".
+        api_key: The API key; None for the one in the environment.
+        max_retries: Largest number of retries of a call.
+        timeout: Time limit for one attempt in seconds, from connecting to the last byte.
         total_timeout: Seconds after which no further attempt begins.
-        clock: Where waiting and its measure come from.
+        clock: Source of time; None for the system's.
 
     Attributes:
-        sdk: The package.
-        api_key: The key in force.
+        sdk: The imported package.
+        api_key: The effective API key.
+        timeout: As above.
 
     Raises:
         ProviderError: The package is not installed.
-        AuthenticationError: There is no key.
+        AuthenticationError: No key is given or set.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Vendor:
         self.sdk = _load(name)
         self.api_key = api_key or os.environ.get(self._key_variable, "")
         if not self.api_key:
-            raise AuthenticationError(f"{name}: no key: pass api_key, or set {self._key_variable}")
+            raise AuthenticationError(f"{name}: no API key: pass api_key, or set {self._key_variable}")
         self.timeout = timeout
         self._retrying = Retrying(max_retries, total_timeout, clock or Clock())
 
@@ -69,24 +70,24 @@ class Vendor:
         return f"Vendor({self._name!r})"
 
     async def call(self, request: Callable[[], Awaitable[T]], operation: str) -> T:
-        """Await `request()`, repeated while it fails transiently.
+        """Await `request()`, with retries after transient failures.
 
         Raises:
-            ProviderError: By what the last attempt failed.
+            ProviderError: The error of the last attempt.
         """
-        told = f"{self._name}: {operation}"
+        operation = f"{self._name}: {operation}"
 
         async def attempt(seconds_left: float) -> T:
             try:
-                # The SDK's timeout counts from byte to byte, and would wait for ever on one that trickles.
+                # The SDK's timeout applies to each read, and never expires while single bytes keep arriving.
                 async with asyncio.timeout(min(self.timeout, seconds_left)):
                     return await request()
             except Exception as error:  # noqa: BLE001 - No exception of the SDK may leave.
-                failure = as_provider_error(self.sdk, error, told, self._key_variable)
-            # Outside of the except block, so that the SDK's error is not chained: its text may hold the prompt.
+                failure = as_provider_error(self.sdk, error, operation, self._key_variable)
+            # Outside the except block, so that the SDK's error is not chained: its text may contain the prompt.
             raise failure
 
-        return await self._retrying.run(attempt, told)
+        return await self._retrying.run(attempt, operation)
 
 
 def _load(name: str) -> ModuleType:
@@ -97,9 +98,9 @@ def _load(name: str) -> ModuleType:
             raise
         sdk = None
     if sdk is None:
-        raise ProviderError(f'{name}: the package is missing: run `pip install "soldier-data[{name}]"`')
-    # At the level DEBUG, which it takes over from the root logger, the SDK logs whole prompts. A level that was set
-    # for it on purpose (ANTHROPIC_LOG=debug, say) stays.
+        raise ProviderError(f'{name}: the package is not installed: run `pip install "soldier-data[{name}]"`')
+    # At level DEBUG, which it may inherit from the root logger, the SDK logs whole prompts. A level that was set
+    # explicitly (ANTHROPIC_LOG=debug, for example) is kept.
     logger = logging.getLogger(name)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
@@ -107,5 +108,5 @@ def _load(name: str) -> ModuleType:
 
 
 def without_nones(**arguments: Any) -> dict[str, Any]:
-    """The arguments that are given, because the SDKs send None as null."""
+    """Return the arguments that are not None, because the SDKs would send None as null."""
     return {name: value for name, value in arguments.items() if value is not None}

@@ -127,7 +127,7 @@ async def test_the_extensions_may_be_in_a_schema_of_their_own(
 
     elsewhere = settings.model_copy(update={"extensions_schema": "public"})
     with pytest.raises(
-        ConfigurationError, match="is in the schema order, and SOLDIER_EXTENSIONS_SCHEMA is public"
+        ConfigurationError, match="is in the schema order, but SOLDIER_EXTENSIONS_SCHEMA is public"
     ):
         await upgrade(elsewhere)
     async with DataLayer.open(elsewhere) as data:

@@ -213,7 +213,7 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    with pytest.raises(ConfigurationError, match=r"Redis server ended at its start(.|\n)*no-such-setting"):
+    with pytest.raises(ConfigurationError, match=r"Redis server failed to start(.|\n)*no-such-setting"):
         EmbeddedServers.start(redis_settings={"no-such-setting": "1"})
     assert list(folder.iterdir()) == []
 
@@ -221,7 +221,7 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
 @as_root
 def test_a_path_that_the_servers_account_cannot_enter_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    with pytest.raises(ConfigurationError, match=r"user id [0-9]+, which may not enter /"):
+    with pytest.raises(ConfigurationError, match=r"user id [0-9]+, which cannot access /"):
         EmbeddedServers.start(tmp_path / "data")
 
 

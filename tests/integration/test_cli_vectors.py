@@ -64,11 +64,11 @@ async def test_a_rebuild_says_what_became_of_each_index(database_url: str) -> No
         "Removed",
     ]
     missing = await run(database_url, "status")
-    assert "is to have an index of the kind hnsw and has ivfflat" in " ".join(missing.stdout.split())
+    assert "should have an index of type hnsw, but has ivfflat" in " ".join(missing.stdout.split())
     removed = await run(database_url, "reindex", "episodes", SOLDIER_VECTOR_INDEX="none")
     assert removed.stdout.strip().startswith("Removed ix_episodes_")
     nothing = await run(database_url, "reindex", "episodes", SOLDIER_VECTOR_INDEX="none")
-    assert nothing.stdout.startswith("Nothing to do")
+    assert nothing.stdout.strip().startswith("Nothing to do")
     made = await run(database_url, "reindex")
     assert "(new)" in made.stdout
 
@@ -80,7 +80,7 @@ async def test_a_role_bound_by_the_policies_sees_estimates_and_is_told_so(databa
     assert cells(shown.stdout, "episodes")[1:3] == ["~0", "?"]
     assert "Row-level security hides the rows from this role" in " ".join(shown.stdout.split())
     assert refused.exit_code == 1
-    assert "run it as the role that migrates them" in refused.stderr
+    assert "run it as the role that runs the migrations" in refused.stderr
 
 
 async def test_failures_are_one_line_without_secrets() -> None:

@@ -111,7 +111,7 @@ async def test_a_database_without_migrations_is_reported(empty_database_url: str
     async with DataLayer.open(settings_for(empty_database_url, redis_url=redis_url)) as data:
         report = await data.health()
     assert _states(report) == (True, False, True)
-    assert "revision none" in report.schema_at_head.detail
+    assert "revision is none" in report.schema_at_head.detail
     assert "soldier-data db upgrade" in report.schema_at_head.detail
 
 
@@ -229,7 +229,7 @@ def test_every_name_of_the_contract_can_be_imported(home: str, names: str) -> No
 
 
 def test_the_lazy_names_are_the_same_objects_as_at_home() -> None:
-    for name, home in soldier_data._HOME_OF.items():
+    for name, home in soldier_data._MODULE_OF.items():
         assert getattr(soldier_data, name) is getattr(importlib.import_module(home), name)
     with pytest.raises(AttributeError, match="no attribute 'NoSuchName'"):
         _: Any = soldier_data.NoSuchName

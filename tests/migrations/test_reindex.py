@@ -86,7 +86,7 @@ async def test_a_rebuild_replaces_what_an_interrupted_build_left(database_url: s
     for broken in (name, f"{name}_new"):
         await break_index(database_url, broken)
     advice = list((await status_of(settings)).advice())
-    assert sum("was left by an interrupted build" in sentence for sentence in advice) == 2
+    assert sum("is invalid after an interrupted build" in sentence for sentence in advice) == 2
 
     (rebuilt,) = await reindex(settings, ["episodes"])
     assert rebuilt.before == "invalid"
@@ -182,11 +182,11 @@ async def test_a_role_that_the_policies_bind_is_told_that_it_sees_nothing(settin
 
 async def test_what_cannot_be_rebuilt_is_refused_with_the_choices(shared_database_url: str) -> None:
     settings = settings_for(shared_database_url)
-    with pytest.raises(ConfigurationError, match=r"agents keeps no embeddings: choose from .*episodes"):
+    with pytest.raises(ConfigurationError, match=r"agents has no embeddings: choose from .*episodes"):
         await reindex(settings, ["agents"])
-    with pytest.raises(ConfigurationError, match="memory is a number with kB, MB or GB"):
+    with pytest.raises(ConfigurationError, match="memory must be a number with kB, MB or GB"):
         await reindex(settings, memory="2 gigabytes")
-    with pytest.raises(ConfigurationError, match="workers is a number from 0"):
+    with pytest.raises(ConfigurationError, match="workers must be a number from 0"):
         await reindex(settings, workers=-1)
 
 
@@ -217,15 +217,15 @@ def test_lists_fit_the_rows_as_pgvector_advises(rows: int, lists: int) -> None:
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        (replace(TABLE, rows=10_000), "100 lists where 10,000 rows want 10"),
-        (replace(TABLE, rows=900_000), "100 lists where 900,000 rows want 900"),
-        (replace(TABLE, wanted="hnsw"), "an index of the kind hnsw and has ivfflat"),
+        (replace(TABLE, rows=10_000), "100 lists, but 10 would suit 10,000 rows"),
+        (replace(TABLE, rows=900_000), "100 lists, but 900 would suit 900,000 rows"),
+        (replace(TABLE, wanted="hnsw"), "an index of type hnsw, but has ivfflat"),
         (
             replace(TABLE, indexes=[IVFFLAT, replace(IVFFLAT, name=f"{IVFFLAT.name}_new")]),
             "several vector indexes",
         ),
-        (replace(TABLE, indexes=[]), "has none that is usable"),
-        (replace(TABLE, wanted=None), "the settings want none"),
+        (replace(TABLE, indexes=[]), "has no usable index"),
+        (replace(TABLE, wanted=None), "the settings say none"),
         (replace(TABLE, without_embedding=7), "7 rows of episodes have no embedding"),
     ],
 )

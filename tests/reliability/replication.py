@@ -20,7 +20,7 @@ from soldier_data.embedded.process import (
     Supervisor,
     make_folder,
     server_account,
-    wait_until_gone,
+    wait_until_ended,
 )
 from soldier_data.errors import ConfigurationError
 from tests.backends.redis_helpers import wait_until
@@ -53,7 +53,7 @@ class Node(PostgresServer):
     def kill(self) -> None:
         """End the server by SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
-        wait_until_gone("PostgreSQL", self.pid)
+        wait_until_ended("PostgreSQL", self.pid)
 
     async def run(self, sql: str) -> Any:
         """Run a statement as the superuser; returns its one value."""
