@@ -1,15 +1,15 @@
-"""The data layer in a FastAPI service: life span, dependencies, error handlers, and a router for runs and health.
+"""The data layer in a FastAPI service: lifespan, dependencies, error handlers, and a router for runs and health.
 
-Needs the extra `fastapi`. A service is put together so:
+Requires the extra `fastapi`. Set up a service like this:
 
     app = FastAPI(lifespan=lifespan(settings))
     add_exception_handlers(app)
     app.include_router(router)
-    app.dependency_overrides[get_caller] = the_services_own_way_to_know_its_callers
+    app.dependency_overrides[get_caller] = authenticate
 """
 
 try:
-    import fastapi as _fastapi  # noqa: F401 - Whether it is installed.
+    import fastapi as _fastapi  # noqa: F401 - checks that it is installed.
 except ModuleNotFoundError as error:
     if error.name != "fastapi":
         raise

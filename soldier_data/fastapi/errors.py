@@ -42,14 +42,14 @@ class Problem(BaseModel):
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Let `app` answer errors of stores and of entities that leave an endpoint.
+    """Register handlers for the errors of stores and entities that endpoints raise.
 
-    NotFoundError is 404 and ConflictError 409, each with its message; ValidationError is 422, in the form in which
-    FastAPI reports wrong arguments, and so is Pydantic's, of an entity that cannot be made of what was sent.
-    StoreConnectionError and ConfigurationError are 503, anything else 500: what happened there is for the log alone.
+    NotFoundError becomes 404 and ConflictError 409, with their messages. ValidationError becomes 422 in FastAPI's
+    format, and so does Pydantic's ValidationError of an entity. StoreConnectionError and ConfigurationError become
+    503, and any other StoreError 500; their messages are only logged.
 
-    Where a callback of `UnitOfWork.after_commit` failed, the answer says that the rest is saved, and is never 503,
-    which asks for the request again.
+    If a callback of `UnitOfWork.after_commit` failed, the response says that the request was saved, and is never 503,
+    after which clients would retry.
     """
     app.add_exception_handler(StoreError, _answer)
     app.add_exception_handler(PydanticValidationError, _answer_invalid)

@@ -58,12 +58,12 @@ def test_the_sample_is_replayed_and_nothing_is_left_behind(folder: Path) -> None
     for title in (
         "Rules found by vector search",
         "The most active of 12 sessions",
-        "What was said before, like:",
+        "Episodes similar to:",
         "The profile of",
-        "Who asks for what: the neighbourhood of this customer",
+        "Tasks of this customer, and customers with the same tasks",
         "Runs with the most steps, of 12",
         "A session demoted and promoted again",
-        "What is stored now",
+        "Stored rows",
         "Time per operation",
     ):
         assert title in done.stdout
@@ -78,14 +78,14 @@ def test_the_sample_is_replayed_and_nothing_is_left_behind(folder: Path) -> None
         r"by vector +\d\.\d\d ",
         r"by text: \w+ ",
         r"by both +0\.\d{4} ",
-        r"2: customers who asked .* [1-9]",
+        r"2: customers with the .* [1-9]",
     ):
         assert re.search(found, done.stdout), found
     assert rows(done.stdout, "runs") == 12
     assert rows(done.stdout, "steps") == rows(done.stdout, "llm_calls") == 56
     assert rows(done.stdout, "sessions in Redis, hot") == 12
     assert re.search(r"demote it.*hot\s+persistent", done.stdout)
-    assert re.search(r"read it: \d+ turns came back\s+persistent\s+hot", done.stdout)
+    assert re.search(r"read it, with \d+ turns\s+persistent\s+hot", done.stdout)
     assert done.stderr == ""
     assert servers_below(folder) == []
     assert list(folder.iterdir()) == []
@@ -155,7 +155,7 @@ def test_two_demos_run_side_by_side(folder: Path) -> None:
     [
         (["--conversations", "nowhere.jsonl"], "Error: nowhere.jsonl cannot be read"),
         (["--conversations", "/dev/null"], "Error: /dev/null has no conversations: pass a file"),
-        (["--keep", "x", "--own-servers"], "leave one of the two out"),
+        (["--keep", "x", "--own-servers"], "cannot be combined with --own-servers"),
         (["--limit", "0"], "--limit"),
     ],
 )

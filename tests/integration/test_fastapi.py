@@ -396,7 +396,7 @@ async def test_what_fails_after_committing_is_not_answered_as_if_nothing_were_sa
 
     answer = await client.post("/late")
     assert answer.status_code == code
-    assert "What was sent is saved" in answer.text
+    assert "The request was saved" in answer.text
     assert "retry-after" not in answer.headers
     assert await _saved(data, agent)
 

@@ -112,7 +112,7 @@ async def test_a_vendor_that_stays_silent_or_cannot_be_reached_is_unavailable(
     provider = LLMS[vendor](
         CANARY_KEY, base_url=base_url(server, vendor), timeout=0.3, max_retries=1, clock=clock
     )
-    with pytest.raises(ProviderUnavailableError, match="no answer in time"):
+    with pytest.raises(ProviderUnavailableError, match="timed out"):
         await provider.generate("Hello")
     assert len(clock.slept) == 1
     await provider.close()

@@ -61,7 +61,7 @@ async def test_what_is_no_text_is_refused_by_name(
         with pytest.raises(ValidationError, match=r"^text is of the type") as refused:
             await provider.embed(wrong)
         assert refused.value.field == "text"
-    with pytest.raises(ValidationError, match=r"^texts is one text: pass a list"):
+    with pytest.raises(ValidationError, match=r"^texts is a single string: pass a list"):
         await provider.embed_batch("abc")
     with pytest.raises(ValidationError, match=r"^texts is of the type int"):
         await provider.embed_batch(5)
@@ -178,7 +178,7 @@ def test_a_length_that_the_model_does_not_make_or_the_store_does_not_take_is_ref
 
 def test_a_model_whose_vectors_do_not_fit_the_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOLDIER_EMBEDDING_DIMENSIONS", "384")
-    with pytest.raises(ConfigurationError, match=r"1536 numbers, but SOLDIER_EMBEDDING_DIMENSIONS is 384"):
+    with pytest.raises(ConfigurationError, match=r"1536 dimensions, but SOLDIER_EMBEDDING_DIMENSIONS is 384"):
         OpenAIEmbeddingProvider(CANARY_KEY, "text-embedding-3-small")
     assert OpenAIEmbeddingProvider(CANARY_KEY, "text-embedding-3-small", dimensions=384).dimensions == 384
 
