@@ -24,8 +24,8 @@ _ROW = "soak"
 
 _HEAD = """# Reliability
 
-What `make soak` found on {date}, with Python {python} on {cores} cores, in {minutes:.0f} minutes of
-test time. The same tests run with smaller counts in `make test`. Each is a test of tests/reliability, named here.
+Results of `make soak` on {date}, with Python {python} on {cores} cores, in {minutes:.0f} minutes of test
+time. `make test` runs the same tests with smaller counts. The last column names the test in tests/reliability.
 
 | what is done | bar | found | seconds | test |
 | --- | --- | --- | --- | --- |
