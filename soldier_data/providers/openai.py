@@ -64,14 +64,7 @@ class OpenAIProvider(LLMProvider):
         total_timeout: float = TOTAL_TIMEOUT,
         clock: Clock | None = None,
     ) -> None:
-        self._vendor = Vendor(
-            "openai",
-            api_key,
-            max_retries=max_retries,
-            timeout=timeout,
-            total_timeout=total_timeout,
-            clock=clock,
-        )
+        self._vendor = Vendor("openai", api_key, max_retries, timeout, total_timeout, clock)
         self._model = model or Settings().openai_model
         self._client = _client(self._vendor, base_url)
         self._log = get_logger(__name__)
@@ -195,14 +188,7 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
         concurrency: int = 4,
         clock: Clock | None = None,
     ) -> None:
-        self._vendor = Vendor(
-            "openai",
-            api_key,
-            max_retries=max_retries,
-            timeout=timeout,
-            total_timeout=total_timeout,
-            clock=clock,
-        )
+        self._vendor = Vendor("openai", api_key, max_retries, timeout, total_timeout, clock)
         settings = Settings()
         self._model = model or settings.openai_embedding_model
         self._dimensions = _dimensions(self._model, dimensions, settings.embedding_dimensions)

@@ -51,7 +51,6 @@ class Vendor:
         self,
         name: str,
         api_key: str | None,
-        *,
         max_retries: int,
         timeout: float,
         total_timeout: float,
