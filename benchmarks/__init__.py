@@ -1,1 +1,1 @@
-"""Benchmarks of soldier_data beside the fastest handwritten code. Run them with `python -m benchmarks`."""
+"""Benchmarks that compare soldier_data with handwritten code. Run them with `python -m benchmarks`."""

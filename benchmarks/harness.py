@@ -165,7 +165,7 @@ class Bench:
 
 
 async def interleave(cases: Mapping[str, Case], seconds: float) -> dict[str, Spread]:
-    """Time each case for about `seconds`, in alternating blocks, so that changes of the load affect all alike."""
+    """Time each case for about `seconds`, in alternating blocks, so that changes of the load affect all equally."""
     expected = {name: await _warm_up(case) for name, case in cases.items()}
     blocks = max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, int(seconds / max(expected.values()))))
     calls = {name: max(1, int(seconds / blocks / duration)) for name, duration in expected.items()}

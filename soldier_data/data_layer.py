@@ -183,7 +183,7 @@ class DataLayer:
     @classmethod
     @asynccontextmanager
     async def in_memory(cls, settings: Settings | None = None) -> AsyncIterator[DataLayer]:
-        """Open a data layer that keeps everything in memory and behaves alike: a fake for the tests of services."""
+        """Open a data layer that keeps everything in memory, with the same behaviour: a fake for services' tests."""
         async with cls.open((settings or Settings()).in_memory()) as data:
             yield data
 

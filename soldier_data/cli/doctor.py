@@ -207,7 +207,7 @@ async def _role(connection: AsyncConnection, settings: Settings) -> list[Finding
 async def _examine_redis(settings: Settings) -> list[Finding]:
     client = create_redis_client(settings)
     try:
-        # The nodes of a cluster are assumed to be configured alike.
+        # One node represents the cluster: all nodes should have the same configuration.
         where = {"target_nodes": client.RANDOM} if isinstance(client, RedisCluster) else {}
         info: dict[str, Any] = await client.info(**where)
     except Exception as error:  # noqa: BLE001 - reported by class only, since the text may hold the URL's password.
