@@ -68,9 +68,9 @@ def with_enums(
     ]
 
 
-def values_to_add(present: Table, wanted: Table) -> Iterator[SourceOp]:
+def values_to_add(present: Table, expected: Table) -> Iterator[SourceOp]:
     """Yield operations for the values that types of the database lack. PostgreSQL cannot remove surplus values."""
-    for enum in enums_of(column for column in wanted.columns if column.name in present.columns):
+    for enum in enums_of(column for column in expected.columns if column.name in present.columns):
         found = next((item for item in enums_of(present.columns) if item.name == enum.name), enum)
         for position, value in enumerate(enum.enums):
             if value not in found.enums:
