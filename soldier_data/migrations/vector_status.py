@@ -14,12 +14,12 @@ from soldier_data.errors import StoreError
 from soldier_data.migrations.connection import driver_error
 from soldier_data.migrations.vector_indexes import (
     VectorIndex,
+    expected_indexes,
     method_of,
     open_for_indexes,
     present_indexes,
     table_of,
     vector_columns,
-    expected_indexes,
 )
 from soldier_data.postgres.errors import as_store_error
 from soldier_data.settings import Settings
