@@ -214,7 +214,7 @@ class DataLayer:
     async def run_in_transaction(
         self, work: Callable[[UnitOfWork], Awaitable[T]], *, tenant_id: UUID | None = None
     ) -> T:
-        """Run `work(uow)` in a unit of work, and retry it as a whole after a transient failure.
+        """Return the result of `work(uow)` in a unit of work, which is retried as a whole after transient failures.
 
         Transient failures are a lost connection, a deadlock and a serialization failure. In rare cases `work` is
         retried although the previous attempt was committed, because the reply to COMMIT was lost. So `work` should
@@ -223,9 +223,6 @@ class DataLayer:
         Args:
             work: An async function that takes the unit of work.
             tenant_id: As for `unit_of_work`.
-
-        Returns:
-            The result of `work`.
         """
 
         async def attempt() -> tuple[T, UnitOfWork]:

@@ -40,7 +40,6 @@ class Vendor:
     Attributes:
         sdk: The imported package.
         api_key: The effective API key.
-        timeout: As above.
 
     Raises:
         ProviderError: The package is not installed.
