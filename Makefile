@@ -1,12 +1,12 @@
-# Everything happens in a virtual environment of its own, .venv; nothing needs to be activated.
+# Everything runs in the virtual environment .venv, which need not be activated.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Compiled modules are kept: tests start many processes of their own, each of which would compile everything anew.
+# Keeps compiled modules, because tests start many processes, each of which would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
-# Test processes: each starts a PostgreSQL and a Redis of its own.
-# More than CI has cores, because many tests wait for servers.
+# Number of test processes, each of which starts a PostgreSQL and a Redis. More than the cores of CI, because many tests
+# wait for servers.
 WORKERS ?= 3
 # Building an index on a filled table may rightly take long; and storage is set again without harm, which is all that
 # has no IF NOT EXISTS (a test runs every migration over what it has made).
@@ -18,16 +18,16 @@ SQUAWK_IGNORES := require-statement-timeout,prefer-robust-stmts
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/ready ## Replay a support desk's conversations and show what came of it (KEEP=folder keeps the data)
+demo: $(VENV)/ready ## Replay a support desk's conversations and show the stored data (KEEP=folder keeps the data)
 	@$(BIN)/soldier-data demo $(if $(KEEP),--keep $(KEEP))
 
 test: lint ## Run everything that CI checks
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-coverage: $(VENV)/ready ## Run all tests and report the lines that none of them runs
+coverage: $(VENV)/ready ## Run all tests and report uncovered lines
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov=soldier_data --cov-branch --cov-report=term-missing:skip-covered --cov-report=xml
 
-lint: $(VENV)/ready ## Check style, types, the direction of imports and the SQL of the migrations
+lint: $(VENV)/ready ## Check style, types, import contracts and the SQL of the migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -35,13 +35,13 @@ lint: $(VENV)/ready ## Check style, types, the direction of imports and the SQL 
 	$(BIN)/soldier-data db sql 0001:head > $(VENV)/migrations.sql
 	$(BIN)/squawk --pg-version 15 --exclude $(SQUAWK_IGNORES) $(VENV)/migrations.sql
 
-bench: $(VENV)/ready ## Measure against the hand-written limit, and write benchmarks/RESULTS.md
+bench: $(VENV)/ready ## Run the benchmarks and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks --write
 
 soak: $(VENV)/ready ## Run the reliability tests with their full counts, and write docs/reliability.md
 	$(BIN)/python -m pytest tests/reliability -n $(WORKERS) --soak --soak-report docs/reliability.md --timeout 3600
 
-format: $(VENV)/ready ## Bring the code into shape
+format: $(VENV)/ready ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -1,1 +1,1 @@
-"""What soldier_data costs, beside the least that the same work can cost. Started by `python -m benchmarks`."""
+"""Benchmarks that compare soldier_data with handwritten code. Run them with `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: start the embedded servers, fill them, measure, print one table."""
+"""Entry point: start the embedded servers, fill them, measure, and print a table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUBJECTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
 
 
 def main() -> None:
-    """Read the command line and run."""
+    """Parse the arguments and run the benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=SUBJECTS, metavar="NAME", help=f"one of {', '.join(SUBJECTS)}")
     parser.add_argument(
@@ -51,7 +51,7 @@ def main() -> None:
 
 async def _run(names: list[str], embeddings: Path, quick: bool, write: bool) -> None:
     started, load = perf_counter(), os.getloadavg()[0]
-    # Writing to an index would hide what else a save costs; `vectors` makes the indexes that it measures.
+    # Without vector indexes, whose maintenance would dominate the cost of a save; `vectors` creates its own.
     settings = Settings(vector_index="none")
     async with DataLayer.embedded(settings=settings) as data:
         bench = Bench(data, seconds=0.3 if quick else 1.5, quick=quick, embeddings=embeddings)

@@ -1,4 +1,4 @@
-"""The audit store against asyncpg by hand, and against openai-agents' sessions, which keep conversations too."""
+"""The audit store compared with handwritten asyncpg code, and with openai-agents' sessions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PAGE = 100
 
 
 class Sample:
-    """What is stored for the measurements."""
+    """Stored data for the measurements."""
 
     def __init__(self) -> None:
         self.tenant_id = new_id()
@@ -50,7 +50,7 @@ class Sample:
 
 
 def turn(tenant_id: UUID, session_id: UUID, number: int) -> TurnRecord:
-    """One turn with a tool call."""
+    """Return a turn with a tool call."""
     call = ToolCall(
         tool_id="orders.lookup",
         tool_name="Look up an order",
@@ -74,20 +74,20 @@ def turn(tenant_id: UUID, session_id: UUID, number: int) -> TurnRecord:
 
 
 def event(tenant_id: UUID, session_id: UUID) -> AuditEvent:
-    """One event with a few details."""
+    """Return an event with some data."""
     data = {"rule": samples.sentence(3), "score": 0.87, "fired": True}
     return AuditEvent(tenant_id=tenant_id, event_type="rule_fired", event_data=data, session_id=session_id)
 
 
 class NewRecords:
-    """A turn and an event that are not stored yet, for one way of saving."""
+    """A turn and an event that have not been stored, for one way of saving."""
 
     def __init__(self, tenant_id: UUID) -> None:
         self._tenant_id, self._session_id = tenant_id, new_id()
         self._renew()
 
     async def make(self) -> None:
-        """Others, before each save."""
+        """Replace both before each save."""
         self._renew()
 
     def _renew(self) -> None:
@@ -96,7 +96,7 @@ class NewRecords:
 
 
 async def measure(bench: Bench) -> None:
-    """Fill the tables, then time every operation."""
+    """Fill the tables, then measure every operation."""
     sample = Sample()
     await sample.store(bench.data)
     connection = await by_hand.connect(bench.data.settings.database_url)
@@ -112,7 +112,7 @@ async def measure(bench: Bench) -> None:
                 {OURS: case, LIMIT: limits[operation]},
                 bar=bars[operation],
                 peers=others.get(operation),
-                # The peer keeps items, not turns.
+                # The peer stores items instead of turns.
                 same=operation in (GET_TURN, LIST_TURNS, LIST_EVENTS) and operation not in others,
             )
     await _save_turns(bench, sample, connection)
@@ -121,7 +121,7 @@ async def measure(bench: Bench) -> None:
 
 
 def ours(data: DataLayer, sample: Sample) -> dict[str, Case]:
-    """The operations by way of the store."""
+    """Return the operations with the store."""
     store, tenant_id = data.audit, sample.tenant_id
     turns, of_turns, of_events = cycle(sample.turns), cycle(sample.sessions), cycle(sample.sessions)
     new = NewRecords(tenant_id)
@@ -135,7 +135,7 @@ def ours(data: DataLayer, sample: Sample) -> dict[str, Case]:
 
 
 async def limit(connection: Any, sample: Sample) -> dict[str, Case]:
-    """The same by one prepared statement each, and plain validation."""
+    """The same operations with one prepared statement each, and plain validation."""
     tenant_id, new = sample.tenant_id, NewRecords(sample.tenant_id)
     turns, of_turns, of_events = cycle(sample.turns), cycle(sample.sessions), cycle(sample.sessions)
     turn_columns = ", ".join(_TURN_COLUMNS)
@@ -198,7 +198,7 @@ async def _save_turns(bench: Bench, sample: Sample, connection: Any) -> None:
 
 
 async def _pages(bench: Bench, connection: Any) -> None:
-    """The tenant's turns by cursor: what a page costs must not depend on how far down it is."""
+    """Page through the tenant's turns by cursor: the cost of a page must not depend on its position."""
     near, far = 10, 10_000 if bench.quick else 100_000
     tenant_id, session_id, start = new_id(), new_id(), utcnow()
     some = [turn(tenant_id, session_id, number) for number in range(100)]
@@ -237,18 +237,18 @@ async def _page(data: DataLayer, tenant_id: UUID, before: Cursor) -> list[TurnRe
 
 
 def to_turn(row: Any) -> TurnRecord:
-    """The entity of a row, by plain validation."""
+    """Return the entity of a row, by plain validation."""
     return TurnRecord.model_validate(
         {**row, "turn_id": row["id"], "tool_calls": json.loads(row["tool_calls"])}
     )
 
 
 def turn_arguments(record: TurnRecord) -> tuple[Any, ...]:
-    """The values of a turn, in the order of its columns."""
+    """Return the values of a turn, in the order of its columns."""
     tool_calls = _TOOL_CALLS.dump_json(record.tool_calls).decode()
     return tuple({**record.__dict__, "tool_calls": tool_calls}.values())
 
 
 def event_arguments(record: AuditEvent) -> tuple[Any, ...]:
-    """The values of an event, in the order of its columns."""
+    """Return the values of an event, in the order of its columns."""
     return tuple({**record.__dict__, "event_data": json.dumps(record.event_data)}.values())

@@ -1,4 +1,4 @@
-"""asyncpg by hand: the least that the operations of the config store can cost."""
+"""Handwritten asyncpg code for the operations of the config store: the lower limit of their cost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SELECT_AGENT = f"SELECT {_AGENT_FIELDS} FROM agents WHERE {_KEY}"  # noqa: S608 
 
 
 async def config_cases(connection: Any, data: DataLayer, sample: Sample) -> dict[str, Case]:
-    """The same by one prepared statement each, and plain validation."""
+    """The same operations with one prepared statement each, and plain validation."""
     tenant_id = sample.tenant_id
     prepare = connection.prepare
     get_agent = await prepare(SELECT_AGENT)
@@ -88,12 +88,12 @@ async def config_cases(connection: Any, data: DataLayer, sample: Sample) -> dict
 
 
 def to_agent(row: Any) -> Agent:
-    """The entity of a row, by plain validation."""
+    """Return the entity of a row, by plain validation."""
     return Agent.model_validate({**row, "settings": json.loads(row["settings"])})
 
 
 def upsert(table: str, fields: list[str]) -> str:
-    """Insert or replace one row, as anybody would write it."""
+    """Insert or replace one row, with the obvious statement."""
     columns = [*fields, "write_id"]
     parameters = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
     changed = ", ".join(
@@ -106,31 +106,31 @@ def upsert(table: str, fields: list[str]) -> str:
 
 
 def insert(table: str, columns: list[str]) -> str:
-    """Insert one row, as anybody would write it."""
+    """Insert one row, with the obvious statement."""
     parameters = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({parameters}) RETURNING id"  # noqa: S608 - constants.
 
 
 def agent_arguments(agent: Agent) -> list[Any]:
-    """The parameters of `upsert` for an agent."""
+    """Return the parameters of `upsert` for an agent."""
     values = {**agent.__dict__, "updated_at": utcnow(), "settings": agent.settings.model_dump_json()}
     return [*values.values(), new_id()]
 
 
 def rule_arguments(rule: Rule) -> list[Any]:
-    """The parameters of `upsert` for a rule."""
+    """Return the parameters of `upsert` for a rule."""
     return [*{**rule.__dict__, "updated_at": utcnow()}.values(), new_id()]
 
 
 async def connect(url: str) -> Any:
-    """A connection of asyncpg that reads and writes vectors in binary."""
+    """Open a connection of asyncpg that reads and writes vectors in binary format."""
     connection = await asyncpg.connect(url)
     await register_vector(connection)
     return connection
 
 
 async def register_vector(connection: Any) -> None:
-    """Let the vector type come as a list, by the quickest way that the standard library has."""
+    """Decode vectors to lists, in the fastest way of the standard library."""
     await connection.set_type_codec(
         "vector", schema="public", encoder=_encode_vector, decoder=_decode_vector, format="binary"
     )

@@ -1,4 +1,4 @@
-"""The config store against asyncpg by hand."""
+"""The config store compared with handwritten asyncpg code."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _GETS_PER_TASK = 20
 
 
 async def measure(bench: Bench) -> None:
-    """Fill the tables, then time every operation."""
+    """Fill the tables, then measure every operation."""
     data = bench.data
     sample = Sample(data.settings.embedding_dimensions, searched=1_000 if bench.quick else 10_000)
     await sample.store(data)
-    # As autovacuum would do after a while: the planner shall know the tables as they are.
+    # As autovacuum would do later, so that the planner has current statistics.
     connection = await by_hand.connect(data.settings.database_url)
     await connection.execute("VACUUM ANALYZE")
     bench.note(
@@ -76,7 +76,7 @@ async def measure(bench: Bench) -> None:
 
 
 async def ours(data: DataLayer, sample: Sample) -> dict[str, Case]:
-    """The operations by way of the store."""
+    """Return the operations with the store."""
     store, tenant_id = data.config, sample.tenant_id
     agents, own_agents = cycle(sample.agents), cycle(await sample.own_agents(data))
     rules, plain = cycle(sample.listed_rules), cycle(sample.plain_rules)
@@ -128,7 +128,7 @@ async def _save_many(bench: Bench, sample: Sample, connection: Any) -> None:
 
 
 async def _concurrently(bench: Bench, sample: Sample) -> None:
-    """Many tasks at once: what the pools are worth."""
+    """Measure many concurrent tasks, which shows the effect of the pools."""
     store, tenant_id = bench.data.config, sample.tenant_id
     ids = [agent.id for agent in sample.agents]
     size = bench.data.settings.pool_size

@@ -1,4 +1,4 @@
-"""The operations of the config store, and what is stored for them."""
+"""The operations of the config store, and the stored data for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEARCH_RULES = "vector search, exact"
 
 
 class Sample:
-    """What is stored for the measurements. Each way to save has entities of its own, so that none waits for locks."""
+    """Stored data for the measurements. Each way of saving has its own entities, so that none waits for locks."""
 
     def __init__(self, dimensions: int, *, searched: int) -> None:
         self.tenant_id = new_id()
@@ -36,13 +36,13 @@ class Sample:
             await data.config.save_many(self.large_rules[start : start + 1000])
 
     async def own_agents(self, data: DataLayer) -> list[Agent]:
-        """Some agents, stored, for one way of saving to write."""
+        """Return some stored agents for one way of saving."""
         made = samples.agents(self.tenant_id, 20)
         await data.config.save_many(made)
         return made
 
     async def own_rules(self, data: DataLayer) -> list[Rule]:
-        """Some rules, stored, for one way of saving to write."""
+        """Return some stored rules for one way of saving."""
         made = samples.rules(self.written, [*self.new_vectors[:20]])
         await data.config.save_many(made)
         return made

@@ -1,4 +1,4 @@
-"""Timing: several ways to do one thing, in turns, in the same run."""
+"""Timing of several implementations of an operation, alternating in the same run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _WARM_UP_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Case:
-    """One way to do something.
+    """One implementation of an operation.
 
     Attributes:
-        call: What is timed.
+        call: The timed call.
         prepare: Runs before each call, untimed.
-        operations: How many operations one call does; its time is divided by that.
+        operations: Number of operations in a call, by which its time is divided.
     """
 
     call: Call
@@ -42,7 +42,7 @@ Unit = Literal["time", "bytes", "count", "share"]
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and quartiles of samples; times in seconds."""
+    """Median and quartiles of samples, in seconds."""
 
     low: float
     median: float
@@ -58,7 +58,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure must not exceed, or with `at_least` not miss: the ratio of the medians, or our own median."""
+    """Limit of a figure, the ratio of the medians or our own median: an upper one, or a lower one with `at_least`."""
 
     value: float
     of: Literal["ratio", "ours"] = "ratio"
@@ -82,12 +82,12 @@ AHEAD = Bar(1.0, excluded=True)
 BARE_CLIENT = "limit, client without timeouts"
 
 WITHOUT_BAR = (BARE_CLIENT, "openai-agents' RedisSession")
-"""Shown for comparison alone: the one would wait for a silent server for ever, the other validates nothing."""
+"""Only for comparison: one would wait for an unresponsive server for ever, the other does not validate."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """A row of the table."""
 
     operation: str
     ours: Spread
@@ -103,19 +103,19 @@ class Row:
 
     @property
     def ok(self) -> bool | None:
-        """Whether the bar holds; None without one."""
+        """True if the limit holds; None without one."""
         return None if self.bar is None else self.bar.holds(self.ours.median, self.ratio)
 
 
 @dataclass
 class Bench:
-    """What every subject measures with.
+    """The tools of all measurements.
 
     Attributes:
-        seconds: How long each way to do something is timed.
-        quick: Whether to leave out what takes long to fill.
-        embeddings: The folder of real embeddings (`benchmarks/vectors_sample.py` says which files).
-        round_trips: What operations took, counted once.
+        seconds: Seconds for which each case is timed.
+        quick: True to skip measurements that need much data.
+        embeddings: Folder of real embeddings (see `benchmarks/vectors_sample.py` for the files).
+        round_trips: Round trips of the operations, counted once.
     """
 
     data: DataLayer
@@ -135,9 +135,9 @@ class Bench:
         peers: Mapping[str, Case] | None = None,
         same: bool = False,
     ) -> None:
-        """Time `cases`, "ours" among them, and `peers`; add a row for ours beside each of the others.
+        """Time `cases`, including "ours", and `peers`; add a row that compares ours with each of the others.
 
-        With `same`, the first results must be equal: then all did the same work.
+        With `same`, the first results must be equal, as evidence of equal work.
         """
         everyone = {**cases, **(peers or {})}
         if same:
@@ -155,23 +155,23 @@ class Bench:
             self.add(Row(operation, ours, name, spreads[name], None if name in WITHOUT_BAR else AHEAD))
 
     def add(self, row: Row) -> None:
-        """Add a line to the table."""
+        """Add a row to the table."""
         self.rows.append(row)
 
     def note(self, text: str) -> None:
-        """Add a remark, once."""
+        """Add a note unless it has been added."""
         if text not in self.notes:
             self.notes.append(text)
 
 
 async def interleave(cases: Mapping[str, Case], seconds: float) -> dict[str, Spread]:
-    """Time each case for about `seconds`, in blocks that take turns, so that drift of the machine hits all alike."""
+    """Time each case for about `seconds`, in alternating blocks, so that changes of the load affect all equally."""
     expected = {name: await _warm_up(case) for name, case in cases.items()}
     blocks = max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, int(seconds / max(expected.values()))))
     calls = {name: max(1, int(seconds / blocks / duration)) for name, duration in expected.items()}
     samples: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
-    # What was made so far stays: the collector need not look through it while somebody's time is taken.
+    # Excludes existing objects from garbage collection during the measurements.
     gc.collect()
     gc.freeze()
     for block in range(blocks):
@@ -183,7 +183,7 @@ async def interleave(cases: Mapping[str, Case], seconds: float) -> dict[str, Spr
 
 
 async def _warm_up(case: Case) -> float:
-    """Call until caches are warm and statements planned; returns what a call takes, preparation included."""
+    """Call until caches are warm and statements are planned; return the time of a call, including preparation."""
     started = perf_counter()
     calls = 0
     while calls < 2 or perf_counter() - started < _WARM_UP_SECONDS:
@@ -207,7 +207,7 @@ async def _timed(case: Case) -> float:
 
 
 def show(value: float, unit: Unit) -> str:
-    """A figure as people read it."""
+    """Format a figure for people."""
     if unit == "bytes":
         return f"{value:,.0f} B"
     if unit == "count":

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.hashing BANKING77`: how well hashed words find the intent of a question, beside a model.
+"""Accuracy of hashed words in finding the intent of a question: `python -m benchmarks.hashing BANKING77`.
 
-BANKING77 is a file of questions, one JSON object a line with "text", "intent" and "split" (train or test). A question
-of the test split is given the intent of its nearest neighbour in the train split, by cosine. Where a file of the
-model's vectors lies beside it (BANKING77 with _f16.npy in place of .jsonl.gz), they are measured alike.
+BANKING77 is a file of questions, one JSON object per line with "text", "intent" and "split" (train or test). A question
+of the test split is given the intent of its nearest neighbour in the train split, by cosine. If there is a file
+of a model's vectors beside it (BANKING77 with _f16.npy in place of .jsonl.gz), they are measured in the same way.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _accuracy(questions: list[dict[str, Any]], vectors: Any) -> float:
-    """The share of test questions whose nearest train question has the same intent."""
+    """Return the share of test questions whose nearest train question has the same intent."""
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     intents = np.array([question["intent"] for question in questions])
     is_test = np.array([question["split"] == "test" for question in questions])

@@ -1,4 +1,4 @@
-"""Look-ups of sessions: their cost follows the answer, not how much is stored."""
+"""Look-ups of sessions, whose cost must depend on the result and not on the number of stored sessions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from soldier_data.base.models import new_id
 from soldier_data.sessions import RedisSessionStore
 from soldier_data.sessions.connections import create_redis_client
 
-# The design names no number here; the page of turns, whose cost must not follow the store's size either, has 1.2.
-# A little more room is for the memory caches of the processor, which a hundred sessions fit.
+# The design specifies no limit here; the limit for a page of turns, which must not depend on the size either, is 1.2.
+# It is a little higher because a hundred sessions fit into the processor's caches.
 BY_SIZE = Bar(1.3)
 
 _ANSWER = 20
@@ -24,7 +24,7 @@ _SIZES = (100, 10_000, 100_000)
 
 
 async def measure(bench: Bench) -> None:
-    """The same answers out of stores of different sizes, in databases of their own so that they can take turns."""
+    """Measure equal results from stores of different sizes, in separate databases so that they can alternate."""
     sizes = _SIZES[:2] if bench.quick else _SIZES
     tenant_id, agent_id, scenario_id = new_id(), new_id(), new_id()
     step_hash = "5e" * 16
@@ -89,7 +89,7 @@ async def _by_size(bench: Bench, operation: str, cases: dict[int, Case]) -> None
 
 
 async def _fill(store: RedisSessionStore, wanted: list[Session], tenant_id: UUID, size: int) -> None:
-    """Store `wanted` and, around them, sessions of a hundred other agents."""
+    """Store `wanted`, interspersed with sessions of a hundred other agents."""
     agents = cycle([new_id() for _ in range(100)])
     other = samples.session(tenant_id, new_id(), visits=1)
     pending: list[Session] = [*wanted]

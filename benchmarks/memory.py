@@ -1,4 +1,4 @@
-"""The memory store against asyncpg by hand."""
+"""The memory store compared with handwritten asyncpg code."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SEARCH = Bar(0.020, of="ours")
 
 
 async def measure(bench: Bench) -> None:
-    """Fill the tables, then time every operation."""
+    """Fill the tables, then measure every operation."""
     data = bench.data
     sample = Sample(data.settings.embedding_dimensions, searched=1_000 if bench.quick else 10_000)
     await sample.store(data)
     connection = await by_hand.connect(data.settings.database_url)
-    # As autovacuum would do after a while: the planner shall know the tables as they are.
+    # As autovacuum would do later, so that the planner has current statistics.
     await connection.execute("VACUUM ANALYZE episodes, entities, relationships")
     bench.note(
         f"Episodes are searched among {len(sample.episodes):,} of one tenant, each with an embedding of "
@@ -68,7 +68,7 @@ async def measure(bench: Bench) -> None:
 
 
 async def _add_episodes(bench: Bench, sample: Sample) -> None:
-    """Each call adds rows of its own, which are removed again so that the table stays as large as it is."""
+    """Measure bulk inserts. The rows of each call are removed again, so that the size of the table is constant."""
     count = 1_000 if bench.quick else 10_000
     connection = await by_hand.connect(bench.data.settings.database_url)
     vectors = sample.vectors(count)

@@ -1,4 +1,4 @@
-"""asyncpg by hand: the least that the operations of the memory store can cost."""
+"""Handwritten asyncpg code for the operations of the memory store: the lower limit of their cost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EPISODE_FIELDS = ", ".join(Episode.model_fields)
 _COLUMNS = [*Episode.model_fields, "content_folded", "write_id"]
 _LIVING = f"SELECT {_EPISODE_FIELDS} FROM episodes WHERE tenant_id = $1 AND deleted_at IS NULL"  # noqa: S608 - constants.
 
-# The nearest are found by id and distance first: rows with embeddings are dear to sort.
+# Sorts ids and distances first, because sorting rows with embeddings is expensive.
 _SEARCH = f"""
 SELECT {_EPISODE_FIELDS}, distance FROM (
     SELECT id, embedding <=> $2 AS distance FROM episodes
@@ -57,17 +57,17 @@ WHERE tenant_id = $1 AND group_id = $2 AND deleted_at IS NULL ORDER BY depth, id
 """  # noqa: S608 - constants.
 
 _FUSED = 100
-"""How many of each ranking are fused."""
+"""Number of rows of each ranking that are fused."""
 
 
 async def cases(connection: Any, sample: Sample) -> dict[str, Case]:
-    """The same by one prepared statement each, and plain validation."""
+    """The same operations with one prepared statement each, and plain validation."""
     tenant_id = sample.tenant_id
     newest = "ORDER BY occurred_at DESC, id DESC LIMIT"
     get = await connection.prepare(f"{_LIVING} AND id = $2")
     list_ = await connection.prepare(f"{_LIVING} AND group_id = $2 {newest} $3")
     search = await connection.prepare(_SEARCH)
-    # The words are in the text, as constants: the planner weighs what it knows of them.
+    # The words are constants in the statement, so that the planner can use their statistics.
     rare = await connection.prepare(f"{_LIVING} AND content_folded LIKE '%{RARE}%' {newest} $2")
     common = await connection.prepare(f"{_LIVING} AND content_folded LIKE '%{COMMON}%' {newest} $2")
     walk = await connection.prepare(_TRAVERSE)
@@ -93,7 +93,7 @@ async def cases(connection: Any, sample: Sample) -> dict[str, Case]:
         return [to_episode(row) for row in await statement.fetch(tenant_id, FOUND)]
 
     async def hybrid_search() -> list[tuple[Episode, float]]:
-        """Two searches, fused here."""
+        """Run two searches and fuse their results."""
         rankings = (
             await rare.fetch(tenant_id, _FUSED),
             await search.fetch(tenant_id, next(nearby), _FUSED),
@@ -124,13 +124,13 @@ async def cases(connection: Any, sample: Sample) -> dict[str, Case]:
 
 
 async def copy(connection: Any, episodes: list[Episode]) -> None:
-    """All episodes by one binary COPY."""
+    """Add all episodes with one binary COPY."""
     records = [_arguments(episode) for episode in episodes]
     await connection.copy_records_to_table("episodes", columns=_COLUMNS, records=records)
 
 
 def to_episode(row: Any) -> Episode:
-    """The entity of a row, by plain validation."""
+    """Return the entity of a row, by plain validation."""
     return Episode.model_validate({**row, "source_metadata": json.loads(row["source_metadata"])})
 
 

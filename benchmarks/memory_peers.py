@@ -1,4 +1,4 @@
-"""What langgraph's store does of the same: it keeps documents with embeddings, and searches them by vector."""
+"""Comparison with langgraph's store, which stores documents with embeddings and searches them by vector."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from soldier_data.memory import Episode
 
 @asynccontextmanager
 async def opened(bench: Bench, sample: Sample) -> AsyncIterator[dict[str, Cases]]:
-    """The peers of the memory store."""
+    """Open the peers of the memory store."""
     async with AsyncExitStack() as stack:
         yield await open_peers(stack, bench, sample, {"langgraph's AsyncPostgresStore": _langgraph})
 
 
 @asynccontextmanager
 async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
-    """Episodes as JSON, their embeddings given by a stand-in for the model."""
+    """Episodes as JSON, with embeddings from a stand-in for the model."""
     store_class = import_module("langgraph.store.postgres.aio").AsyncPostgresStore
     put = import_module("langgraph.store.base").PutOp
     vectors: dict[str, list[float]] = {}
@@ -45,7 +45,7 @@ async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
         written[:] = sample.new_episodes([next(new)])
 
     async def search() -> list[tuple[Episode, float]]:
-        # The query is a text; the stand-in finds its embedding.
+        # The query is a text; the stand-in returns its embedding.
         vectors["query"] = next(queries)
         items = await store.asearch(namespace, query="query", limit=FOUND)
         return [(Episode.model_validate(item.value), item.score) for item in items]
@@ -68,7 +68,7 @@ async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
 
 
 async def _empty(url: str) -> None:
-    """What another subject has put there would be looked through as well."""
+    """Delete the rows of other benchmarks, which would be searched too."""
     connection = await by_hand.connect(url)
     await connection.execute("TRUNCATE store, store_vectors")
     await connection.close()

@@ -1,4 +1,4 @@
-"""The operations of the memory store, and what is stored for them."""
+"""The operations of the memory store, and the stored data for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ENTITIES, _NEIGHBOURS = 2_000, 3
 
 
 class Sample:
-    """What is stored for the measurements."""
+    """Stored data for the measurements."""
 
     def __init__(self, dimensions: int, *, searched: int) -> None:
         self.dimensions = dimensions
@@ -50,7 +50,7 @@ class Sample:
                 tenant_id=self.tenant_id,
                 group_id=GROUP,
                 from_entity_id=entity.id,
-                # Far and near, always the same.
+                # At various distances, the same in every run.
                 to_entity_id=self.entities[(number * 7 + step * step * 31 + 1) % _ENTITIES].id,
                 relation_type="knows",
             )
@@ -70,7 +70,7 @@ class Sample:
         return samples.embeddings(count, self.dimensions)
 
     def new_episodes(self, vectors: list[list[float]]) -> list[Episode]:
-        """Episodes of a tenant of their own."""
+        """Return episodes of a separate tenant."""
         tenant_id = new_id()
         return [
             self._episode(number, vector).model_copy(update={"tenant_id": tenant_id})
@@ -78,7 +78,7 @@ class Sample:
         ]
 
     def ours(self, data: DataLayer) -> dict[str, Case]:
-        """The operations by way of the store."""
+        """Return the operations with the store."""
         store, tenant_id = data.memory, self.tenant_id
         read, listed, starts = cycle(self.episodes[:100]), cycle(self.groups()), cycle(self.entities[:100])
         near, nearby, new = cycle(self.queries), cycle(self.queries), cycle(self.vectors(100))
@@ -99,12 +99,12 @@ class Sample:
                 lambda: store.hybrid_search_episodes(RARE, next(nearby), tenant_id, limit=FOUND)
             ),
             TRAVERSE: Case(lambda: store.traverse_from_entities([next(starts).id], tenant_id, GROUP)),
-            # Last, so that the searches look through the table that the planner knows.
+            # Last, so that the planner's statistics are current during the searches.
             ADD_EPISODE: Case(lambda: store.add_episode(written[0]), make_episode),
         }
 
     def groups(self) -> list[str]:
-        """The groups that the episodes are of."""
+        """Return the groups of the episodes."""
         return list(dict.fromkeys(episode.group_id for episode in self.episodes))
 
     def _episode(self, number: int, vector: list[float]) -> Episode:

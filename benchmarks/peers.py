@@ -1,4 +1,4 @@
-"""Other libraries doing the same, where they are installed (`benchmarks/requirements.txt`)."""
+"""The same operations with other libraries, if they are installed (`benchmarks/requirements.txt`)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Opener: TypeAlias = Callable[[Bench, Any], AbstractAsyncContextManager[Cases]]
 async def open_peers(
     stack: AsyncExitStack, bench: Bench, sample: Any, openers: Mapping[str, Opener]
 ) -> dict[str, Cases]:
-    """Open each peer that is installed; returns its cases by operation, then by peer."""
+    """Open each installed peer; return the cases by operation and by peer."""
     found: dict[str, Cases] = {}
     for name, opener in openers.items():
         try:
@@ -53,7 +53,7 @@ async def open_peers(
 
 @asynccontextmanager
 async def for_config(bench: Bench, sample: Sample) -> AsyncIterator[dict[str, Cases]]:
-    """The peers of the config store."""
+    """Open the peers of the config store."""
     openers: dict[str, Opener] = {
         "SQLAlchemy's ORM": _orm,
         "advanced-alchemy": _advanced_alchemy,
@@ -80,7 +80,7 @@ async def _engine(bench: Bench) -> AsyncIterator[AsyncEngine]:
 
 @asynccontextmanager
 async def _orm(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
-    """ORM instances in a session, made into the same entities. A save merges and commits."""
+    """ORM instances in a session, converted to the same entities. A save merges and commits."""
     tenant_id = sample.tenant_id
     agents, rules, plain = cycle(sample.agents), cycle(sample.listed_rules), cycle(sample.plain_rules)
     own_agents = cycle(await sample.own_agents(bench.data))
@@ -125,7 +125,7 @@ async def _orm(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
 
 @asynccontextmanager
 async def _advanced_alchemy(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
-    """Its repository over the same tables, made into the same entities."""
+    """Its repository on the same tables, with conversion to the same entities."""
     base = import_module("advanced_alchemy.repository").SQLAlchemyAsyncRepository
     agents_of = type("Agents", (base,), {"model_type": AgentRow})
     rules_of = type("Rules", (base,), {"model_type": RuleRow})
@@ -175,7 +175,7 @@ async def _advanced_alchemy(bench: Bench, sample: Sample) -> AsyncIterator[Cases
 
 @asynccontextmanager
 async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
-    """Its store keeps documents: the entities as JSON, the embeddings given by a stand-in for the model."""
+    """Its store of documents: entities as JSON, with embeddings from a stand-in for the model."""
     store_class = import_module("langgraph.store.postgres.aio").AsyncPostgresStore
     settings = bench.data.settings
     vectors: dict[str, list[float]] = {}
@@ -222,7 +222,7 @@ async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
             await store.aput((tenant, "rules"), *document(next(own_rules)))
 
         async def search() -> object:
-            # The query is a text; the stand-in finds its embedding.
+            # The query is a text; the stand-in returns its embedding.
             vectors["query"] = next(queries)
             items = await store.asearch(large, query="query", limit=10)
             return [(Rule.model_validate(item.value), item.score) for item in items]
@@ -237,7 +237,7 @@ async def _langgraph(bench: Bench, sample: Sample) -> AsyncIterator[Cases]:
 
 
 async def without_vector_index(url: str) -> None:
-    """Let langgraph search exactly, as we do; its own way to say so ("flat") fails in its `setup`."""
+    """Make langgraph search exactly, as here; its own option for this ("flat") fails in its `setup`."""
     connection = await by_hand.connect(url)
     for name in await connection.fetch(
         "SELECT indexname FROM pg_indexes WHERE tablename = 'store_vectors' AND indexdef LIKE '%USING hnsw%'"

@@ -1,4 +1,4 @@
-"""The profile store against asyncpg by hand."""
+"""The profile store compared with handwritten asyncpg code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UPDATE_FIELD = "update_field"
 LINK_CHANNEL = "link_channel"
 
 BY_HAND = "by hand in one transaction"
-"""Several statements are the way that anybody would write it; one that does it all is no limit but another design."""
+"""The obvious implementation has several statements. A single one would be a different design, not a lower limit."""
 
 _FIELDS = 10
 _KEY = "tenant_id = $1 AND profile_id = $2"
@@ -47,7 +47,7 @@ SELECT row_to_json(whole)::text FROM (
 
 
 def profile(tenant_id: UUID) -> CustomerProfile:
-    """A customer with ten fields, two identities, two assets and three consents."""
+    """Return a customer with ten fields, two identities, two assets and three consents."""
     fields = [field(f"field_{number}") for number in range(_FIELDS)]
     return CustomerProfile(
         tenant_id=tenant_id,
@@ -78,7 +78,7 @@ def profile(tenant_id: UUID) -> CustomerProfile:
 
 
 def field(name: str) -> ProfileField:
-    """A field that was just found out."""
+    """Return a field with a new value."""
     return ProfileField(
         name=name,
         value=samples.sentence(5),
@@ -90,7 +90,7 @@ def field(name: str) -> ProfileField:
 
 
 class Sample:
-    """What is stored for the measurements. Each way to write has profiles of its own, so that none waits for locks."""
+    """Stored data for the measurements. Each way of writing has its own profiles, so that none waits for locks."""
 
     def __init__(self) -> None:
         self.tenant_id = new_id()
@@ -102,7 +102,7 @@ class Sample:
 
 
 async def measure(bench: Bench) -> None:
-    """Fill the tables, then time every operation."""
+    """Fill the tables, then measure every operation."""
     sample = Sample()
     await sample.store(bench.data)
     connection = await by_hand.connect(bench.data.settings.database_url)
@@ -126,7 +126,7 @@ async def measure(bench: Bench) -> None:
 
 
 def ours(data: DataLayer, sample: Sample) -> dict[str, Case]:
-    """The operations by way of the store."""
+    """Return the operations with the store."""
     store, tenant_id = data.profiles, sample.tenant_id
     by_id, by_identity, known = (cycle(sample.read) for _ in range(3))
     saved, updated, linked = (cycle(sample.ours) for _ in range(3))
@@ -160,7 +160,7 @@ def ours(data: DataLayer, sample: Sample) -> dict[str, Case]:
 
 
 async def limit(connection: Any, sample: Sample) -> dict[str, dict[str, Case]]:
-    """The same by prepared statements."""
+    """The same operations with prepared statements."""
     tenant_id = sample.tenant_id
     select = await connection.prepare(SELECT_PROFILE)
     touch = await connection.prepare(
@@ -190,7 +190,7 @@ async def limit(connection: Any, sample: Sample) -> dict[str, dict[str, Case]]:
             await write_field(next(updated).id, field(f"field_{next(numbers)}"))
 
     async def save() -> None:
-        """As little as can be: read the whole, see that one field differs, write that one."""
+        """Do the minimum: read the profile, find the one field that differs, and write it."""
         async with connection.transaction():
             stored = CustomerProfile.model_validate_json(await select.fetchval(tenant_id, next(saved).id))
             name = f"field_{next(numbers)}"

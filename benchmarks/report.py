@@ -1,4 +1,4 @@
-"""The one table, on the terminal and in RESULTS.md."""
+"""The table of results, on the terminal and in RESULTS.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from soldier_data.settings import Settings
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
-# Everything below this line is written by people and stays as it is.
+# Everything below this line is written manually and kept.
 _BY_HAND = "<!-- by hand from here on -->"
 
 _COLUMNS = ("operation", "trips", "ours", "against", "theirs", "ratio", "bar", "")
@@ -37,7 +37,7 @@ _PACKAGES = (
 
 
 def print_table(bench: Bench) -> None:
-    """Print the table, then what is to be said about it."""
+    """Print the table and the notes."""
     table = Table(title="soldier_data, medians (quartiles)")
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name in ("operation", "against", "") else "right")
@@ -51,7 +51,7 @@ def print_table(bench: Bench) -> None:
 
 
 async def machine(settings: Settings) -> list[str]:
-    """Where this ran, as lines of a list."""
+    """Return a description of the machine, as lines of a list."""
     connection = await asyncpg.connect(settings.database_url)
     postgres = await connection.fetchval("SELECT current_setting('server_version')")
     vector = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
@@ -70,7 +70,7 @@ async def machine(settings: Settings) -> list[str]:
 
 
 def write(bench: Bench, command: str, where: list[str], seconds: float, load: float) -> None:
-    """Write RESULTS.md; its last part, written by hand, stays."""
+    """Write RESULTS.md, and keep its last part, which is written manually."""
     written = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
     by_hand = written.partition(_BY_HAND)[2].strip()
     over = [row for row in bench.rows if row.ok is False]

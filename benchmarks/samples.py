@@ -1,4 +1,4 @@
-"""What is stored and measured: always the same, because it is made from a seed."""
+"""Stored data, generated from a seed so that it is the same in every run."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _WORDS = _TEXT.split()
 
 
 def embeddings(count: int, dimensions: int) -> list[list[float]]:
-    """Random directions in float32, so that what is read equals what was written."""
+    """Return random directions in float32, which are read back exactly."""
     vectors: list[list[float]] = _random.standard_normal((count, dimensions), dtype=np.float32).tolist()
     return vectors
 
 
 def sentence(words: int) -> str:
-    """Some words."""
+    """Return some words."""
     return " ".join(_choice.choices(_WORDS, k=words))
 
 
 def agents(tenant_id: UUID, count: int) -> list[Agent]:
-    """Agents with descriptions."""
+    """Return agents with descriptions."""
     return [
         Agent(tenant_id=tenant_id, name=f"Support desk {new_id()}", description=sentence(20))
         for _ in range(count)
@@ -41,7 +41,7 @@ def agents(tenant_id: UUID, count: int) -> list[Agent]:
 
 
 def rules(agent: Agent, vectors: list[list[float] | None]) -> list[Rule]:
-    """A rule for each of `vectors`."""
+    """Return a rule for each of `vectors`."""
     return [
         Rule(
             tenant_id=agent.tenant_id,
@@ -61,12 +61,12 @@ def rules(agent: Agent, vectors: list[list[float] | None]) -> list[Rule]:
 
 
 def with_embeddings(agent: Agent, count: int, dimensions: int) -> list[Rule]:
-    """Rules, each with an embedding."""
+    """Return rules with embeddings."""
     return rules(agent, [*embeddings(count, dimensions)])
 
 
 def session(tenant_id: UUID, agent_id: UUID, *, visits: int = 5, step_hash: str | None = None) -> Session:
-    """A session some turns into its conversation, about 3 kB of JSON with five visits."""
+    """Return a session after some turns, about 3 kB of JSON with five visits."""
     now = utcnow()
     fired = [str(new_id()) for _ in range(4)]
     return Session(

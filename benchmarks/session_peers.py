@@ -1,4 +1,4 @@
-"""What openai-agents' sessions do of the same: they keep the items of a conversation."""
+"""Comparison with openai-agents' sessions, which store the items of a conversation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from soldier_data.base.models import new_id
 GET_SESSION = "session get, hot"
 SAVE_SESSION = "session save"
 
-# About as many bytes as a session of ours has.
+# About the size of a session here.
 _ITEMS = [{"role": ("user", "assistant")[n % 2], "content": samples.sentence(48)} for n in range(10)]
 _TURN = _ITEMS[:2]
 
@@ -27,7 +27,7 @@ _ON_SQLALCHEMY = "openai-agents' SQLAlchemySession"
 
 @asynccontextmanager
 async def opened(bench: Bench, client: Redis) -> AsyncIterator[dict[str, Cases]]:
-    """The peers of the session store: reading a conversation's items, and adding a turn's two."""
+    """Open the peers of the session store: reading a conversation's items, and adding the two of a turn."""
 
     @asynccontextmanager
     async def on_redis(_bench: Bench, _sample: Any) -> AsyncIterator[Cases]:
@@ -49,7 +49,7 @@ async def opened(bench: Bench, client: Redis) -> AsyncIterator[dict[str, Cases]]
 
 @asynccontextmanager
 async def as_turns(bench: Bench, read: str, add: str, *, turns: int) -> AsyncIterator[dict[str, Cases]]:
-    """The peer of the audit store: reading the items of so many turns, and adding those of one."""
+    """Open the peer of the audit store: reading the items of `turns` turns, and adding those of one."""
 
     @asynccontextmanager
     async def on_sqlalchemy(bench: Bench, _sample: Any) -> AsyncIterator[Cases]:
@@ -75,7 +75,7 @@ async def _cases(session: Any) -> Cases:
     await session.add_items(_ITEMS)
 
     async def forget_turn() -> None:
-        # The conversation stays as long as it is.
+        # Keeps the length of the conversation constant.
         for _ in _TURN:
             await session.pop_item()
 

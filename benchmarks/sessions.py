@@ -1,4 +1,4 @@
-"""The session store against redis-py by hand."""
+"""The session store compared with handwritten redis-py code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CONCURRENT = 1_000
 
 
 async def measure(bench: Bench) -> None:
-    """Time every operation on typical sessions."""
+    """Measure every operation on typical sessions."""
     store = redis_store(bench.data)
     tenant_id, agent_id = new_id(), new_id()
     sessions = [samples.session(tenant_id, agent_id) for _ in range(_SESSIONS)]
@@ -47,7 +47,7 @@ async def measure(bench: Bench) -> None:
     client = Redis.from_url(bench.data.settings.redis_url)
     cases = ours(store, sessions)
     limits = limit(client, sessions)
-    # redis-py's time-out is a third of what a short call costs, so ours would look better than it is beside that alone.
+    # redis-py's timeout is a third of the cost of a short call, so a comparison with timeouts alone would flatter ours.
     bare_client = create_redis_client(bench.data.settings)
     assert isinstance(bare_client, Redis), "the embedded server is one server"
     bare = limit(bare_client, sessions)
@@ -68,7 +68,7 @@ async def measure(bench: Bench) -> None:
 
 
 def ours(store: RedisSessionStore, sessions: list[Session]) -> dict[str, Case]:
-    """The operations by way of the store."""
+    """Return the operations with the store."""
     read, written = cycle(sessions[: _SESSIONS // 2]), cycle(sessions[_SESSIONS // 2 :])
     moved = sessions[-1].session_id
     return {
@@ -80,7 +80,7 @@ def ours(store: RedisSessionStore, sessions: list[Session]) -> dict[str, Case]:
 
 
 def limit(client: Redis, sessions: list[Session]) -> dict[str, Case]:
-    """GET and validation; dump and SET."""
+    """Handwritten code: GET and validation, dump and SET."""
     mine = cycle(sessions)
 
     async def get() -> Session:
@@ -146,6 +146,6 @@ async def _concurrently(bench: Bench, store: RedisSessionStore, sessions: list[S
 
 
 def redis_store(data: DataLayer) -> RedisSessionStore:
-    """The session store, known to be the one on Redis."""
+    """Return the session store with the type of the one on Redis."""
     assert isinstance(data.sessions, RedisSessionStore)
     return data.sessions

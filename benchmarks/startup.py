@@ -1,4 +1,4 @@
-"""What starting costs: the import, and the migrations of an empty database."""
+"""Cost of starting: the import, and the migrations of an empty database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(json.dumps([perf_counter() - started, sorted(sys.modules)]))
 
 
 async def measure(bench: Bench) -> None:
-    """Measure both."""
+    """Measure the import and the migrations."""
     times = 3 if bench.quick else 9
     for statement, bar in ((_IMPORT, Bar(0.35, of="ours")), (_FIRST_USE, None)):
         seconds, loaded = await asyncio.to_thread(_import_time, statement, times)
@@ -40,7 +40,7 @@ async def measure(bench: Bench) -> None:
 def _import_time(statement: str, times: int) -> tuple[Spread, list[str]]:
     samples: list[float] = []
     loaded: set[str] = set()
-    # Once more than asked: the first one compiles.
+    # One more than requested, because the first one compiles.
     for _ in range(times + 1):
         command = [sys.executable, "-c", _PROBE.format(statement=statement)]
         output = subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S603 - our own text.

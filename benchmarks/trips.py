@@ -1,4 +1,4 @@
-"""Counting round trips: a proxy in front of each server that watches the direction of what passes."""
+"""Counts of round trips, by a proxy in front of each server that watches the direction of the traffic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from soldier_data.settings import Settings
 
 
 class _Proxy:
-    """Passes bytes on; a round trip begins when the client speaks first or after the server has answered."""
+    """Proxy that counts round trips: one begins when the client sends, first or after data from the server."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -57,7 +57,7 @@ class _Proxy:
 
 
 class RoundTrips:
-    """A data layer behind the two proxies.
+    """A data layer behind two proxies.
 
     Attributes:
         data: The data layer.
@@ -68,7 +68,7 @@ class RoundTrips:
         self._proxies = proxies
 
     async def count(self, cases: Mapping[str, Case]) -> dict[str, int]:
-        """How many round trips each case takes once its connection is open and its statement prepared."""
+        """Return the round trips of each case, with open connections and prepared statements."""
         counted: dict[str, int] = {}
         for name, case in cases.items():
             for _ in range(2):
@@ -85,7 +85,7 @@ class RoundTrips:
 
 @asynccontextmanager
 async def counting(settings: Settings) -> AsyncIterator[RoundTrips]:
-    """A second data layer on the embedded servers of `settings`, which listen on Unix sockets."""
+    """Open a second data layer on the embedded servers of `settings`, which listen on Unix sockets."""
     database, redis = urlsplit(settings.database_url), urlsplit(settings.redis_url)
     options = parse_qs(database.query)
     socket = f".s.PGSQL.{options['port'][0]}"

@@ -1,4 +1,4 @@
-"""Vector search at size, on real embeddings: recall and latency, growth, bulk loading, and how vectors travel."""
+"""Vector search in large tables with real embeddings: recall, latency, growth, bulk loading and transport."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ EXACT, THROUGH_INDEX = Bar(0.020, of="ours"), Bar(0.005, of="ours")
 SIZE_WITH_BARS = 10_000
 
 WIDE = 1_536
-# An exact search of 200,000 takes most of a second, and finds all there is.
+# An exact search of 200,000 rows takes most of a second, and has a recall of 1.
 _EXACT_SEARCHES = 40
 LARGE, SMALL_TENANTS, SMALL = 55_000, 50, 1_000
 
-# What a server for these sizes is given: everything fits, and two processes build an index.
+# Configuration for these sizes: all data fits into memory, and two processes build an index.
 _SERVER = {
     "shared_buffers": "3GB",
     "maintenance_work_mem": "2GB",
@@ -47,7 +47,7 @@ _SERVER = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is stored and asked."""
+    """Numbers of stored rows and queries."""
 
     large: int
     small_tenants: int
@@ -67,7 +67,7 @@ class Sizes:
 
 
 async def measure(bench: Bench) -> None:
-    """Measure with 384 and with 1,536 numbers, on servers of their own."""
+    """Measure with 384 and with 1,536 dimensions, on separate servers."""
     if not (bench.embeddings / BASE).exists():
         bench.note(f"Vector search at size was not measured: {BASE} is not in the folder of --embeddings.")
         return
@@ -103,7 +103,7 @@ async def measure(bench: Bench) -> None:
 
 @asynccontextmanager
 async def _database(bench: Bench, servers: EmbeddedServers, dimensions: int) -> AsyncIterator[DataLayer]:
-    """A data layer on an empty database with embeddings of that length."""
+    """Open a data layer on an empty database with embeddings of `dimensions` dimensions."""
     name = f"vectors_{dimensions}"
     connection = await asyncpg.connect(driver_url(servers.database_url))
     await connection.execute(f"CREATE DATABASE {name}")
@@ -122,7 +122,7 @@ async def _database(bench: Bench, servers: EmbeddedServers, dimensions: int) -> 
 
 
 def _tenants(vectors: Vectors, sizes: Sizes) -> list[Tenant]:
-    """One with everything, then the small ones, each with vectors near a part of it: they are in each other's way."""
+    """Return the large tenant, then the small ones with vectors close to some of its vectors, to make search harder."""
     parts = (slice(number * sizes.small, (number + 1) * sizes.small) for number in range(sizes.small_tenants))
     return [
         Tenant(vectors.base),
@@ -131,7 +131,7 @@ def _tenants(vectors: Vectors, sizes: Sizes) -> list[Tenant]:
 
 
 async def _store(data: DataLayer, tenants: Sequence[Tenant]) -> None:
-    """Load without a vector index, then build it."""
+    """Load the tenants without a vector index, then build it."""
     await index_by(data.settings, "none")
     for tenant in tenants:
         for episodes in tenant.chunks():
@@ -141,14 +141,14 @@ async def _store(data: DataLayer, tenants: Sequence[Tenant]) -> None:
 
 
 async def index_by(settings: Settings, kind: Literal["hnsw", "none"]) -> float:
-    """Give the episodes a vector index of that kind; returns how long it took."""
+    """Build a vector index of type `kind` on the episodes; return the duration in seconds."""
     started = perf_counter()
     await reindex(settings.model_copy(update={"vector_index": kind}), ["episodes"])
     return perf_counter() - started
 
 
 async def _tidy(settings: Settings) -> None:
-    """As autovacuum would do after a while: the planner shall know the tables as they are."""
+    """Run VACUUM, as autovacuum would do later, so that the planner has current statistics."""
     connection = await by_hand.connect(settings.database_url)
     await connection.execute("VACUUM ANALYZE episodes")
     await connection.close()
@@ -163,7 +163,7 @@ def _search(data: DataLayer, tenant: Tenant, filters: Mapping[str, Any]) -> Sear
 
 
 async def _recall(bench: Bench, data: DataLayer, vectors: Vectors, tenants: Sequence[Tenant]) -> Point:
-    """Search with combinations of filters, in the large tenant and the small ones; returns how it is without any."""
+    """Search all tenants with combinations of filters; return the result without filters."""
     large, *small = tenants
     _say("searching with filters", vectors.dimensions)
     scores = large.scores(vectors.queries)
@@ -208,7 +208,7 @@ async def _recall(bench: Bench, data: DataLayer, vectors: Vectors, tenants: Sequ
 async def _growth(
     bench: Bench, data: DataLayer, vectors: Vectors, sizes: Sizes
 ) -> list[tuple[int, Spread, Spread]]:
-    """One tenant alone in the table; returns each size with what an exact search and one through the index take."""
+    """Measure a table with one tenant; return each size with the times of an exact search and of one with the index."""
     found: list[tuple[int, Spread, Spread]] = []
     for size in sizes.growth:
         _say(f"growing to {size:,} rows of", vectors.dimensions)
@@ -242,7 +242,7 @@ async def _growth(
 
 
 async def _bulk_load(bench: Bench, data: DataLayer, tenant: Tenant) -> None:
-    """Load the large tenant with the index there, and without it and then build it; it stays loaded and indexed."""
+    """Load the large tenant with an index, and without one that is built afterwards; keep the last state."""
     count = len(tenant.episode_ids)
     _say(f"loading {count:,} rows of", WIDE)
     await index_by(data.settings, "hnsw")
@@ -267,7 +267,7 @@ async def _bulk_load(bench: Bench, data: DataLayer, tenant: Tenant) -> None:
 
 
 async def _load(data: DataLayer, tenant: Tenant) -> float:
-    """Add the episodes; returns how long the calls took, the making of the entities left out."""
+    """Add the episodes; return the time of the calls, without the creation of the entities."""
     seconds = 0.0
     for episodes in tenant.chunks():
         started = perf_counter()
@@ -277,7 +277,7 @@ async def _load(data: DataLayer, tenant: Tenant) -> float:
 
 
 async def _transport(bench: Bench, data: DataLayer, vectors: Vectors) -> None:
-    """How long vectors take to travel, in pgvector's binary form as the stores do it and as text."""
+    """Measure sending and reading vectors, in pgvector's binary format as in the stores, and as text."""
     url = data.settings.database_url
     binary, text = (
         await vectors_by_hand.connect_like_stores(data.settings),
@@ -288,7 +288,7 @@ async def _transport(bench: Bench, data: DataLayer, vectors: Vectors) -> None:
     await binary.execute(fill)
     await binary.execute("ALTER TABLE transport ALTER COLUMN embedding SET STORAGE PLAIN")
     await binary.copy_records_to_table("transport", records=list(enumerate(stored)))
-    # The norm needs all of a vector, and is small to send back.
+    # The norm reads the whole vector, and its result is small.
     send, read = "SELECT vector_norm($1::vector)", "SELECT embedding FROM transport"
     for operation, sql, arguments in (
         (f"send an embedding of {WIDE:,} numbers", send, [stored[0]]),

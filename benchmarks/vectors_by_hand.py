@@ -1,4 +1,4 @@
-"""pgvector by hand: indexes of either kind with their settings varied, and connections that carry vectors as text."""
+"""Handwritten pgvector code: indexes of both types with various settings, and connections with vectors as text."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _WARM_UP = 5
 
 @dataclass(frozen=True)
 class Point:
-    """What one way to search gives.
+    """Result of one way of searching.
 
     Attributes:
-        label: The setting, or the name.
-        recall: recall@10 against exact search.
-        seconds: Median of a search.
+        label: Setting or name.
+        recall: recall@10 relative to exact search.
+        seconds: Median time of a search.
     """
 
     label: str
@@ -38,9 +38,9 @@ class Point:
 
 
 async def curves(url: str, vectors: Vectors, tenant: Tenant) -> dict[str, list[Point]]:
-    """Recall against latency in the tenant of a copy of the episodes: HNSW, IVFFlat and exact, by name.
+    """Measure recall and latency of HNSW, IVFFlat and exact search in one tenant of a copy of the episodes, by name.
 
-    As one writes it by hand: a narrow table, an index on halfvec, the tenant in WHERE, LIMIT 10.
+    With the obvious statements: a narrow table, an index on halfvec, the tenant in WHERE, LIMIT 10.
     """
     connection = await by_hand.connect(url)
     half = f"embedding::halfvec({vectors.dimensions})"
@@ -70,7 +70,7 @@ async def curves(url: str, vectors: Vectors, tenant: Tenant) -> dict[str, list[P
 
     async def by_index(definition: str, setting: str, values: Sequence[int]) -> list[Point]:
         await connection.execute(f"CREATE INDEX curve_index ON curve USING {definition}")
-        # What is measured is the index: PostgreSQL would read the whole tenant instead where it expects to be faster.
+        # Forces the index, since PostgreSQL would read the whole tenant if it expected that to be faster.
         await connection.execute("SET enable_seqscan = off")
         points = []
         for value in values:
@@ -93,12 +93,12 @@ async def curves(url: str, vectors: Vectors, tenant: Tenant) -> dict[str, list[P
 
 
 async def connect_like_stores(settings: Settings) -> Any:
-    """A connection as the stores open it."""
+    """Open a connection as the stores do."""
     return await open_connection(settings)
 
 
 async def connect_by_text(url: str) -> Any:
-    """A connection that reads and writes vectors as text, as most clients do."""
+    """Open a connection that reads and writes vectors as text, as most clients do."""
     connection = await asyncpg.connect(driver_url(url))
     await connection.set_type_codec(
         "vector", schema="public", encoder=as_text, decoder=_from_text, format="text"
@@ -107,7 +107,7 @@ async def connect_by_text(url: str) -> Any:
 
 
 def as_text(vector: list[float]) -> str:
-    """The vector as pgvector writes it: [1,2,3]."""
+    """Return the vector in pgvector's text format: [1,2,3]."""
     return f"[{','.join(map(str, vector))}]"
 
 

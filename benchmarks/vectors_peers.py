@@ -1,4 +1,4 @@
-"""Other libraries' vector stores on pgvector, with the same episodes, filters and queries."""
+"""Vector stores of other libraries on pgvector, with the same episodes, filters and queries."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from benchmarks.vectors_by_hand import Point
 from benchmarks.vectors_sample import K, Outcome, Search, Tenant, Vectors, try_searches
 
 SearchIn: TypeAlias = Callable[[Tenant, Mapping[str, Any]], Search]
-"""Makes the search of a tenant's episodes with the filters of `Tenant.filters`."""
+"""Creates a search in a tenant's episodes with the filters of `Tenant.filters`."""
 
 _ENOUGH = 0.95
-"""Recall of a search that does the same work. One that finds less is faster by what it leaves out: it has no bar."""
+"""Recall of equivalent searches. A search with a lower recall is faster because it does less, so it has no limit."""
 
 _AGENT = "agent with 10 %"
 
@@ -28,7 +28,7 @@ _AGENT = "agent with 10 %"
 async def measure(
     bench: Bench, url: str, vectors: Vectors, tenants: Sequence[Tenant], ours: SearchIn
 ) -> list[Point]:
-    """Compare searches in the large and in a small tenant; returns how each library does in the large one."""
+    """Compare searches in the large tenant and a small one; return the results of the libraries in the large one."""
     large, small = tenants[0], tenants[1]
     total = sum(len(tenant.episode_ids) for tenant in tenants)
     points: list[Point] = []
@@ -68,7 +68,7 @@ def _add(bench: Bench, where: str, name: str, ours: Outcome, theirs: Outcome) ->
 
 @asynccontextmanager
 async def _langgraph(url: str, dimensions: int, tenants: Sequence[Tenant]) -> AsyncIterator[SearchIn]:
-    """A namespace for each tenant, and its own HNSW index, built after loading."""
+    """A namespace for each tenant, and the library's HNSW index, built after loading."""
     store_class = import_module("langgraph.store.postgres.aio").AsyncPostgresStore
     query: list[list[float]] = []
 
@@ -115,7 +115,7 @@ async def _langgraph(url: str, dimensions: int, tenants: Sequence[Tenant]) -> As
 
 @asynccontextmanager
 async def _agno(url: str, dimensions: int, tenants: Sequence[Tenant]) -> AsyncIterator[SearchIn]:
-    """The tenant as a filter like the others, and ef_search as ours: unless set it is 5, and five rows are found."""
+    """The tenant as one more filter, and ef_search as here: the default of 5 finds only five rows."""
     module = import_module("agno.vectordb.pgvector")
     base = import_module("agno.knowledge.embedder.base").Embedder
     logging.getLogger("agno").setLevel(logging.ERROR)
@@ -142,7 +142,7 @@ async def _agno(url: str, dimensions: int, tenants: Sequence[Tenant]) -> AsyncIt
                     for episode in episodes
                 ],
             )
-    # What its `optimize` would do, which passes m as a parameter: psycopg 3 sends it as one, and CREATE INDEX has none.
+    # Like its `optimize`, which fails because it passes m as a parameter, which CREATE INDEX does not support.
     await connection.execute(
         "CREATE INDEX ON ai.episodes USING hnsw (embedding vector_cosine_ops) WITH (m = 16, ef_construction = 64)"
     )

@@ -1,4 +1,4 @@
-"""The picture of vector search: recall against latency, and growth."""
+"""Chart of vector search: recall by latency, and growth."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def draw(
     """Write `benchmarks/vector-search.png`.
 
     Args:
-        bench: Notes that matplotlib is missing, where it is.
-        title: What was searched for the left half.
-        growth: Rows, what an exact search takes, and what one through the index takes.
-        curves: Points of pgvector by hand, by index; libraries: one point each, ours first.
-        libraries: One point each.
+        bench: Receives a note if matplotlib is missing.
+        title: Title of the left half.
+        growth: Number of rows, time of an exact search, and time of a search with the index.
+        curves: Points of handwritten pgvector code, by type of index.
+        libraries: One point for each library, ours first.
     """
     try:
         pyplot = import_module("matplotlib.pyplot")

@@ -1,7 +1,7 @@
-"""Real embeddings, spread over one large tenant and many small ones, with attributes to filter by.
+"""Real embeddings in one large tenant and many small ones, with attributes to filter by.
 
-The vectors are of utterances, by a sentence-embedding model, 384 numbers each. Files, in one folder:
-`utterances_base_f16.npy` (what is stored, rows in random order), `utterances_queries_f16.npy` (what is looked for),
+The vectors are embeddings of utterances with 384 dimensions. Files in one folder:
+`utterances_base_f16.npy` (stored vectors in random order), `utterances_queries_f16.npy` (queries),
 `ground_truth_full_55000.npz` (`scores`: the cosines of the 100 nearest of all rows, best first).
 """
 
@@ -25,16 +25,16 @@ Matrix: TypeAlias = Any
 """A numpy array."""
 
 Search: TypeAlias = Callable[[list[float]], Awaitable[list[UUID]]]
-"""Searches a tenant for a vector: the ids of the episodes found, best first."""
+"""Searches a tenant for a vector; returns the ids of the episodes, best first."""
 
 BASE = "utterances_base_f16.npy"
 K = 10
 
 _TIE = 1e-6
-"""Scores this near are equal: float32 cannot tell them apart."""
+"""Largest difference of equal scores, the precision of float32."""
 
 _NOISE = 0.1
-"""Leaves a cosine of 0.995."""
+"""Amount of noise that results in a cosine of 0.995."""
 
 _TOPICS, _CUSTOMERS = 20, 1_000
 _MODELS = ("model-a", "model-b")
@@ -44,7 +44,7 @@ _START = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
 @dataclass(frozen=True)
 class Vectors:
-    """What is stored and what is looked for: float32, a row each, of length 1."""
+    """Stored vectors and queries: float32, normalised, one per row."""
 
     base: Matrix
     queries: Matrix
@@ -59,19 +59,19 @@ class Vectors:
         return cls(_unit(base), _unit(np.load(folder / "utterances_queries_f16.npy")[:queries]))
 
     def rotated(self, dimensions: int) -> Vectors:
-        """The same geometry in more dimensions: zeros are appended, and a fixed random rotation mixes all of them."""
+        """Return the same geometry in more dimensions, by appending zeros and a fixed random rotation."""
         square = np.random.default_rng(2026).standard_normal((dimensions, dimensions))
         rotation = np.linalg.qr(square)[0][: self.dimensions].astype(np.float32)
         return Vectors(_unit(self.base @ rotation), _unit(self.queries @ rotation))
 
     def near(self, rows: slice, seed: int) -> Matrix:
-        """Vectors near the rows of the base, but none equal to one: an index keeps equal ones in one place."""
+        """Return vectors close to rows of the base but not equal, since equal vectors share an entry of the index."""
         rows_ = self.base[rows]
         noise = _unit(np.random.default_rng(seed).standard_normal(rows_.shape))
         return _unit(rows_ + _NOISE * noise)
 
     def repeated(self, count: int) -> Matrix:
-        """`count` vectors to store: the base, then midpoints of random pairs of it, which lie where the base lies."""
+        """Return `count` vectors: the base, then midpoints of random pairs of it, which are distributed alike."""
         missing = max(0, count - len(self.base))
         pairs = np.random.default_rng(7).integers(len(self.base), size=(missing, 2))
         return np.concatenate([self.base[:count], _unit(self.base[pairs[:, 0]] + self.base[pairs[:, 1]])])
@@ -81,10 +81,10 @@ class Tenant:
     """Episodes of one tenant, each with attributes to filter by.
 
     Attributes:
-        id: The tenant.
-        episode_ids: The id of each episode, in the order of its vectors.
-        number_of: The number of an episode in that order, by its id.
-        agents: What filters choose from, as `customers`.
+        id: Id of the tenant.
+        episode_ids: Ids of the episodes, in the order of the vectors.
+        number_of: Position of an episode in that order, by its id.
+        agents: Agents for filters; `customers` likewise.
     """
 
     def __init__(self, vectors: Matrix) -> None:
@@ -99,26 +99,26 @@ class Tenant:
         self._agent = random.choice(3, size=count, p=(0.6, 0.3, 0.1))
         self._customer = random.integers(_CUSTOMERS, size=count)
         self._model = random.choice(2, size=count, p=(0.8, 0.2))
-        # Groups go by topic, so that a filter by group leaves far neighbours alone for most queries: the hardest
-        # case for an index, which finds the near ones first.
+        # Groups are topics, so that for most queries a filter by group matches only distant rows: the hardest case
+        # for an index, which finds close rows first.
         self._topic = np.argmax(vectors @ vectors[:_TOPICS].T, axis=1)
         self._recorded_at = utcnow()
 
     def chunks(self) -> Iterator[list[Episode]]:
-        """The episodes, some thousands at a time: a list of floats takes many times the room of the array."""
+        """Yield the episodes, some thousands at a time, since lists of floats take much more memory than arrays."""
         for start in range(0, len(self._vectors), _CHUNK):
             vectors = self._vectors[start : start + _CHUNK].tolist()
             yield [self._episode(start + number, vector) for number, vector in enumerate(vectors)]
 
     def scores(self, queries: Matrix) -> Matrix:
-        """The cosine of each query (a row) with each episode (a column), computed in float64."""
+        """Return the cosine of each query (row) with each episode (column), computed in float64."""
         wanted = queries.astype(np.float64)
         starts = range(0, len(self._vectors), _CHUNK)
         parts = [wanted @ self._vectors[start : start + _CHUNK].astype(np.float64).T for start in starts]
         return np.concatenate(parts, axis=1)
 
     def filters(self) -> dict[str, tuple[dict[str, Any], Matrix]]:
-        """By name: the arguments of a search, and which rows they leave."""
+        """Return by name the arguments of a search, and the matching rows."""
         everything = np.ones(len(self._vectors), dtype=bool)
         late = 9 * len(self._vectors) // 10
         last_tenth = np.arange(len(self._vectors)) >= late
@@ -164,7 +164,7 @@ class Tenant:
 
 
 def check_scores(folder: Path, scores: Matrix) -> None:
-    """See that the scores are those of the file of known neighbours, which is of all rows of the base."""
+    """Check the scores against the file of known neighbours, which covers all rows of the base."""
     known = np.load(folder / "ground_truth_full_55000.npz")["scores"][: len(scores), :K]
     best = -np.partition(-scores, K, axis=1)[:, :K]
     assert np.allclose(np.sort(best, axis=1)[:, ::-1], known, atol=1e-5), (
@@ -173,12 +173,12 @@ def check_scores(folder: Path, scores: Matrix) -> None:
 
 
 def found_share(scores: Matrix, found: list[int], matching: Matrix) -> tuple[float, bool]:
-    """Recall of one search, and whether it gave as many rows as there are.
+    """Return the recall of one search, and True if it returned as many rows as exist.
 
     Args:
-        scores: The true score of each row.
-        found: The numbers of the rows that the search gave.
-        matching: Which rows the filter leaves.
+        scores: True score of each row.
+        found: Positions of the rows that the search returned.
+        matching: Mask of the rows that match the filter.
     """
     there = scores[matching]
     wanted = min(K, len(there))
@@ -191,7 +191,7 @@ def found_share(scores: Matrix, found: list[int], matching: Matrix) -> tuple[flo
 
 @dataclass
 class Outcome:
-    """What searches took, found and missed."""
+    """Times and recall of searches."""
 
     seconds: list[float]
     recalls: list[float]
@@ -202,14 +202,14 @@ class Outcome:
         return sum(self.recalls) / len(self.recalls)
 
     def add(self, other: Outcome) -> None:
-        """Count the searches of `other` too."""
+        """Add the searches of `other`."""
         self.seconds += other.seconds
         self.recalls += other.recalls
         self.short += other.short
 
 
 async def try_searches(search: Search, queries: Any, tenant: Tenant, scores: Any, matching: Any) -> Outcome:
-    """Search for each of `queries`, whose true scores are the rows of `scores`."""
+    """Run a search for each of `queries`, whose true scores are the rows of `scores`."""
     outcome = Outcome([], [])
     wanted = queries.tolist()
     for query in wanted[:5]:

@@ -197,7 +197,7 @@ class DataLayer:
     @classmethod
     @asynccontextmanager
     async def in_memory(cls, settings: Settings | None = None) -> AsyncIterator[DataLayer]:
-        """Open a data layer that keeps everything in memory and behaves alike: a fake for the tests of services."""
+        """Open a data layer that keeps everything in memory, with the same behaviour: a fake for services' tests."""
         async with cls.open((settings or Settings()).in_memory()) as data:
             yield data
 
@@ -249,7 +249,7 @@ class DataLayer:
     async def run_in_transaction(
         self, work: Callable[[UnitOfWork], Awaitable[T]], *, tenant_id: UUID | None = None
     ) -> T:
-        """Run `work(uow)` in a unit of work, and retry it as a whole after a transient failure.
+        """Return the result of `work(uow)` in a unit of work, which is retried as a whole after transient failures.
 
         Transient failures are a lost connection, a deadlock and a serialization failure. In rare cases `work` is
         retried although the previous attempt was committed, because the reply to COMMIT was lost. So `work` should
@@ -258,9 +258,6 @@ class DataLayer:
         Args:
             work: An async function that takes the unit of work.
             tenant_id: As for `unit_of_work`.
-
-        Returns:
-            The result of `work`.
         """
 
         async def attempt() -> tuple[T, UnitOfWork]:

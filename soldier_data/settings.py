@@ -281,19 +281,15 @@ class Settings(BaseSettings):
     @property
     def uses_postgres(self) -> bool:
         """True if any store keeps its data in PostgreSQL."""
-        return "postgres" in (
-            self.config_backend,
-            self.memory_backend,
-            self.audit_backend,
-            self.profile_backend,
-            self.run_backend,
-            self.vector_backend,
-        )
+        return "postgres" in (getattr(self, name) for name in self._backends())
 
     def in_memory(self) -> Settings:
         """Return a copy of these settings with every store in memory."""
-        backends = [name for name in type(self).model_fields if name.endswith("_backend")]
-        return self.model_copy(update=dict.fromkeys(backends, "inmemory"))
+        return self.model_copy(update=dict.fromkeys(self._backends(), "inmemory"))
+
+    @classmethod
+    def _backends(cls) -> list[str]:
+        return [name for name in cls.model_fields if name.endswith("_backend")]
 
     @field_validator("database_url")
     @classmethod

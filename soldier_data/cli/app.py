@@ -28,8 +28,8 @@ app.add_typer(sessions, name="sessions")
 app.add_typer(vectors, name="vectors")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"soldier-data {__version__}")
         raise typer.Exit
 

@@ -17,7 +17,7 @@ app = typer.Typer(help="Export or erase everything stored about a customer.", no
 
 _PROFILE = typer.Argument(help="Id of the customer's profile.")
 _TENANT = typer.Option(help="Id of the tenant.")
-_SESSION = typer.Option(help="Id of an expired session that was also the customer's. May be repeated.")
+_SESSION = typer.Option(help="Id of an expired session of the customer. May be repeated.")
 
 
 @app.command()
@@ -27,7 +27,7 @@ def export(
     session: Annotated[list[UUID] | None, _SESSION] = None,
     lines: Annotated[
         bool,
-        typer.Option("--lines", help="Stream JSON Lines, one record on each, instead of one document."),
+        typer.Option("--lines", help="Print JSON Lines, one record per line, instead of one document."),
     ] = False,
     with_embeddings: Annotated[
         bool, typer.Option("--with-embeddings", help="Include the embeddings.")

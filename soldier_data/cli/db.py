@@ -76,7 +76,9 @@ def check() -> None:
 
 @app.command()
 def sql(
-    revisions: Annotated[str, typer.Argument(help="First and last revision, START:END.")] = "base:head",
+    revisions: Annotated[
+        str, typer.Argument(help="Revisions to migrate from and to, FROM:TO.")
+    ] = "base:head",
     down: Annotated[
         bool, typer.Option("--down", help="Write the downgrade, for example `0003:0001 --down`.")
     ] = False,

@@ -57,7 +57,7 @@ def demo(
 
     Starts a PostgreSQL and a Redis of its own, and stops them at the end.
     """
-    # Shells make background jobs ignore SIGINT. It is handled here all the same, so that the servers are stopped.
+    # Shells make background jobs ignore SIGINT. This handler is set so that an interrupt stops the servers.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     if keep is not None and own_servers:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from soldier_data.cli.running import read_settings, run
 from soldier_data.migrations import head_revision
 from soldier_data.migrations.connection import driver_error
+from soldier_data.migrations.extensions import OLDEST_PGVECTOR, version_tuple
 from soldier_data.postgres.engine import create_engine
 from soldier_data.postgres.errors import as_store_error
 from soldier_data.postgres.orm import EmbeddingVector
@@ -21,7 +22,6 @@ from soldier_data.sessions.connections import create_redis_client
 from soldier_data.settings import Settings
 
 _OLDEST_POSTGRES = 15
-_OLDEST_PGVECTOR = (0, 8)
 _OLDEST_REDIS = (6, 2)
 
 
@@ -104,7 +104,7 @@ async def _server(connection: AsyncConnection, extensions: str) -> list[Finding]
         _finding(
             "pgvector",
             f"version {version}, in schema {schema}" if version else "not created in this database",
-            ok=version is not None and schema == extensions and _version(version) >= _OLDEST_PGVECTOR,
+            ok=version is not None and schema == extensions and version_tuple(version) >= OLDEST_PGVECTOR,
             remedy=f"SOLDIER_EXTENSIONS_SCHEMA is {extensions}: set it to the schema of vector and pg_trgm"
             if schema not in (None, extensions)
             else "run `soldier-data db upgrade`, which creates it or reports why it cannot",
@@ -207,7 +207,7 @@ async def _role(connection: AsyncConnection, settings: Settings) -> list[Finding
 async def _examine_redis(settings: Settings) -> list[Finding]:
     client = create_redis_client(settings)
     try:
-        # The nodes of a cluster are assumed to be configured alike.
+        # One node represents the cluster: all nodes should have the same configuration.
         where = {"target_nodes": client.RANDOM} if isinstance(client, RedisCluster) else {}
         info: dict[str, Any] = await client.info(**where)
     except Exception as error:  # noqa: BLE001 - reported by class only, since the text may hold the URL's password.
@@ -221,7 +221,7 @@ async def _examine_redis(settings: Settings) -> list[Finding]:
         _finding(
             "Redis",
             f"version {version}",
-            ok=_version(version) >= _OLDEST_REDIS,
+            ok=version_tuple(version) >= _OLDEST_REDIS,
             remedy="upgrade to 6.2 or later",
         ),
         _finding(
@@ -241,7 +241,3 @@ async def _examine_redis(settings: Settings) -> list[Finding]:
 
 def _finding(name: str, found: str, *, ok: bool, remedy: str) -> Finding:
     return Finding(name, ok, found if ok else f"{found}: {remedy}")
-
-
-def _version(text_: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text_.split(".")[:2] if part.isdigit())

@@ -108,7 +108,7 @@ def _tables(tables: list[VectorTable]) -> Table:
             shown.add_row(table.name, rows, without, f"{index.method}{lists}", _size(index.bytes), state)
         if not table.indexes:
             shown.add_row(
-                table.name, rows, without, "none", "", "" if table.wanted is None else "[red]missing[/]"
+                table.name, rows, without, "none", "", "" if table.expected is None else "[red]missing[/]"
             )
     return shown
 

@@ -82,8 +82,8 @@ async def episodes(
 ) -> list[Episode]:
     """Return the messages of an exchange as episodes with embeddings."""
     source_of: dict[str, EpisodeSource] = {"customer": "user", "agent": "agent"}
-    said = [turn for turn in exchange.turns if turn.role in source_of and turn.text.strip()]
-    vectors = await provider.embed_batch([turn.text for turn in said])
+    messages = [turn for turn in exchange.turns if turn.role in source_of and turn.text.strip()]
+    vectors = await provider.embed_batch([turn.text for turn in messages])
     mentioned = [customer_entity_id(session)]
     if exchange.task:
         mentioned.append(_task_id(session, exchange.task))
@@ -102,7 +102,7 @@ async def episodes(
             embedding_model=provider.model_id,
             entity_ids=mentioned,
         )
-        for turn, vector in zip(said, vectors, strict=True)
+        for turn, vector in zip(messages, vectors, strict=True)
     ]
 
 

@@ -112,9 +112,9 @@ class StrictPostgresqlImpl(PostgresqlImpl):
             self.connection.execute(
                 CreateIndex(name_operator_classes_with_schema(metadata_index)), execution_options=_SCRATCH
             )
-            wanted = self.connection.execute(_INDEX, {"index": name, "table": scratch}).one()
-        if present.definition != wanted.definition:
-            return ComparisonResult.Different(f"{present.definition} to {wanted.definition}")
+            expected = self.connection.execute(_INDEX, {"index": name, "table": scratch}).one()
+        if present.definition != expected.definition:
+            return ComparisonResult.Different(f"{present.definition} to {expected.definition}")
         return result
 
 
@@ -140,16 +140,16 @@ def _compare_table(
     _schema: str | None,
     _name: str,
     present: Table | None,
-    wanted: Table | None,
+    expected: Table | None,
 ) -> PriorityDispatchResult:
-    if present is not None and wanted is not None:
+    if present is not None and expected is not None:
         connection = autogen_context.connection
         assert connection is not None
         modify_table_ops.ops += [
-            *enums.values_to_add(present, wanted),
-            *_constraint_differences(connection, wanted),
-            *_storage_differences(connection, wanted, present),
-            *_policy_differences(connection, wanted),
+            *enums.values_to_add(present, expected),
+            *_constraint_differences(connection, expected),
+            *_storage_differences(connection, expected, present),
+            *_policy_differences(connection, expected),
         ]
     return PriorityDispatchResult.CONTINUE
 
@@ -157,10 +157,10 @@ def _compare_table(
 def _constraint_differences(connection: Connection, table: Table) -> Iterator[ops.MigrateOperation]:
     present = _definitions(connection, _quoted(connection, table))
     with _scratch(connection, table) as scratch:
-        wanted = _definitions(connection, scratch)
-    changed = {name for name in present.keys() & wanted.keys() if present[name] != wanted[name]}
-    for name in sorted(changed | (present.keys() ^ wanted.keys())):
-        yield changed_constraint(table.name, name, present.get(name), wanted.get(name))
+        expected = _definitions(connection, scratch)
+    changed = {name for name in present.keys() & expected.keys() if present[name] != expected[name]}
+    for name in sorted(changed | (present.keys() ^ expected.keys())):
+        yield changed_constraint(table.name, name, present.get(name), expected.get(name))
 
 
 def _storage_differences(

@@ -34,7 +34,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _LOCK_TIMEOUT = timedelta(minutes=5)
 
 LIMIT_LOCK_WAITS = "SET lock_timeout = '50ms'"
-"""Other statements queue behind DDL that waits for a lock, so DDL gives up after this time and is retried."""
+"""Limits the wait of DDL, because other statements queue behind DDL that waits for a lock. It is retried."""
 
 _VECTORS = {
     "vector": pgvector.sqlalchemy.VECTOR,

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql.named_types import CreateEnumType
 from sqlalchemy.schema import SchemaItem
 
 from soldier_data.migrations.source import SourceOp
+from soldier_data.postgres.statements import quoted
 
 
 def create_enum(name: str, *values: str) -> None:
@@ -30,14 +31,14 @@ def create_enum(name: str, *values: str) -> None:
 def add_enum_value(name: str, value: str, *, after: str | None = None, before: str | None = None) -> None:
     """Add a value to an enumerated type unless it exists: after or before another value, by default at the end."""
     place = f" AFTER {_literal(after)}" if after else f" BEFORE {_literal(before)}" if before else ""
-    op.execute(text(f"ALTER TYPE {_quoted(name)} ADD VALUE IF NOT EXISTS {_literal(value)}{place}"))
+    op.execute(text(f"ALTER TYPE {quoted(name)} ADD VALUE IF NOT EXISTS {_literal(value)}{place}"))
 
 
 def drop_enum(name: str) -> None:
     """Drop an enumerated type unless a column still uses it."""
     op.execute(
         text(
-            f"DO $$ BEGIN DROP TYPE IF EXISTS {_quoted(name)}; "
+            f"DO $$ BEGIN DROP TYPE IF EXISTS {quoted(name)}; "
             "EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END $$"
         )
     )
@@ -67,9 +68,9 @@ def with_enums(
     ]
 
 
-def values_to_add(present: Table, wanted: Table) -> Iterator[SourceOp]:
+def values_to_add(present: Table, expected: Table) -> Iterator[SourceOp]:
     """Yield operations for the values that types of the database lack. PostgreSQL cannot remove surplus values."""
-    for enum in enums_of(column for column in wanted.columns if column.name in present.columns):
+    for enum in enums_of(column for column in expected.columns if column.name in present.columns):
         found = next((item for item in enums_of(present.columns) if item.name == enum.name), enum)
         for position, value in enumerate(enum.enums):
             if value not in found.enums:
@@ -106,7 +107,3 @@ def _source(difference: str, operation: str, *values: str | None, **places: str)
 def _literal(value: str | None) -> str:
     # SQLAlchemy would read a colon as the beginning of a parameter.
     return "'" + str(value).replace("'", "''").replace(":", "\\:") + "'"
-
-
-def _quoted(name: str) -> str:
-    return op.get_context().dialect.identifier_preparer.quote(name)

@@ -12,7 +12,7 @@ from soldier_data.postgres.ddl import ddl_options
 from soldier_data.postgres.statements import quoted
 from soldier_data.settings import Settings
 
-_OLDEST_PGVECTOR = (0, 8)
+OLDEST_PGVECTOR = (0, 8)
 
 _STATE = text(
     "SELECT a.name, a.default_version, a.installed_version, n.nspname AS schema, "
@@ -57,10 +57,10 @@ def check_extensions(connection: Connection, settings: Settings) -> None:
                 "(`ALTER EXTENSION ... SET SCHEMA ...` moves an extension)"
             )
         version = row.installed_version or row.default_version
-        if name == "vector" and _numbers(version) < _OLDEST_PGVECTOR:
+        if name == "vector" and version_tuple(version) < OLDEST_PGVECTOR:
             remedy = (
                 "run `ALTER EXTENSION vector UPDATE` in this database"
-                if _numbers(row.default_version) >= _OLDEST_PGVECTOR
+                if version_tuple(row.default_version) >= OLDEST_PGVECTOR
                 else "install pgvector 0.8 or later on the database server"
             )
             raise ConfigurationError(f"pgvector {version} is too old, 0.8 or later is required: {remedy}")
@@ -82,5 +82,6 @@ def in_extensions(name: str) -> str:
     return f"{quoted(ddl_options().extensions_schema)}.{name}"
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_tuple(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, to compare it with others."""
     return tuple(int(part) for part in version.split(".") if part.isdigit())

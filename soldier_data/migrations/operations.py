@@ -13,6 +13,7 @@ from soldier_data.migrations.connection import LIMIT_LOCK_WAITS
 from soldier_data.migrations.policies import has_policy, policy_statements
 from soldier_data.postgres.ddl import ddl_options
 from soldier_data.postgres.orm import EmbeddingVector, vector_storage
+from soldier_data.postgres.statements import quoted
 from soldier_data.postgres.vector_index import VECTOR_INDEX_KINDS, add_vector_indexes, vector_index_name
 
 _UNFINISHED = text(
@@ -29,7 +30,7 @@ _STORAGE = text(
 def create_extension(name: str) -> None:
     """Create an extension in SOLDIER_EXTENSIONS_SCHEMA unless it exists."""
     op.execute(
-        f"CREATE EXTENSION IF NOT EXISTS {_quoted(name)} SCHEMA {_quoted(ddl_options().extensions_schema)}"
+        f"CREATE EXTENSION IF NOT EXISTS {quoted(name)} SCHEMA {quoted(ddl_options().extensions_schema)}"
     )
 
 
@@ -38,9 +39,9 @@ def isolate_tenants(table: str) -> None:
 
     Does nothing if the table has the policy, since each statement would block readers until the migration commits.
     """
-    if not op.get_context().as_sql and has_policy(op.get_bind(), _quoted(table)):
+    if not op.get_context().as_sql and has_policy(op.get_bind(), quoted(table)):
         return
-    for statement in policy_statements(_quoted(table)):
+    for statement in policy_statements(quoted(table)):
         op.execute(statement)
 
 
@@ -55,10 +56,10 @@ def set_storage(table: str, column: str, storage: str | None = None) -> None:
     """
     storage = storage or vector_storage()
     if not op.get_context().as_sql:
-        values = {"table": _quoted(table), "column": column}
+        values = {"table": quoted(table), "column": column}
         if STORAGES.get(op.get_bind().scalar(_STORAGE, values)) == storage:
             return
-    op.execute(f"ALTER TABLE {_quoted(table)} ALTER COLUMN {_quoted(column)} SET STORAGE {storage}")
+    op.execute(f"ALTER TABLE {quoted(table)} ALTER COLUMN {quoted(column)} SET STORAGE {storage}")
 
 
 def create_index_concurrently(
@@ -105,7 +106,3 @@ def drop_vector_index(table: str, column: str) -> None:
 def _vector_column(table: str, column: str, *, living: bool) -> Column[Any]:
     deleted_at = [Column("deleted_at", DateTime(timezone=True))] if living else []
     return Table(table, MetaData(), Column(column, EmbeddingVector()), *deleted_at).c[column]
-
-
-def _quoted(name: str) -> str:
-    return op.get_context().dialect.identifier_preparer.quote(name)

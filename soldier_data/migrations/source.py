@@ -88,9 +88,9 @@ def changed_constraint(table: str, name: str, old: str | None, new: str | None) 
     drop = _execute(f'ALTER TABLE {table} DROP CONSTRAINT IF EXISTS "{name}"')
     up, down = (
         [drop]
-        if wanted is None
-        else [drop, _execute(f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {wanted}')]
-        for wanted in (new, old)
+        if definition is None
+        else [drop, _execute(f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {definition}')]
+        for definition in (new, old)
     )
     return SourceOp(f"constraint {name} of {table}", up, down)
 

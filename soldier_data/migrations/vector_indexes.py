@@ -174,7 +174,7 @@ async def open_for_indexes(settings: Settings) -> AsyncIterator[AsyncConnection]
         yield connection
 
 
-def wanted_indexes() -> list[Index]:
+def expected_indexes() -> list[Index]:
     """Return the vector indexes that the models and the current DDL options define, ordered by table.
 
     Call it within `open_for_indexes`, which sets the DDL options.
@@ -248,12 +248,12 @@ async def _rebuild(
     on_progress: Callable[[BuildProgress], None],
 ) -> list[Rebuilt]:
     present = {item.name: item for item in await present_indexes(builder, settings) if item.table in tables}
-    wanted = [index for index in wanted_indexes() if table_of(index) in tables]
+    expected = [index for index in expected_indexes() if table_of(index) in tables]
     rebuilt: list[Rebuilt] = []
-    for number, index in enumerate(wanted, start=1):
+    for number, index in enumerate(expected, start=1):
         started = perf_counter()
         name = str(index.name)
-        report = partial(_report, on_progress, name, number, len(wanted))
+        report = partial(_report, on_progress, name, number, len(expected))
         await _drop(builder, name + _NEW)
         await _build(builder, watcher, index, name + _NEW, report)
         await _drop(builder, name)

@@ -14,12 +14,12 @@ from soldier_data.errors import StoreError
 from soldier_data.migrations.connection import driver_error
 from soldier_data.migrations.vector_indexes import (
     VectorIndex,
+    expected_indexes,
     method_of,
     open_for_indexes,
     present_indexes,
     table_of,
     vector_columns,
-    wanted_indexes,
 )
 from soldier_data.postgres.errors import as_store_error
 from soldier_data.settings import Settings
@@ -43,7 +43,7 @@ class VectorTable:
         counted: True if the rows were counted. Row-level security hides the rows from a role subject to it.
         without_embedding: Number of rows without an embedding.
         by_model: Number of embeddings by model; the key None is for embeddings without the name of a model.
-        wanted: Index method that the models and settings define; None if the table should have no vector index.
+        expected: Index method that the models and settings define; None if the table should have no vector index.
         indexes: Its vector indexes.
     """
 
@@ -52,7 +52,7 @@ class VectorTable:
     counted: bool
     without_embedding: int
     by_model: dict[str | None, int]
-    wanted: str | None
+    expected: str | None
     indexes: list[VectorIndex] = field(default_factory=list)
 
     def advice(self) -> Iterator[str]:
@@ -61,11 +61,11 @@ class VectorTable:
         for index in self.indexes:
             if not index.valid:
                 yield f"{index.name} is invalid after an interrupted build, and not used: {_REBUILD}."
-        if self.wanted is None and usable:
+        if self.expected is None and usable:
             yield f"{self.name} has a vector index, but the settings say none: {_REBUILD}, which removes it."
-        if self.wanted is not None and self.wanted not in usable.values():
+        if self.expected is not None and self.expected not in usable.values():
             existing = " and ".join(usable.values()) or "no usable index"
-            yield f"{self.name} should have an index of type {self.wanted}, but has {existing}: {_REBUILD}."
+            yield f"{self.name} should have an index of type {self.expected}, but has {existing}: {_REBUILD}."
         if len([name for name in usable if name.startswith(f"ix_{self.name}_")]) > 1:
             yield f"{self.name} has several vector indexes, each of which slows down writes: {_REBUILD}."
         if not self.counted:
@@ -112,13 +112,13 @@ async def vector_status(settings: Settings) -> list[VectorTable]:
     try:
         async with open_for_indexes(settings) as connection:
             indexes = await present_indexes(connection, settings)
-            wanted = {table_of(index): method_of(index) for index in wanted_indexes()}
+            expected = {table_of(index): method_of(index) for index in expected_indexes()}
             found = [
                 await _inspect(
                     connection,
                     settings,
                     column,
-                    wanted.get(name),
+                    expected.get(name),
                     [item for item in indexes if item.table == name],
                 )
                 for name, column in vector_columns().items()

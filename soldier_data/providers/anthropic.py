@@ -47,14 +47,7 @@ class AnthropicProvider(LLMProvider):
         total_timeout: float = TOTAL_TIMEOUT,
         clock: Clock | None = None,
     ) -> None:
-        self._vendor = Vendor(
-            "anthropic",
-            api_key,
-            max_retries=max_retries,
-            timeout=timeout,
-            total_timeout=total_timeout,
-            clock=clock,
-        )
+        self._vendor = Vendor("anthropic", api_key, max_retries, timeout, total_timeout, clock)
         self._model = model or Settings().anthropic_model
         self._client: AsyncAnthropic = self._vendor.sdk.AsyncAnthropic(
             api_key=self._vendor.api_key, base_url=base_url, max_retries=0, timeout=timeout

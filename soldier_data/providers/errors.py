@@ -13,6 +13,7 @@ class ProviderError(Exception):
     Attributes:
         status_code: HTTP status code of the vendor's response; None if there was none.
         is_transient: True if the same call may succeed later.
+        retry_after: Seconds to wait before the next call, if the vendor specified them.
         usage: Tokens that are billed although the call failed, for replies that were invalid, declined or truncated.
             0 if the vendor did not report them.
         cause: The SDK's exception, for debugging. Its text may contain the prompt, so it is deliberately not chained
@@ -26,11 +27,13 @@ class ProviderError(Exception):
         message: str,
         *,
         status_code: int | None = None,
+        retry_after: float | None = None,
         usage: TokenUsage | None = None,
         cause: BaseException | None = None,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
+        self.retry_after = retry_after
         self.usage = usage or TokenUsage()
         self.cause = cause
 
@@ -52,45 +55,15 @@ class ContentFilterError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """Too many requests despite retries, or the quota is used up (429).
-
-    Attributes:
-        retry_after: Seconds to wait, if the vendor specified them.
-    """
+    """Too many requests despite retries, or the quota is used up (429)."""
 
     is_transient = True
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        status_code: int | None = None,
-        cause: BaseException | None = None,
-    ) -> None:
-        super().__init__(message, status_code=status_code, cause=cause)
-        self.retry_after = retry_after
 
 
 class ProviderUnavailableError(ProviderError):
-    """The vendor failed (5xx), could not be reached or did not respond in time, despite retries.
-
-    Attributes:
-        retry_after: Seconds to wait, if the vendor specified them.
-    """
+    """The vendor failed (5xx), could not be reached or did not respond in time, despite retries."""
 
     is_transient = True
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        status_code: int | None = None,
-        cause: BaseException | None = None,
-    ) -> None:
-        super().__init__(message, status_code=status_code, cause=cause)
-        self.retry_after = retry_after
 
 
 class StructuredOutputError(ProviderError):

@@ -64,14 +64,7 @@ class OpenAIProvider(LLMProvider):
         total_timeout: float = TOTAL_TIMEOUT,
         clock: Clock | None = None,
     ) -> None:
-        self._vendor = Vendor(
-            "openai",
-            api_key,
-            max_retries=max_retries,
-            timeout=timeout,
-            total_timeout=total_timeout,
-            clock=clock,
-        )
+        self._vendor = Vendor("openai", api_key, max_retries, timeout, total_timeout, clock)
         self._model = model or Settings().openai_model
         self._client = _client(self._vendor, base_url)
         self._log = get_logger(__name__)
@@ -105,10 +98,10 @@ class OpenAIProvider(LLMProvider):
         check_prompt(prompt, system_prompt, max_tokens)
         # The SDK's parse() does the same, but loses a reply that does not match the schema.
         tool = self._vendor.sdk.pydantic_function_tool(schema)["function"]
-        wanted = {"name": schema.__name__, "schema": tool["parameters"], "strict": True}
+        json_schema = {"name": schema.__name__, "schema": tool["parameters"], "strict": True}
         options = {
             "max_completion_tokens": max_tokens,
-            "response_format": {"type": "json_schema", "json_schema": wanted},
+            "response_format": {"type": "json_schema", "json_schema": json_schema},
         }
         return await ask_for(
             schema, prompt, lambda messages: self._send(messages, system_prompt, options), self._model
@@ -195,14 +188,7 @@ class OpenAIEmbeddingProvider(EmbeddingProvider):
         concurrency: int = 4,
         clock: Clock | None = None,
     ) -> None:
-        self._vendor = Vendor(
-            "openai",
-            api_key,
-            max_retries=max_retries,
-            timeout=timeout,
-            total_timeout=total_timeout,
-            clock=clock,
-        )
+        self._vendor = Vendor("openai", api_key, max_retries, timeout, total_timeout, clock)
         settings = Settings()
         self._model = model or settings.openai_embedding_model
         self._dimensions = _dimensions(self._model, dimensions, settings.embedding_dimensions)
@@ -285,9 +271,9 @@ def _client(vendor: Vendor, base_url: str | None) -> AsyncOpenAI:
     return client
 
 
-def _dimensions(model: str, wanted: int | None, stored: int) -> int:
+def _dimensions(model: str, requested: int | None, stored: int) -> int:
     own = _DIMENSIONS.get(model)
-    if wanted is None:
+    if requested is None:
         if own is None:
             raise ConfigurationError(
                 f"dimensions: the number of dimensions of {model} is unknown: pass dimensions"
@@ -299,11 +285,11 @@ def _dimensions(model: str, wanted: int | None, stored: int) -> int:
             )
         return own
     shortenable = model.startswith(_SHORTENABLE)
-    if wanted < 1 or (own is not None and (wanted > own or (wanted != own and not shortenable))):
+    if requested < 1 or (own is not None and (requested > own or (requested != own and not shortenable))):
         raise ConfigurationError(
-            f"dimensions: {model} does not make vectors of {wanted} dimensions: choose another model or number"
+            f"dimensions: {model} does not make vectors of {requested} dimensions: choose another model or number"
         )
-    return wanted
+    return requested
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from soldier_data.logging import get_logger
-from soldier_data.providers.errors import ProviderError, ProviderUnavailableError, RateLimitError
+from soldier_data.providers.errors import ProviderError
 
 T = TypeVar("T")
 
@@ -74,11 +74,8 @@ class Retrying:
 
 
 def _wait(failure: ProviderError, retries: int) -> float:
-    retry_after = (
-        failure.retry_after if isinstance(failure, RateLimitError | ProviderUnavailableError) else None
-    )
-    if retry_after is not None:
-        return retry_after
+    if failure.retry_after is not None:
+        return failure.retry_after
     longest: float = min(_FIRST_WAIT * 2**retries, _LONGEST_WAIT)
     # Jitter, so that callers that failed together do not retry together.
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - not used for security.

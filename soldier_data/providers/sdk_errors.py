@@ -52,41 +52,32 @@ def as_provider_error(sdk: ModuleType, error: Exception, operation: str, key_var
 def _by_status(error: Any, operation: str, key_variable: str) -> ProviderError:
     status: int = error.status_code
     code = _code(error.body)
-    retry_after = _retry_after(error.response.headers)
-    prefix = f"{operation}: {status}" + (f" ({code})" if code else "")
-    if status in (401, 403):
-        return AuthenticationError(
-            f"{prefix}: the API key is invalid or lacks a permission: check {key_variable}",
-            status_code=status,
-            cause=error,
-        )
-    if status == 404:
-        return ModelError(f"{prefix}: the model does not exist", status_code=status, cause=error)
-    if status == 429:
-        limited = RateLimitError(
-            f"{prefix}: too many requests: send fewer, or raise the account's limit",
-            retry_after=retry_after,
-            status_code=status,
-            cause=error,
-        )
-        # OpenAI also responds with 429 if the account has no credit left; waiting does not help then.
-        limited.is_transient = code != "insufficient_quota"
-        return limited
-    if status in _TIMEOUTS or status >= 500:
-        return ProviderUnavailableError(
-            f"{prefix}: the vendor's server failed: try again later",
-            retry_after=retry_after,
-            status_code=status,
-            cause=error,
-        )
-    if code in _DECLINED:
-        return ContentFilterError(f"{prefix}: the prompt was declined", status_code=status, cause=error)
-    kind = InvalidRequestError if status in _INVALID else ProviderError
-    return kind(
-        f"{prefix}: the vendor rejected the request: see .cause for the reason",
+    kind, problem = _classified(status, code, key_variable)
+    failure = kind(
+        f"{operation}: {status}{f' ({code})' if code else ''}: {problem}",
         status_code=status,
+        retry_after=_retry_after(error.response.headers),
         cause=error,
     )
+    if status == 429 and code == "insufficient_quota":
+        # The account has no credit left, and waiting does not help.
+        failure.is_transient = False
+    return failure
+
+
+def _classified(status: int, code: str | None, key_variable: str) -> tuple[type[ProviderError], str]:
+    if status in (401, 403):
+        return AuthenticationError, f"the API key is invalid or lacks a permission: check {key_variable}"
+    if status == 404:
+        return ModelError, "the model does not exist"
+    if status == 429:
+        return RateLimitError, "too many requests: send fewer, or raise the account's limit"
+    if status in _TIMEOUTS or status >= 500:
+        return ProviderUnavailableError, "the vendor's server failed: try again later"
+    if code in _DECLINED:
+        return ContentFilterError, "the prompt was declined"
+    kind = InvalidRequestError if status in _INVALID else ProviderError
+    return kind, "the vendor rejected the request: see .cause for the reason"
 
 
 def _code(body: Any) -> str | None:

@@ -40,7 +40,6 @@ class Vendor:
     Attributes:
         sdk: The imported package.
         api_key: The effective API key.
-        timeout: As above.
 
     Raises:
         ProviderError: The package is not installed.
@@ -51,7 +50,6 @@ class Vendor:
         self,
         name: str,
         api_key: str | None,
-        *,
         max_retries: int,
         timeout: float,
         total_timeout: float,

@@ -204,7 +204,7 @@ TABLE = VectorTable(
     counted=True,
     without_embedding=0,
     by_model={"m": 100_000},
-    wanted="ivfflat",
+    expected="ivfflat",
     indexes=[IVFFLAT],
 )
 
@@ -219,13 +219,13 @@ def test_lists_fit_the_rows_as_pgvector_advises(rows: int, lists: int) -> None:
     [
         (replace(TABLE, rows=10_000), "100 lists, but 10 would suit 10,000 rows"),
         (replace(TABLE, rows=900_000), "100 lists, but 900 would suit 900,000 rows"),
-        (replace(TABLE, wanted="hnsw"), "an index of type hnsw, but has ivfflat"),
+        (replace(TABLE, expected="hnsw"), "an index of type hnsw, but has ivfflat"),
         (
             replace(TABLE, indexes=[IVFFLAT, replace(IVFFLAT, name=f"{IVFFLAT.name}_new")]),
             "several vector indexes",
         ),
         (replace(TABLE, indexes=[]), "has no usable index"),
-        (replace(TABLE, wanted=None), "the settings say none"),
+        (replace(TABLE, expected=None), "the settings say none"),
         (replace(TABLE, without_embedding=7), "7 rows of episodes have no embedding"),
     ],
 )
