@@ -9,7 +9,7 @@ from uuid import UUID
 
 from soldier_data.config import Agent, InMemoryConfigStore, PostgresConfigStore
 from soldier_data.memory import InMemoryMemoryStore, PostgresMemoryStore
-from soldier_data.postgres.database import Executor
+from soldier_data.postgres.executor import Executor
 from soldier_data.vectors import InMemoryVectorStore, PostgresVectorStore
 from tests.conftest import DIMENSIONS
 from tests.factories.config import AgentFactory, RuleFactory, ScenarioFactory

@@ -18,10 +18,12 @@ from soldier_data.audit.store import AuditStore
 from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_storable, check_text
-from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.queries import cursor_values
+from soldier_data.postgres.statements import Row, Values
 from soldier_data.postgres.subjects import PostgresSearch, StoredRecords, erase_in_batches
-from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.transaction import Transaction
 
 _TOOL_CALLS = TypeAdapter(list[ToolCall])
 # json.dumps(..., ensure_ascii=False) would create an encoder for each call.

@@ -9,8 +9,17 @@ from typing import Any
 from sqlalchemy import DateTime, Select, Table, select, update
 
 from soldier_data.audit.orm import AuditEventRow, TurnRecordRow
-from soldier_data.postgres.queries import LIMIT, OFFSET, equals, insert_row, newest_first, of_tenant
-from soldier_data.postgres.statements import Statement, column_param, equals_any, has_key, param, table_of
+from soldier_data.postgres.queries import (
+    LIMIT,
+    OFFSET,
+    equals,
+    equals_any,
+    has_key,
+    insert_row,
+    newest_first,
+    of_tenant,
+)
+from soldier_data.postgres.statements import Statement, column_param, param, table_of
 
 TURNS = table_of(TurnRecordRow)
 EVENTS = table_of(AuditEventRow)

@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
-from soldier_data.base.arguments import ChecksArguments
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.arguments import ChecksArguments, check_fields
+from soldier_data.base.embeddings import check_embedding
+from soldier_data.base.values import check_revision
+from soldier_data.errors import ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class TextToEmbed:
+    """A stored text that needs an embedding: it has none, or one made by a different model.
+
+    Attributes:
+        kind: "episode", "rule" or "scenario".
+        tenant_id: The tenant of the entity.
+        id: The id of the entity.
+        text: The text to embed; never empty.
+        revision: The entity's revision when the text was read; 0 for kinds without revisions.
+    """
+
+    kind: str
+    tenant_id: UUID
+    id: UUID
+    text: str = field(repr=False)
+    revision: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def position(self) -> tuple[str, UUID, UUID]:
+        """The sort key in lists of texts."""
+        return self.kind, self.tenant_id, self.id
 
 
 class EmbeddedTextStore(ChecksArguments, ABC):
@@ -69,3 +98,33 @@ class EmbeddedTextStore(ChecksArguments, ABC):
         Raises:
             ValidationError: A text is of a kind that this store does not hold, or an embedding cannot be stored.
         """
+
+
+def page_of_texts(texts: Iterable[TextToEmbed], after: TextToEmbed | None, limit: int) -> list[TextToEmbed]:
+    """The first `limit` of `texts` that sort after `after`, in order."""
+    behind = [text for text in texts if after is None or text.position() > after.position()]
+    return sorted(behind, key=TextToEmbed.position)[:limit]
+
+
+def check_embeddings(
+    embeddings: Sequence[tuple[TextToEmbed, Sequence[float]]], dimensions: int, kinds: Sequence[str]
+) -> None:
+    """Check the arguments of `set_embeddings`.
+
+    Raises:
+        ValidationError: An embedding cannot be stored, or a text is of a kind that is not in `kinds`.
+    """
+    for number, pair in enumerate(embeddings):
+        # Callers without a type checker may pass anything.
+        if [type(part) is TextToEmbed for part in pair] != [True, False]:
+            raise ValidationError(
+                f"embeddings[{number}] is not a pair of a TextToEmbed and its embedding", field="embeddings"
+            )
+        text, embedding = pair
+        check_revision(text.revision, "revision")
+        if text.kind not in kinds:
+            raise ValidationError(
+                f"embeddings[{number}] is not of a {' or '.join(kinds)}: pass it to the store that listed it",
+                field="embeddings",
+            )
+        check_embedding(embedding, dimensions, f"embeddings[{number}]")

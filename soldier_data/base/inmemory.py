@@ -9,17 +9,11 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from soldier_data.base.embedded_texts import EmbeddedTextStore
-from soldier_data.base.embeddings import (
-    TextToEmbed,
-    check_embeddings,
-    cosine_similarity,
-    page_of_texts,
-    to_float32,
-)
+from soldier_data.base.embedded_texts import EmbeddedTextStore, TextToEmbed, check_embeddings, page_of_texts
 from soldier_data.base.items import id_taken
 from soldier_data.base.models import utcnow
 from soldier_data.base.paging import check_page
+from soldier_data.base.similarity import cosine_similarity, to_float32
 from soldier_data.base.values import check_text
 from soldier_data.errors import ConflictError, StoreError
 

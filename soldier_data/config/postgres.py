@@ -33,10 +33,12 @@ from soldier_data.config.models import (
 from soldier_data.config.purging import purge
 from soldier_data.config.scenario_migrations import MigrationPlan, MigrationPlanStatus
 from soldier_data.config.store import ConfigStore
-from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.missing_embeddings import PostgresEmbeddedTexts
 from soldier_data.postgres.revisioned import RevisionedTable, delete_row
-from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.statements import Row, Values
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
 
 _STEPS = TypeAdapter(list[ScenarioStep])

@@ -9,11 +9,11 @@ from sqlalchemy import ColumnElement, Table, Uuid, and_, any_, delete, or_, sele
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from soldier_data.config.statements import AGENTS, ARCHIVES, PARTS, PLANS, SCENARIOS
-from soldier_data.postgres.database import Executor
+from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.purging import BEFORE, ROWS_AT_A_TIME, oldest
 from soldier_data.postgres.queries import of_tenant
-from soldier_data.postgres.statements import Statement, param
-from soldier_data.postgres.transaction import Transaction, Values
+from soldier_data.postgres.statements import Statement, Values, param
+from soldier_data.postgres.transaction import Transaction
 
 _OPERATION = "purging deleted rows"
 

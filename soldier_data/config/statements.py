@@ -35,6 +35,7 @@ from soldier_data.postgres.queries import (
     OFFSET,
     columns_except,
     equals,
+    has_key,
     insert_row,
     is_living,
     living,
@@ -42,8 +43,9 @@ from soldier_data.postgres.queries import (
     newest_first,
     of_tenant,
 )
-from soldier_data.postgres.revisioned import RevisionedTable, mark_deleted
-from soldier_data.postgres.statements import Statement, column_param, has_key, param, table_of
+from soldier_data.postgres.revisioned import RevisionedTable
+from soldier_data.postgres.revisioned_statements import mark_deleted
+from soldier_data.postgres.statements import Statement, column_param, param, table_of
 from soldier_data.postgres.vector_search import IndexedSearch, nearest
 
 AGENTS = table_of(AgentRow)

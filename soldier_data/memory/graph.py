@@ -45,6 +45,8 @@ from soldier_data.postgres.purging import AT_A_TIME, oldest
 from soldier_data.postgres.queries import (
     LIMIT,
     equals,
+    equals_any,
+    has_key,
     is_living,
     living,
     mark_deleted,
@@ -52,7 +54,7 @@ from soldier_data.postgres.queries import (
     or_own_write,
     unless_taken,
 )
-from soldier_data.postgres.statements import Statement, column_param, equals_any, has_key, param
+from soldier_data.postgres.statements import Statement, column_param, param
 
 
 def _living_ends() -> Any:

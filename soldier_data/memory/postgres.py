@@ -28,13 +28,14 @@ from soldier_data.memory.checks import (
 from soldier_data.memory.models import Entity, EntityHit, Episode, EpisodeFilter, EpisodeHit, Relationship
 from soldier_data.memory.search import candidates, fold, patterns_of, words_of
 from soldier_data.memory.store import MemoryStore
-from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.missing_embeddings import PostgresEmbeddedTexts
 from soldier_data.postgres.queries import cursor_values
 from soldier_data.postgres.revisioned import delete_row
-from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.statements import Row, Statement, Values
 from soldier_data.postgres.subjects import PostgresSearch, StoredRecords, erase_in_batches
-from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
 
 

@@ -35,6 +35,8 @@ from soldier_data.postgres.queries import (
     LIMIT,
     columns_except,
     equals,
+    force_custom_plan,
+    has_key,
     is_living,
     living,
     mark_deleted,
@@ -43,14 +45,7 @@ from soldier_data.postgres.queries import (
     of_tenant,
     or_own_write,
 )
-from soldier_data.postgres.statements import (
-    Statement,
-    column_param,
-    force_custom_plan,
-    has_key,
-    param,
-    table_of,
-)
+from soldier_data.postgres.statements import Statement, column_param, param, table_of
 from soldier_data.postgres.vector_search import IndexedSearch, nearest
 
 EPISODES = table_of(EpisodeRow)

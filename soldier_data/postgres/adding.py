@@ -11,10 +11,10 @@ from sqlalchemy import Table, select
 from soldier_data.base.items import id_taken
 from soldier_data.base.models import new_id
 from soldier_data.errors import ConflictError
-from soldier_data.postgres.database import Executor
-from soldier_data.postgres.queries import equals, insert_row, unless_taken
-from soldier_data.postgres.statements import Statement, has_key, in_order
-from soldier_data.postgres.transaction import Transaction, Values, describe
+from soldier_data.postgres.executor import Executor
+from soldier_data.postgres.queries import equals, has_key, insert_row, unless_taken
+from soldier_data.postgres.statements import Statement, Values, in_order
+from soldier_data.postgres.transaction import Transaction, describe
 
 E = TypeVar("E")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from copy import copy
 from time import monotonic
-from typing import Self, TypeAlias, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -21,8 +20,8 @@ from soldier_data.postgres.errors import READ_ONLY, TransientError, as_store_err
 from soldier_data.postgres.hosts import STANDBY_KINDS, read_target
 from soldier_data.postgres.pool import ConnectionPool, Lease
 from soldier_data.postgres.sqlalchemy_session import unit_connection
-from soldier_data.postgres.statements import Schemas, Statement
-from soldier_data.postgres.transaction import Row, Transaction, Values, describe
+from soldier_data.postgres.statements import Row, Schemas, Statement, Values
+from soldier_data.postgres.transaction import Transaction, describe
 from soldier_data.settings import Settings
 
 T = TypeVar("T")
@@ -237,29 +236,3 @@ async def _rolled_back(transaction: Transaction, lease: Lease) -> bool:
     except StoreError:
         return False
     return not lease.driver.is_in_transaction()
-
-
-Executor: TypeAlias = Database | Transaction
-"""What stores run on: with a `Database` each call commits by itself, with a `Transaction` calls commit together."""
-
-
-class PostgresStore:
-    """Base class of stores on PostgreSQL."""
-
-    _db: Executor
-
-    def join(self, transaction: Transaction | None) -> Self:
-        """A copy of this store that runs on the transaction of a unit of work.
-
-        Raises:
-            ConfigurationError: The unit of work has no transaction, or one on a different database.
-        """
-        mine = self._db.settings
-        if transaction is None or not (transaction.settings is mine or transaction.settings == mine):
-            raise ConfigurationError(
-                f"beginning a unit of work: {type(self).__name__} is not on the data layer's database, so they "
-                "cannot commit together: create the store with a Database that has the data layer's settings"
-            )
-        joined = copy(self)
-        joined._db = transaction  # noqa: SLF001 - of its own class.
-        return joined

@@ -12,8 +12,8 @@ from sqlalchemy.util import await_only
 
 from soldier_data.base.models import new_id
 from soldier_data.errors import ConfigurationError, StoreError
-from soldier_data.postgres.statements import Schemas, Statement
-from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.statements import Row, Schemas, Statement, Values
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.postgres.vector_codec import has_vector_codec
 from soldier_data.settings import Settings
 

@@ -10,15 +10,14 @@ from uuid import UUID
 
 from sqlalchemy import Column, ColumnElement, Table, Uuid, and_, func, or_, select, tuple_, update
 
-from soldier_data.base.embedded_texts import EmbeddedTextStore
-from soldier_data.base.embeddings import TextToEmbed, check_embeddings
+from soldier_data.base.embedded_texts import EmbeddedTextStore, TextToEmbed, check_embeddings
 from soldier_data.base.models import new_id, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.values import check_text
 from soldier_data.errors import ValidationError
-from soldier_data.postgres.database import Executor
-from soldier_data.postgres.queries import LIMIT, equals, is_living
-from soldier_data.postgres.statements import Statement, column_param, has_key, param
+from soldier_data.postgres.executor import Executor
+from soldier_data.postgres.queries import LIMIT, equals, has_key, is_living
+from soldier_data.postgres.statements import Statement, column_param, param
 from soldier_data.postgres.transaction import Transaction
 
 

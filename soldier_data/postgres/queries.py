@@ -7,21 +7,26 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Float,
     FromClause,
+    Integer,
     Select,
     Subquery,
     Table,
     Uuid,
     and_,
+    any_,
+    func,
+    literal_column,
     or_,
     select,
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 
 from soldier_data.base.paging import Cursor
 from soldier_data.postgres.statements import column_param, param
@@ -56,6 +61,31 @@ def equals(column: Column[Any]) -> ColumnElement[bool]:
 def or_own_write(table: Table, condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """Extend a condition to rows written by an earlier attempt of the same call, whose reply was lost."""
     return or_(condition, equals(table.c.write_id))
+
+
+def force_custom_plan() -> ColumnElement[bool]:
+    """A condition that is true if the parameter `force_custom_plan` is, and makes PostgreSQL always use a custom plan.
+
+    Where the best plan depends on the size of a tenant or the frequency of a word, the generic plan of a prepared
+    statement can be a hundred times slower. PostgreSQL compares the estimated costs of generic and custom plans. In a
+    custom plan this condition is folded to true; in the generic plan it has the cost of a scan of 10^9 rows, which is
+    never executed. To set plan_cache_mode instead would take a round trip, or a parameter at connection start, which
+    PgBouncer rejects.
+    """
+    one = literal_column("1", Integer)
+    rows = select(func.count()).select_from(func.generate_series(one, literal_column("1000000000")))
+    return or_(param("force_custom_plan", Boolean()), rows.scalar_subquery() == one)
+
+
+def equals_any(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """The column equals one of the values in the array parameter `name`."""
+    condition: ColumnElement[bool] = column == any_(param(name, ARRAY(column.type)))
+    return condition
+
+
+def has_key(table: Table) -> ColumnElement[bool]:
+    """The row with the key in the parameters `tenant_id` and `id`."""
+    return (table.c.tenant_id == column_param(table.c.tenant_id)) & (table.c.id == column_param(table.c.id))
 
 
 # -- reading ---------------------------------------------------------------------------------------------------

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy import ColumnClause, ColumnElement, Integer, Table, and_, case, literal_column, select, update
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy import ColumnElement, Table
 
 from soldier_data.base.models import mark_saved, new_id, utcnow
 from soldier_data.base.values import check_revision
 from soldier_data.errors import ConflictError, NotFoundError, StoreError
-from soldier_data.postgres import queries
-from soldier_data.postgres.database import Executor
-from soldier_data.postgres.queries import insert_row, is_living, or_own_write, unless_taken
-from soldier_data.postgres.statements import Statement, column_param, has_key, param
-from soldier_data.postgres.transaction import Transaction, Values
-
-_ZERO: ColumnClause[int] = literal_column("0", Integer)
-_ONE: ColumnClause[int] = literal_column("1", Integer)
+from soldier_data.postgres.executor import Executor
+from soldier_data.postgres.queries import has_key
+from soldier_data.postgres.revisioned_statements import (
+    insert_only,
+    insert_or_replace,
+    mark_deleted,
+    replace_revision,
+    stored_revision,
+)
+from soldier_data.postgres.statements import Statement, Values
+from soldier_data.postgres.transaction import Transaction
 
 
 class Revised(Protocol):
@@ -56,10 +58,10 @@ class RevisionedTable:
         self._name = name
         self._missing_parent = missing_parent
         self._unique = unique
-        self._save = Statement(f"saving the {name}", _insert_or_replace(table, parent))
-        self._insert = Statement(f"saving the {name}", _insert_only(table, parent))
-        self._replace = Statement(f"saving the {name}", _replace_revision(table, parent))
-        self._stored = Statement(f"saving the {name}", _what_is_stored(table, parent))
+        self._save = Statement(f"saving the {name}", insert_or_replace(table, parent))
+        self._insert = Statement(f"saving the {name}", insert_only(table, parent))
+        self._replace = Statement(f"saving the {name}", replace_revision(table, parent))
+        self._stored = Statement(f"saving the {name}", stored_revision(table, parent))
         if "deleted_at" in table.c:
             self._delete = Statement(
                 f"deleting the {name}", mark_deleted(table, has_key(table)).returning(table.c.id)
@@ -118,64 +120,3 @@ class RevisionedTable:
 async def delete_row(db: Executor, statement: Statement, key: Values) -> bool:
     """Run a statement made with `mark_deleted`; returns whether it deleted a row."""
     return await db.fetch_one(statement, {**key, "now": utcnow(), "write_id": new_id()}) is not None
-
-
-def mark_deleted(table: Table, where: ColumnElement[bool]) -> Any:
-    """An UPDATE that soft-deletes the rows that match `where`, at the time in the parameter `now`."""
-    condition = and_(where, or_own_write(table, is_living(table)))
-    return queries.mark_deleted(table, condition).values(
-        updated_at=param("now", table.c.updated_at.type),
-        revision=_next_revision(table, column_param(table.c.write_id)),
-    )
-
-
-def _insert_or_replace(table: Table, parent: ColumnElement[bool] | None) -> Any:
-    statement = _insert(table, parent)
-    changed = {name: statement.excluded[name] for name in _content(table)}
-    changed["revision"] = _next_revision(table, statement.excluded.write_id)
-    return statement.on_conflict_do_update(index_elements=["tenant_id", "id"], set_=changed).returning(
-        table.c.id, table.c.revision
-    )
-
-
-def _insert_only(table: Table, parent: ColumnElement[bool] | None) -> Any:
-    return unless_taken(_insert(table, parent)).returning(table.c.revision)
-
-
-def _replace_revision(table: Table, parent: ColumnElement[bool] | None) -> Any:
-    expected = param("if_revision", table.c.revision.type)
-    changed: dict[str, Any] = {name: column_param(table.c[name]) for name in _content(table)}
-    statement = (
-        update(table)
-        .values({**changed, "revision": expected + 1})
-        .where(has_key(table), or_own_write(table, table.c.revision == expected))
-        .returning(table.c.id, table.c.revision)
-    )
-    return statement if parent is None else statement.where(_exists(parent))
-
-
-def _what_is_stored(table: Table, parent: ColumnElement[bool] | None) -> Any:
-    statement = select(select(table.c.revision).where(has_key(table)).scalar_subquery().label("revision"))
-    return statement if parent is None else statement.where(_exists(parent))
-
-
-def _insert(table: Table, parent: ColumnElement[bool] | None) -> Insert:
-    if parent is None:
-        return insert_row(table).values(revision=_ONE)
-    values: dict[str, Any] = {column.name: column_param(column) for column in table.columns}
-    values["revision"] = _ONE
-    row = select(*values.values()).where(parent).with_for_update(read=True)
-    return insert(table).from_select(list(values), row)
-
-
-def _exists(parent: ColumnElement[bool]) -> ColumnElement[bool]:
-    return select(_ONE).where(parent).exists()
-
-
-def _next_revision(table: Table, write_id: Any) -> Any:
-    # A call that is repeated after a lost reply finds its own write_id, and does not count twice.
-    return table.c.revision + case((table.c.write_id == write_id, _ZERO), else_=_ONE)
-
-
-def _content(table: Table) -> list[str]:
-    return [column.name for column in table.columns if column.name not in ("tenant_id", "id", "revision")]

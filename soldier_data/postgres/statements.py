@@ -11,27 +11,18 @@ on the search_path of the role.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import (
     BindParameter,
-    Boolean,
     ClauseElement,
     Column,
-    ColumnElement,
     Dialect,
     FromClause,
-    Integer,
     Table,
     UpdateBase,
-    any_,
     bindparam,
-    func,
-    literal_column,
-    or_,
-    select,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.visitors import iterate
@@ -42,6 +33,12 @@ from soldier_data.postgres.ddl import DDLOptions, use_ddl_options
 from soldier_data.settings import Settings
 
 _DIALECT: Dialect = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
+
+Values: TypeAlias = Mapping[str, Any]
+"""Parameters of a statement by name, always including tenant_id."""
+
+Row: TypeAlias = Mapping[str, Any]
+"""A row of a result: values by column name."""
 
 # SQLAlchemy reserves parameters with the names of columns in INSERT and UPDATE.
 _PREFIX = "p_"
@@ -157,33 +154,8 @@ def column_param(column: Column[Any]) -> BindParameter[Any]:
     return param(column.name, column.type)
 
 
-def has_key(table: Table) -> ColumnElement[bool]:
-    """The row with the key in the parameters `tenant_id` and `id`."""
-    return (table.c.tenant_id == column_param(table.c.tenant_id)) & (table.c.id == column_param(table.c.id))
-
-
-def force_custom_plan() -> ColumnElement[bool]:
-    """A condition that is true if the parameter `force_custom_plan` is, and makes PostgreSQL always use a custom plan.
-
-    Where the best plan depends on the size of a tenant or the frequency of a word, the generic plan of a prepared
-    statement can be a hundred times slower. PostgreSQL compares the estimated costs of generic and custom plans. In a
-    custom plan this condition is folded to true; in the generic plan it has the cost of a scan of 10^9 rows, which is
-    never executed. To set plan_cache_mode instead would take a round trip, or a parameter at connection start, which
-    PgBouncer rejects.
-    """
-    one = literal_column("1", Integer)
-    rows = select(func.count()).select_from(func.generate_series(one, literal_column("1000000000")))
-    return or_(param("force_custom_plan", Boolean()), rows.scalar_subquery() == one)
-
-
 def table_of(row: type[DeclarativeBase]) -> Table:
     """The table of a mapped class."""
     table: FromClause = row.__table__
     assert isinstance(table, Table)
     return table
-
-
-def equals_any(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
-    """The column equals one of the values in the array parameter `name`."""
-    condition: ColumnElement[bool] = column == any_(param(name, ARRAY(column.type)))
-    return condition

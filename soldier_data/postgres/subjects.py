@@ -46,11 +46,11 @@ from soldier_data.base.subject_rules import (
 )
 from soldier_data.base.subjects import BATCH, SPELLED_LENGTHS, DataSubject, ErasedIds, batches
 from soldier_data.logging import get_logger
-from soldier_data.postgres.database import Executor
+from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.orm import Base
-from soldier_data.postgres.queries import of_tenant
-from soldier_data.postgres.statements import Statement, equals_any, force_custom_plan, param
-from soldier_data.postgres.transaction import Row, Transaction
+from soldier_data.postgres.queries import equals_any, force_custom_plan, of_tenant
+from soldier_data.postgres.statements import Row, Statement, param
+from soldier_data.postgres.transaction import Transaction
 
 EraseBatch: TypeAlias = Callable[
     [Transaction, UUID, str, Sequence[UUID]], Awaitable[Mapping[str, Sequence[UUID]]]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,16 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from soldier_data.errors import StoreError
 from soldier_data.postgres import bulk
 from soldier_data.postgres.errors import as_store_error
-from soldier_data.postgres.statements import Schemas, Statement
+from soldier_data.postgres.statements import Row, Schemas, Statement, Values
 from soldier_data.settings import Settings
 
 T = TypeVar("T")
-
-Values: TypeAlias = Mapping[str, Any]
-"""Parameters of a statement by name, always including tenant_id."""
-
-Row: TypeAlias = Mapping[str, Any]
-"""A row of a result: values by column name."""
 
 _ENDED = "the unit of work has ended: begin another one"
 _INTERRUPTED = (

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.postgres.purging import oldest
-from soldier_data.postgres.queries import of_tenant
-from soldier_data.postgres.statements import Statement, column_param, equals_any, param
+from soldier_data.postgres.queries import equals_any, of_tenant
+from soldier_data.postgres.statements import Statement, column_param, param
 from soldier_data.profiles.statements import (
     ASSETS,
     CONSENTS,

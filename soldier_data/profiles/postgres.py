@@ -15,11 +15,12 @@ from soldier_data.base.models import Model, mark_saved, new_id, utcnow
 from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_revision, check_storable, check_text, moment_before
 from soldier_data.errors import ConflictError, StoreError
-from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.purging import ROWS_AT_A_TIME
-from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.statements import Row, Statement, Values
 from soldier_data.postgres.subjects import PostgresSearch, erase_in_batches
-from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.profiles import merge_statements, statements, write_statements
 from soldier_data.profiles.checks import (
     check_field,

@@ -28,8 +28,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON, aggregate_order_by
 
 from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.postgres.orm import Document
-from soldier_data.postgres.queries import columns_except, equals, is_living, living, of_tenant
-from soldier_data.postgres.statements import Statement, column_param, equals_any, param, table_of
+from soldier_data.postgres.queries import columns_except, equals, equals_any, is_living, living, of_tenant
+from soldier_data.postgres.statements import Statement, column_param, param, table_of
 from soldier_data.profiles.orm import (
     ChannelIdentityRow,
     CustomerProfileRow,

@@ -43,8 +43,8 @@ from sqlalchemy.dialects.postgresql import JSON, insert
 
 from soldier_data.base.subjects import EXTERNAL_ID
 from soldier_data.postgres.orm import Document
-from soldier_data.postgres.queries import columns_except, is_living, of_tenant
-from soldier_data.postgres.statements import Statement, column_param, has_key, param
+from soldier_data.postgres.queries import columns_except, has_key, is_living, of_tenant
+from soldier_data.postgres.statements import Statement, column_param, param
 from soldier_data.profiles.statements import (
     ASSETS,
     CONSENTS,

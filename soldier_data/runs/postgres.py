@@ -11,11 +11,12 @@ from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_key, check_storable
 from soldier_data.errors import ConflictError
-from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.queries import columns_except, cursor_values
-from soldier_data.postgres.statements import Statement
+from soldier_data.postgres.statements import Row, Statement, Values
 from soldier_data.postgres.subjects import PostgresSearch, StoredRecords, erase_in_batches
-from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.runs import statements as sql
 from soldier_data.runs import subjects
 from soldier_data.runs.checks import (

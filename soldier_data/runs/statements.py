@@ -26,12 +26,14 @@ from soldier_data.postgres.queries import (
     OFFSET,
     columns_except,
     equals,
+    equals_any,
+    has_key,
     living,
     newest_first,
     of_tenant,
 )
 from soldier_data.postgres.revisioned import RevisionedTable
-from soldier_data.postgres.statements import Statement, column_param, equals_any, has_key, table_of
+from soldier_data.postgres.statements import Statement, column_param, table_of
 from soldier_data.runs.orm import ArtifactRow, LLMCallRow, RunRow, StepRow
 
 RUNS = table_of(RunRow)

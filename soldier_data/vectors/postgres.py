@@ -9,9 +9,11 @@ from uuid import UUID
 
 from soldier_data.base.models import new_id
 from soldier_data.base.subjects import DataSubject, SubjectRecords
-from soldier_data.postgres.database import Executor, PostgresStore
+from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.executor import Executor
+from soldier_data.postgres.statements import Row, Values
 from soldier_data.postgres.subjects import PostgresSearch, StoredRecords, erase_in_batches
-from soldier_data.postgres.transaction import Row, Transaction, Values
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
 from soldier_data.vectors import statements as sql
 from soldier_data.vectors import subjects

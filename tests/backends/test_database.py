@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import make_url
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import TextToEmbed
 from soldier_data.config import Agent, ConfigStore, PostgresConfigStore, Rule, Scenario
 from soldier_data.data_layer import DataLayer
 from soldier_data.embedded import EmbeddedServers

@@ -41,7 +41,7 @@ async def test_a_bound_role_works_with_row_level_security_and_sees_no_other_tena
         with pytest.raises(ValidationError):
             await store.save_many([mine, theirs])
 
-        async with store._db.transaction() as transaction:  # type: ignore[union-attr]
+        async with store._db.transaction() as transaction:  # type: ignore[attr-defined]
             inner = PostgresConfigStore(transaction)
             for agent in (mine, theirs, mine):
                 agent.description = "changed together"

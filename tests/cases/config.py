@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import TextToEmbed
 from soldier_data.config import (
     Agent,
     ConfigStore,

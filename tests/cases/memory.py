@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import TextToEmbed
 from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import DataSubject
 from soldier_data.errors import NotFoundError

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import TextToEmbed
 from soldier_data.config import Agent, ConfigStore, InMemoryConfigStore, PostgresConfigStore
 from soldier_data.errors import ValidationError
 from soldier_data.memory import InMemoryMemoryStore, MemoryStore, PostgresMemoryStore

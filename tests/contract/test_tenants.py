@@ -13,7 +13,7 @@ import pytest
 
 from soldier_data.base.inmemory import InMemoryStore
 from soldier_data.base.subjects import DataSubject, SubjectRecords
-from soldier_data.postgres.database import PostgresStore
+from soldier_data.postgres.base_store import PostgresStore
 from tests.cases.case import Case, Domain, public_methods
 from tests.cases.rows import dump
 from tests.cases.stores import DOMAINS, outcome

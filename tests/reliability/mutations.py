@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 from uuid import UUID, uuid4
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import TextToEmbed
 from soldier_data.base.subjects import DataSubject
 from soldier_data.profiles import Channel
 from soldier_data.sessions import PendingMigration

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticValidationError
 
-from soldier_data.base.embeddings import to_float32
+from soldier_data.base.similarity import to_float32
 from soldier_data.config import Agent, Variable
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import ConflictError, NotFoundError, ValidationError

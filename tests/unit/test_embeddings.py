@@ -12,7 +12,8 @@ import numpy as np
 import pgvector
 import pytest
 
-from soldier_data.base.embeddings import check_embedding, check_query, cosine_similarity, to_float32
+from soldier_data.base.embeddings import check_embedding, check_query
+from soldier_data.base.similarity import cosine_similarity, to_float32
 from soldier_data.errors import ValidationError
 from soldier_data.postgres.vector_codec import decode_vector, encode_vector
 

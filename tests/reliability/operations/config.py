@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import TextToEmbed
 from soldier_data.config import (
     Agent,
     ConfigStore,

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from soldier_data.base.embeddings import TextToEmbed
+from soldier_data.base.embedded_texts import TextToEmbed
 from soldier_data.memory import Entity, Episode, MemoryStore, Relationship
 from tests.reliability.operations.config import MODELS, lists_to_embed
 from tests.reliability.operations.values import (
