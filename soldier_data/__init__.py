@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from soldier_data.config import ToolActivation as ToolActivation
     from soldier_data.config import Variable as Variable
     from soldier_data.data_layer import DataLayer as DataLayer
-    from soldier_data.data_layer import HealthReport as HealthReport
     from soldier_data.errors import ConfigurationError as ConfigurationError
     from soldier_data.errors import ConflictError as ConflictError
     from soldier_data.errors import NotFoundError as NotFoundError
     from soldier_data.errors import StoreConnectionError as StoreConnectionError
     from soldier_data.errors import StoreError as StoreError
     from soldier_data.errors import ValidationError as ValidationError
+    from soldier_data.health import HealthReport as HealthReport
     from soldier_data.memory import Entity as Entity
     from soldier_data.memory import Episode as Episode
     from soldier_data.memory import MemoryStore as MemoryStore
@@ -72,7 +72,7 @@ _NAMES_BY_MODULE = {
         "ToolActivation",
         "Variable",
     ),
-    "soldier_data.data_layer": ("DataLayer", "HealthReport"),
+    "soldier_data.data_layer": ("DataLayer",),
     "soldier_data.errors": (
         "ConfigurationError",
         "ConflictError",
@@ -81,6 +81,7 @@ _NAMES_BY_MODULE = {
         "StoreError",
         "ValidationError",
     ),
+    "soldier_data.health": ("HealthReport",),
     "soldier_data.memory": ("Entity", "Episode", "MemoryStore", "Relationship"),
     "soldier_data.postgres.vector_codec": ("prepare_engine",),
     "soldier_data.privacy": ("CustomerExport", "ErasureReport"),
@@ -93,7 +94,7 @@ _NAMES_BY_MODULE = {
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [*_MODULE_OF]  # noqa: PLE0604 - They are names.
 

@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from time import perf_counter
 from typing import TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from soldier_data.audit.inmemory import InMemoryAuditStore
@@ -19,13 +17,14 @@ from soldier_data.audit.store import AuditStore
 from soldier_data.config.inmemory import InMemoryConfigStore
 from soldier_data.config.postgres import PostgresConfigStore
 from soldier_data.config.store import ConfigStore
-from soldier_data.errors import ConfigurationError, StoreError
+from soldier_data.errors import ConfigurationError
+from soldier_data.health import HealthReport, check_health
 from soldier_data.logging import configure_logging
 from soldier_data.memory.inmemory import InMemoryMemoryStore
 from soldier_data.memory.postgres import PostgresMemoryStore
 from soldier_data.memory.store import MemoryStore
-from soldier_data.migrations import SCHEMA_VERSION, head_revision, upgrade
-from soldier_data.postgres.database import NO_TENANT, Database
+from soldier_data.migrations import upgrade
+from soldier_data.postgres.database import Database
 from soldier_data.privacy import CustomerExport, CustomerRights, ErasureReport
 from soldier_data.profiles.inmemory import InMemoryProfileStore
 from soldier_data.profiles.postgres import PostgresProfileStore
@@ -45,35 +44,6 @@ from soldier_data.vectors.store import VectorStore
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-_NO_SUCH_TABLE = "42P01"
-
-
-class Check(BaseModel):
-    """Result of one health check.
-
-    Attributes:
-        ok: True if the check passed.
-        detail: The state that was found; on failure, the reason and the remedy.
-        latency_ms: Duration of the check in milliseconds.
-    """
-
-    ok: bool
-    detail: str
-    latency_ms: float
-
-
-class HealthReport(BaseModel):
-    """Result of `DataLayer.health()`."""
-
-    database: Check
-    schema_at_head: Check
-    redis: Check
-
-    @property
-    def ok(self) -> bool:
-        """True if all checks passed."""
-        return self.database.ok and self.schema_at_head.ok and self.redis.ok
 
 
 class DataLayer:
@@ -344,8 +314,7 @@ class DataLayer:
 
     async def health(self) -> HealthReport:
         """Check the database, its schema and Redis, each once and within its timeout, without retries."""
-        database, redis = await asyncio.gather(self._database_health(), _timed(self._redis_health))
-        return HealthReport(database=database[0], schema_at_head=database[1], redis=redis)
+        return await check_health(self._database, self.sessions)
 
     def _rights(self) -> CustomerRights:
         return CustomerRights(self, self.sessions, self.run_in_transaction)
@@ -357,49 +326,3 @@ class DataLayer:
             return in_memory()
         assert self._database is not None, "some store uses PostgreSQL"
         return on_postgres(self._database)
-
-    async def _database_health(self) -> tuple[Check, Check]:
-        if self._database is None:
-            check = Check(ok=True, detail="in memory", latency_ms=0.0)
-            return check, check
-        started = perf_counter()
-        read_only = False
-        try:
-            read_only = await self._database.is_read_only()
-            rows = await self._database.fetch_now(SCHEMA_VERSION, {"tenant_id": NO_TENANT})
-            revision = rows[0]["version_num"] if rows else None
-        except StoreError as error:
-            if getattr(error.cause, "sqlstate", None) == _NO_SUCH_TABLE:
-                revision = None
-            else:
-                check = _check(str(error), started, ok=False)
-                return check, check.model_copy(update={"detail": "unknown: the database does not respond"})
-        expected = await asyncio.to_thread(head_revision)
-        database = _check("available", started)
-        if read_only:
-            database = _check("read-only: the server is a standby", started, ok=False)
-        if revision == expected:
-            return database, _check(f"revision {revision}", started)
-        return database, _check(
-            f"revision is {revision or 'none'}, expected {expected}: run `soldier-data db upgrade`",
-            started,
-            ok=False,
-        )
-
-    async def _redis_health(self) -> str:
-        if isinstance(self.sessions, RedisSessionStore):
-            await self.sessions.ping()
-            return "available"
-        return "in memory"
-
-
-def _check(detail: str, started: float, *, ok: bool = True) -> Check:
-    return Check(ok=ok, detail=detail, latency_ms=(perf_counter() - started) * 1000)
-
-
-async def _timed(probe: Callable[[], Awaitable[str]]) -> Check:
-    started = perf_counter()
-    try:
-        return _check(await probe(), started)
-    except StoreError as error:
-        return _check(str(error), started, ok=False)

@@ -111,7 +111,7 @@ class UnitOfWork:
 
     @property
     def has_work_after_commit(self) -> bool:
-        """Whether there are callbacks or in-memory stores."""
+        """True if there are callbacks to run or changes to in-memory stores to apply."""
         return bool(self._callbacks or self._in_memory)
 
     async def rollback(self) -> None:

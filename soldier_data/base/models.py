@@ -101,7 +101,7 @@ class TenantScoped(Model):
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the entity is soft-deleted."""
+        """True if the entity is soft-deleted."""
         return self.deleted_at is not None
 
     def touch(self) -> None:

@@ -93,7 +93,7 @@ class Database:
         return await self._fetch(statement, values)
 
     async def is_read_only(self) -> bool:
-        """Whether the server is read-only although the URL requests one that accepts writes. Does not retry.
+        """Return True if the server is read-only although the URL requests one that accepts writes. Does not retry.
 
         If so, later calls connect anew, to find a server that accepts writes.
         """

@@ -43,7 +43,7 @@ def prepare_engine(engine: AsyncEngine) -> AsyncEngine:
 
 
 def has_vector_codec(info: dict[str, Any]) -> bool:
-    """Whether a connection with this `info` was opened by a prepared engine."""
+    """Return True if a connection with this `info` was opened by a prepared engine."""
     return _HAS_CODEC in info
 
 

@@ -18,8 +18,9 @@ import pytest
 import soldier_data
 from soldier_data.base.inmemory import InMemoryStore
 from soldier_data.config import Agent, InMemoryConfigStore, PostgresConfigStore
-from soldier_data.data_layer import DataLayer, HealthReport
+from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreConnectionError, StoreError
+from soldier_data.health import HealthReport
 from soldier_data.migrations import head_revision
 from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
