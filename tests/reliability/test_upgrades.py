@@ -33,25 +33,25 @@ WHERE locktype = 'advisory' AND granted AND datname = current_database()
 """
 
 
-async def test_eight_processes_upgrade_one_empty_database(
+async def test_processes_upgrade_one_empty_database_at_once(
     empty_database_url: str, count: Counts, report: Found
 ) -> None:
-    rounds, finished = count(1, 5), 0
+    rounds, processes, finished = count(1, 5), count(4, 8), 0
     for _ in range(rounds):
         await asyncio.gather(
             *(
                 alembic(empty_database_url, "upgrade head", SOLDIER_EMBEDDING_DIMENSIONS=_SIZE)
-                for _ in range(8)
+                for _ in range(processes)
             )
         )
-        finished += 8
+        finished += processes
         assert await revision(empty_database_url) == [migrations.head_revision()]
         await fetch(empty_database_url, "DROP SCHEMA public CASCADE")
         await fetch(empty_database_url, "CREATE SCHEMA public")
     report(
-        f"8 processes upgrading one empty database at once, {rounds} times",
+        f"{processes} processes upgrading one empty database at once, {rounds} times",
         bar="40 of 40 succeed, one head",
-        found=f"{finished} of {rounds * 8} succeeded, one head",
+        found=f"{finished} of {rounds * processes} succeeded, one head",
     )
 
 
