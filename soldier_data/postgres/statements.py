@@ -11,6 +11,7 @@ on the search_path of the role.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import (
@@ -46,7 +47,7 @@ _PREFIX = "p_"
 # Placeholders of the two schemas in compiled texts.
 _TABLES, _EXTENSIONS = "__tables__", "__extensions__"
 
-# Statements are compiled at import, before the settings are known.
+# A statement is compiled once for all settings.
 _COMPILING = DDLOptions(embedding_dimensions=0, vector_index="none", extensions_schema=_EXTENSIONS)
 
 
@@ -67,28 +68,41 @@ class Schemas(NamedTuple):
         return cls(settings.database_schema, settings.extensions_schema)
 
 
+class _Compiled(NamedTuple):
+    """The result of compiling a statement: its text, its parameters in order, and the values of constants."""
+
+    text: str
+    names: tuple[str, ...]
+    constants: dict[str, Any]
+
+
 class Statement:
-    """An SQL statement with named parameters.
+    """An SQL statement with named parameters, compiled on first use.
 
     Attributes:
         operation: Description for error messages, such as "saving the rule".
-        writes: Whether the statement, or a CTE of it, changes rows.
     """
 
-    __slots__ = ("_constants", "_names", "_template", "_texts", "operation", "writes")
-
     def __init__(self, operation: str, clause: ClauseElement) -> None:
+        self.operation = operation
+        self._clause = clause
+        self._texts: dict[Schemas, str] = {}
+
+    @cached_property
+    def writes(self) -> bool:
+        """True if the statement, or a CTE of it, changes rows."""
+        return any(isinstance(part, UpdateBase) for part in iterate(self._clause))
+
+    @cached_property
+    def _compiled(self) -> _Compiled:
         with use_ddl_options(_COMPILING):
-            compiled = clause.compile(
+            compiled = self._clause.compile(
                 dialect=_DIALECT, schema_translate_map={None: _TABLES}, render_schema_translate=True
             )
-        self.operation = operation
-        self.writes = any(isinstance(part, UpdateBase) for part in iterate(clause))
-        self._template = str(compiled)
-        self._texts: dict[Schemas, str] = {}
-        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
-        self._names = tuple(
-            name.removeprefix(_PREFIX) for name in getattr(compiled, "positiontup", None) or ()
+        return _Compiled(
+            str(compiled),
+            tuple(name.removeprefix(_PREFIX) for name in getattr(compiled, "positiontup", None) or ()),
+            {name: value for name, value in compiled.params.items() if value is not None},
         )
 
     @property
@@ -100,7 +114,7 @@ class Statement:
         """The SQL text with tables and extensions in `schemas`."""
         text = self._texts.get(schemas)
         if text is None:
-            text = self._template.replace(_TABLES, quoted(schemas.tables))
+            text = self._compiled.text.replace(_TABLES, quoted(schemas.tables))
             text = self._texts[schemas] = text.replace(_EXTENSIONS, quoted(schemas.extensions))
         return text
 
@@ -110,9 +124,9 @@ class Statement:
         Raises:
             ConfigurationError: A value is missing.
         """
-        constants = self._constants
+        _, names, constants = self._compiled
         try:
-            return [constants[name] if name in constants else values[name] for name in self._names]
+            return [constants[name] if name in constants else values[name] for name in names]
         except KeyError as error:
             missing = str(error.args[0])
         raise unknown_column(self.operation, missing)

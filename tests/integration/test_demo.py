@@ -104,8 +104,7 @@ def test_kept_data_is_there_the_next_time(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["kept"]
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize("in_background", [False, True], ids=["from_the_keyboard", "in_background"])
+@pytest.mark.parametrize(("in_background", "seconds"), [(False, 0.0), (False, 3.0), (True, 1.0), (True, 3.0)])
 def test_an_interrupt_stops_the_servers(folder: Path, in_background: bool, seconds: float) -> None:
     # Long enough that the demo is still at work when the signal comes.
     endless = folder / "conversations.jsonl"

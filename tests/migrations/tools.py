@@ -31,9 +31,8 @@ _COMMANDS = (
 
 def copy_checkout(folder: Path) -> Path:
     """A copy of what Alembic needs of the checkout, to change."""
-    ignored = shutil.ignore_patterns("__pycache__")
     for name in ("soldier_data", "alembic"):
-        shutil.copytree(CHECKOUT / name, folder / name, ignore=ignored)
+        shutil.copytree(CHECKOUT / name, folder / name)
     for name in ("alembic.ini", "pyproject.toml"):
         shutil.copy(CHECKOUT / name, folder / name)
     return folder

@@ -28,7 +28,7 @@ from tests.reliability.test_cancellation import OTHERS, assert_no_connection_is_
 _AT_ONCE = 25.0
 _BAR = 1.0
 # More than the buffers between us and the server take.
-_MANY = 2_000
+_MANY = 1_000
 _WORDS = "of some length, so that the server's buffers are soon full: " + 10 * "lorem ipsum dolor sit amet "
 
 _LOCKED = "wait_event_type = 'Lock'"
@@ -184,7 +184,7 @@ async def test_a_bulk_write_is_let_go_at_any_moment(
     database_url: str, count: Counts, report: Found, mode: str
 ) -> None:
     chance = Random()  # noqa: S311 - not for secrets.
-    rows, slowest, outcomes = count(500, 10_000), 0.0, Counter[str]()
+    rows, slowest, outcomes = count(300, 10_000), 0.0, Counter[str]()
     async with bulk_in(database_url, mode, rows) as (bulk, connection):
         assert bulk.data._database is not None
         for write in WRITES:
