@@ -182,7 +182,8 @@ async def transaction_pooler(target: str, size: int = 3) -> AsyncIterator[Transa
 
 
 def _through(target: str, folder: str) -> str:
-    url = make_url(target).set(host=None, port=None, query={"host": folder, "port": "5432"})
+    # URL.set() leaves alone what it is given None for.
+    url = make_url(target)._replace(host=None, port=None).set(query={"host": folder, "port": "5432"})
     return url.render_as_string(hide_password=False)
 
 

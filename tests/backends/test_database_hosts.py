@@ -40,7 +40,7 @@ def with_hosts(url: str, *hosts: str, **parameters: str) -> str:
         "host": ",".join([*(name for name, _ in places), own]),
         "port": ",".join([*(number for _, number in places), port]),
     }
-    changed = parsed.set(host=None, port=None, query=query | parameters)
+    changed = parsed._replace(host=None, port=None).set(query=query | parameters)
     return changed.render_as_string(hide_password=False)
 
 

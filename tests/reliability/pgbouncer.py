@@ -63,7 +63,7 @@ async def pgbouncer(target: str, *, size: int) -> AsyncIterator[str]:
             )
         )
         process = _start(path, folder)
-        through = url.set(host=None, port=None, query={"host": name, "port": str(_PORT)})
+        through = url._replace(host=None, port=None).set(query={"host": name, "port": str(_PORT)})
         by_pooler = through.render_as_string(hide_password=False)
         try:
             await _until_it_answers(by_pooler, process, folder)
