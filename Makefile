@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 # Number of test processes, each of which starts a PostgreSQL and a Redis. More than the cores of CI, because many tests
 # wait for servers.
-WORKERS ?= 4
+WORKERS ?= 3
 # Building an index on a filled table may rightly take long; and storage is set again without harm, which is all that
 # has no IF NOT EXISTS (a test runs every migration over what it has made).
 SQUAWK_IGNORES := require-statement-timeout,prefer-robust-stmts

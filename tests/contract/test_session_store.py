@@ -221,10 +221,10 @@ class TestConditionalSave:
                 return
 
         async def writer() -> None:
-            for _ in range(4):
+            for _ in range(10):
                 await increment()
 
-        await asyncio.gather(*(writer() for _ in range(50)))
+        await asyncio.gather(*(writer() for _ in range(20)))
         found = await session_store.get(session.session_id)
         assert found is not None
         assert (found.turn_count, found.revision) == (200, 201)
