@@ -34,9 +34,6 @@ Transact: TypeAlias = Callable[[Callable[[UnitOfWork], Awaitable[Any]]], Awaitab
 LINES_VERSION = 1
 """The version of the format of `DataLayer.export_customer_lines`."""
 
-# More sessions than any customer has.
-_ALL = 1_000_000
-
 # A conversation that continues while it is erased is stored again by each save.
 _ROUNDS = 3
 
@@ -276,24 +273,20 @@ class CustomerRights:
         await self.transact(work)
 
     async def _stored_sessions(self, subject: DataSubject) -> set[UUID]:
-        """Return the sessions that the indexes list for the person's profiles and identities.
+        """Return the sessions that are stored for the person.
 
         A session that names no customer is the person's if the identity was theirs when it began. Reading an index
         also removes its entries for sessions that no longer exist.
         """
-        found: set[UUID] = set()
-        for profile_id in subject.profile_ids:
-            listed = await self.sessions.list_by_customer(subject.tenant_id, profile_id, limit=_ALL)
-            found |= {session.session_id for session in listed}
-        for channel, address in subject.identities:
-            listed = await self.sessions.list_by_channel(subject.tenant_id, channel, address, limit=_ALL)
-            found |= {
-                session.session_id
-                for session in listed
-                if session.customer_profile_id is None
-                and subject.held(address, session.created_at, kind=channel)
-            }
-        return found
+        return {
+            session.session_id
+            for session in await self.sessions.list_by_subject(subject)
+            if session.customer_profile_id in subject.profile_ids
+            or (
+                session.customer_profile_id is None
+                and subject.held(session.user_channel_id, session.created_at, kind=session.channel)
+            )
+        }
 
     async def _erase_sessions(self, subject: DataSubject, session_ids: set[UUID]) -> set[UUID]:
         erased: set[UUID] = set()

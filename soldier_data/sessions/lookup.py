@@ -42,27 +42,33 @@ class SessionLookup:
         self._config = config
         self._log = get_logger(__name__)
 
-    async def first(self, index: str, limit: int) -> list[Session]:
-        """Return the `limit` most recently active sessions of an index."""
+    async def first(self, index: str, limit: int, *, expired: bool = False) -> list[Session]:
+        """Return the `limit` most recently active sessions of an index.
+
+        Args:
+            index: Key of the index.
+            limit: Maximum number of sessions.
+            expired: Include sessions past `max_session_age` that are still stored.
+        """
         found: dict[UUID, Session] = {}
         stale: list[Entry] = []
         reader = IndexReader(self._redis, _READING, index)
         growth = 1
         while (missing := limit - len(found)) > 0 and not reader.is_exhausted:
             entries = await reader.page(min(missing * growth, max(missing, _LONGEST_PAGE), _ALL))
-            await self._resolve(index, entries, limit, found, stale)
+            await self._resolve(index, entries, limit, found, stale, expired=expired)
             growth *= _GROWTH
         if reader.pages > 1 and len(found) < limit:
             new: dict[UUID, Session] = {}
-            await self._resolve(index, await reader.new_entries(), limit, new, stale)
+            await self._resolve(index, await reader.new_entries(), limit, new, stale, expired=expired)
             found = new | {id_: session for id_, session in found.items() if id_ not in new}
         if stale:
             await self.repair(index, stale)
         return list(found.values())[:limit]
 
-    async def all(self, index: str) -> list[Session]:
-        """Return all sessions of an index, most recent activity first."""
-        return await self.first(index, _ALL)
+    async def all(self, index: str, *, expired: bool = False) -> list[Session]:
+        """Return all sessions of an index, most recent activity first; `expired` as for `first`."""
+        return await self.first(index, _ALL, expired=expired)
 
     def belongs(self, session: Session | None, index: str) -> bool:
         """Return whether the session exists, has not expired and is to be listed in the index."""
@@ -120,6 +126,8 @@ class SessionLookup:
         limit: int,
         found: dict[UUID, Session],
         stale: list[Entry],
+        *,
+        expired: bool,
     ) -> None:
         """Add the sessions of `entries` to `found`, until it has at least `limit`, and stale entries to `stale`."""
         for batch in batches(entries, BATCH_SIZE):
@@ -128,8 +136,8 @@ class SessionLookup:
             keys = [self._keys.session(member.decode())[1] for member, _ in batch]
             for entry, key, value in zip(batch, keys, await self.values(keys), strict=True):
                 session = self._decode_or_none(value, key)
-                if session is not None and self.belongs(session, index):
-                    found[session.session_id] = session
-                # A session past our `max_session_age` keeps its entry: another process may have a longer one.
-                elif value is None or (session is not None and index not in self._keys.indexes(session)):
+                if value is None or (session is not None and index not in self._keys.indexes(session)):
                     stale.append(entry)
+                # A session past our `max_session_age` keeps its entry: another process may have a longer one.
+                elif session is not None and (expired or not self.is_expired(session)):
+                    found[session.session_id] = session

@@ -13,6 +13,7 @@ from soldier_data.base.channels import Channel
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.scope_filters import ScopeFilter
+from soldier_data.base.subjects import DataSubject
 from soldier_data.base.values import check_revision, check_storable, check_text
 from soldier_data.errors import ConflictError, StoreConnectionError, StoreError
 from soldier_data.logging import get_logger
@@ -206,6 +207,12 @@ class RedisSessionStore(SessionStore):
             "session_list_by_customer", customer_profile_id=str(customer_profile_id), found=len(found)
         )
         return found
+
+    async def list_by_subject(self, subject: DataSubject) -> list[Session]:
+        indexes = [self._keys.customer(subject.tenant_id, id_) for id_ in subject.profile_ids]
+        indexes += [self._keys.channel(subject.tenant_id, *identity) for identity in subject.identities]
+        listed = [await self._lookup.all(index, expired=True) for index in indexes]
+        return [session for of_index in listed for session in of_index]
 
     async def find_sessions_by_step_hash(
         self,

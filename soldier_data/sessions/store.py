@@ -9,7 +9,11 @@ from uuid import UUID
 from soldier_data.base.arguments import ChecksArguments
 from soldier_data.base.channels import Channel
 from soldier_data.base.scope_filters import ScopeFilter
+from soldier_data.base.subjects import DataSubject
 from soldier_data.sessions.models import PendingMigration, Session, SessionStatus
+
+# More sessions than any index has.
+_ALL = 2**62
 
 
 class SessionStore(ChecksArguments, ABC):
@@ -121,6 +125,18 @@ class SessionStore(ChecksArguments, ABC):
         self, tenant_id: UUID, customer_profile_id: UUID, *, limit: int = 100
     ) -> list[Session]:
         """Return up to `limit` sessions of a customer; order and errors as `list_by_agent`."""
+
+    async def list_by_subject(self, subject: DataSubject) -> list[Session]:
+        """Return the sessions listed for a person's profiles and identities, for exports and erasures.
+
+        Includes sessions past `max_session_age` that are still stored, which other methods do not return.
+        """
+        tenant_id = subject.tenant_id
+        by_profile = [await self.list_by_customer(tenant_id, id_, limit=_ALL) for id_ in subject.profile_ids]
+        by_identity = [
+            await self.list_by_channel(tenant_id, *identity, limit=_ALL) for identity in subject.identities
+        ]
+        return [session for listed in (*by_profile, *by_identity) for session in listed]
 
     @abstractmethod
     async def find_sessions_by_step_hash(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 from soldier_data.base.models import utcnow
+from soldier_data.base.subjects import DataSubject
 from soldier_data.errors import ConflictError
 from soldier_data.sessions import (
     InMemorySessionStore,
@@ -26,6 +27,14 @@ async def seed(store: SessionStore, tenant_id: UUID) -> Session:
 async def list_by_customer(store: SessionStore, own: Session, other: UUID) -> object:
     assert own.customer_profile_id is not None
     return await store.list_by_customer(other, own.customer_profile_id)
+
+
+async def list_by_subject(store: SessionStore, own: Session, other: UUID) -> object:
+    assert own.customer_profile_id is not None
+    identities = frozenset([(own.channel, own.user_channel_id)])
+    return await store.list_by_subject(
+        DataSubject(other, frozenset([own.customer_profile_id]), identities=identities)
+    )
 
 
 async def find_sessions_by_step_hash(store: SessionStore, own: Session, other: UUID) -> object:
@@ -77,6 +86,7 @@ DOMAIN: Domain[SessionStore, Session] = Domain(
             [],
         ),
         Case("list_by_customer", list_by_customer, []),
+        Case("list_by_subject", list_by_subject, []),
         Case("find_sessions_by_step_hash", find_sessions_by_step_hash, []),
         Case("mark_pending_migration", mark_pending_migration, 0),
         # Takes no id and tells nothing of what is stored.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,6 +20,7 @@ from soldier_data.data_layer import DataLayer
 from soldier_data.postgres.database import Database
 from soldier_data.profiles import CustomerProfile
 from soldier_data.sessions import Session
+from soldier_data.settings import Settings
 from tests.conftest import DIMENSIONS
 from tests.factories.audit import TurnRecordFactory
 from tests.factories.memory import EpisodeFactory
@@ -100,6 +102,31 @@ async def test_what_the_next_holder_of_an_address_says_is_theirs(layer: DataLaye
     held = await everything_held(layer)
     assert texts[0] not in held
     assert held.count(texts[1]) >= 4
+
+
+async def test_sessions_that_a_lower_age_limit_hides_are_erased_too(
+    settings: Settings, tenant_id: UUID
+) -> None:
+    older = settings.model_copy(update={"session_max_age": timedelta(days=40)})
+    younger = settings.model_copy(update={"session_max_age": timedelta(days=10)})
+    text = f"canary{uuid4().hex}"
+    async with DataLayer.open(older) as before, DataLayer.open(younger) as after:
+        profile = await _saved_profile(before, tenant_id)
+        [identity] = profile.channel_identities
+        for customer in (profile.id, None):
+            session = SessionFactory(
+                tenant_id=tenant_id,
+                channel=identity.channel,
+                user_channel_id=identity.channel_user_id,
+                customer_profile_id=customer,
+                variables={"said": text},
+                created_at=utcnow() - timedelta(days=20),
+            )
+            await before.sessions.save(session)
+        assert await after.sessions.list_by_customer(tenant_id, profile.id) == []
+        report = await after.erase_customer(tenant_id, profile.id)
+        assert report.removed["sessions"] == 2
+        assert text not in await everything_held(before)
 
 
 async def test_erasures_of_one_customer_at_once_share_the_work(
