@@ -127,6 +127,7 @@ PROFILE_OPERATIONS = Operations(
 SESSION_IDS = ids(50)
 SESSION = st.sampled_from(SESSION_IDS)
 AGENT = st.sampled_from(ids(60, 2))
+OF_SESSIONS = subjects(ids(60, 2), identities=st.frozensets(st.tuples(CHANNELS, ADDRESSES), max_size=2))
 HASHES = st.sampled_from(["h1", "h2"])
 STATUSES = st.sampled_from([SessionStatus.ACTIVE, SessionStatus.ACTIVE, SessionStatus.CLOSED])
 
@@ -177,6 +178,7 @@ SESSION_OPERATIONS = Operations(
         call("list_by_channel", TENANT, CHANNELS, ADDRESSES, limit=LIMITS),
         call("list_by_agent", TENANT, AGENT, status=st.none() | STATUSES, limit=LIMITS),
         call("list_by_customer", TENANT, AGENT, limit=LIMITS),
+        call("list_by_subject", OF_SESSIONS),
         call(
             "find_sessions_by_step_hash", TENANT, AGENT, st.sampled_from([1, 2]), HASHES, st.none() | SCOPES
         ),
