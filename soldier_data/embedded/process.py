@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +128,6 @@ class Supervisor:
                 env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
                 start_new_session=True,
             )
-        _supervisors.add(self)
         try:
             self._read_reply()
         except BaseException:
@@ -170,14 +168,10 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop the servers and wait until the runtime folder is deleted. Further calls do nothing."""
-        self.close_pipes()
-        self._process.wait()
-
-    def close_pipes(self) -> None:
-        """Close this process's ends of the pipes, without waiting."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+        self._process.wait()
 
     def _request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -221,19 +215,6 @@ class ServerPlace:
     runtime: Path
     account: Account | None
     durable: bool
-
-
-_supervisors: weakref.WeakSet[Supervisor] = weakref.WeakSet()
-
-
-def _close_pipes_in_child() -> None:
-    for supervisor in _supervisors:
-        supervisor.close_pipes()
-
-
-# Pipes are close-on-exec, but a forked child that does not call exec (multiprocessing) inherits them. If it outlived
-# this process, the supervisor would not notice that this process has ended.
-os.register_at_fork(after_in_child=_close_pipes_in_child)
 
 
 def wait_until_ready(name: str, pid: int, log: Path, ready: Callable[[], bool]) -> None:

@@ -1,8 +1,9 @@
 """Runs server processes for another process, the client, and stops them when the client ends.
 
 It is run as a script, `python -I -S supervisor.py --remove FOLDER [--lock FILE]`, and imports only the standard
-library. Its stdin is a pipe whose other end only the client holds. When the client ends, even by kill -9, the kernel
-closes that end, and end-of-file on stdin makes the supervisor stop the servers.
+library. Its stdin is a pipe from the client, its parent. When the client ends, even by kill -9, the kernel closes the
+other end, and end-of-file on stdin makes the supervisor stop the servers. A child that the client forked without exec
+(multiprocessing) may still hold that end open; then the supervisor sees that it has another parent.
 
 After its start it writes `{}`, or an error if another client holds the lock. From then on it reads requests from
 stdin, one JSON object per line, and writes one line in reply to each:
@@ -23,18 +24,21 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 COMMAND_SECONDS = 120
 STOP_SECONDS = 10
 REMOVE_SECONDS = 5
+PARENT_CHECK_SECONDS = 1
 
 
 class Server:
@@ -156,14 +160,27 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def requests() -> Iterator[bytes]:
+    """Yield the requests of the client until it ends."""
+    client = os.getppid()
+    received = b""
+    while os.getppid() == client:
+        if select.select([0], [], [], PARENT_CHECK_SECONDS)[0]:
+            data = os.read(0, 65536)
+            if not data:
+                return
+            *lines, received = (received + data).split(b"\n")
+            yield from lines
+
+
 def send(reply: dict[str, Any]) -> None:
     """Write a reply to the client."""
     os.write(1, json.dumps(reply).encode() + b"\n")
 
 
 def serve(lock: int | None, servers: list[Server]) -> None:
-    """Handle requests until end-of-file."""
-    for line in sys.stdin.buffer:
+    """Handle requests until the client ends."""
+    for line in requests():
         request = json.loads(line)
         try:
             if request["do"] == "run":

@@ -31,19 +31,21 @@ pytestmark = pytest.mark.skipif(
 )
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run as another account")
 
-# Says where its servers are and waits to be killed. Its forked child executes nothing and outlives it.
+# Says where its servers are and waits to be killed. Its forked child, which ignores Ctrl-C, holds all its files open
+# and outlives it.
 STARTER = """
 import os, signal, time
 from soldier_data.embedded import EmbeddedServers
 servers = EmbeddedServers.start()
+interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
 fork = os.fork()
 if fork == 0:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.close(1)
-    time.sleep(30)
+    time.sleep(60)
     os._exit(0)
+signal.signal(signal.SIGINT, interrupt)
 print(servers.path, servers.postgres_pid, servers.redis_pid, fork, flush=True)
-time.sleep(30)
+time.sleep(60)
 """
 
 
