@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -76,6 +77,10 @@ class RedisServer:
         """End it at once, as a crash does."""
         self._process.kill()
         self._process.wait()
+
+    def suspend(self) -> None:
+        """Make it accept connections but answer nothing."""
+        self._process.send_signal(signal.SIGSTOP)
 
     def is_in_sync(self) -> bool:
         """Whether it is a replica that has all that its primary has."""

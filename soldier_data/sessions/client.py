@@ -250,7 +250,7 @@ class RedisRunner:
 
     async def ping(self, action: str) -> None:
         """Check that Redis answers and is not a replica; errors as in `run`."""
-        await self.run(action, self._ping_cluster if self.is_cluster else self._ping)
+        await self.run(action, self._cluster.ping if self.is_cluster else self._ping)
 
     async def primaries(self, action: str) -> list[Any]:
         """Return the primary nodes of a cluster; errors as in `run`."""
@@ -307,13 +307,6 @@ class RedisRunner:
         pairs = hello.items() if isinstance(hello, dict) else zip(hello[::2], hello[1::2], strict=True)
         if dict(pairs).get(b"role") == b"replica":
             raise ReadOnlyError("a replica")
-
-    async def _ping_cluster(self) -> None:
-        assert isinstance(self.client, RedisCluster)
-        await self.client.ping(target_nodes=RedisCluster.PRIMARIES)
-        state: dict[str, str] = await self.client.execute_command("CLUSTER INFO")
-        if state.get("cluster_state") != "ok":
-            raise ResponseError("CLUSTERDOWN according to CLUSTER INFO")
 
     async def _drop_suspect_connections(self, cause: Exception) -> None:
         """Close idle connections on which the same failure is likely.

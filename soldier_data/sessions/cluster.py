@@ -1,23 +1,26 @@
 """Running commands on the nodes of a Redis Cluster, even while its slots move.
 
 redis-py's own cluster commands send ASKING on one connection and the command on another, close the connections of all
-calls in progress when slots have moved, and support neither EVALSHA nor WAIT in pipelines.
+calls in progress when slots have moved, leave commands to other nodes running when one fails, and support neither
+EVALSHA nor WAIT in pipelines.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode, PipelineCommand
 from redis.cluster import PRIMARY
-from redis.exceptions import AskError, MovedError, SlotNotCoveredError
+from redis.exceptions import AskError, ClusterDownError, MovedError, SlotNotCoveredError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from soldier_data.sessions.connections import drop_idle_connections_of
+from soldier_data.sessions.connections import close_connections_of, drop_idle_connections_of
+
+_T = TypeVar("_T")
 
 Command = tuple[str | bytes | int | float, ...]
 
@@ -52,11 +55,21 @@ class ClusterCommands:
             await self._close_removed_nodes()
 
     async def close(self) -> None:
-        """Close the client, and the connections that it does not close."""
+        """Close the client and all connections, also those that it would leave open after a failure."""
         await self._close_removed_nodes()
         await self._client.aclose()
         for node in self._nodes.values():
-            await drop_idle_connections_of(node)
+            await close_connections_of(node)
+
+    async def ping(self) -> None:
+        """Raise an error unless all primaries answer and serve all slots."""
+        pings: list[Command] = [("PING",), ("CLUSTER INFO",)]
+        sent = await _gather(self._send(node, [pings]) for node in self._client.get_primaries())
+        for reply in (reply for [replies] in sent for reply in replies):
+            if isinstance(reply, Exception):
+                raise reply
+            if isinstance(reply, dict) and reply["cluster_state"] != "ok":
+                raise ClusterDownError("according to CLUSTER INFO")
 
     async def execute(self, *command: str | bytes | int | float) -> Any:
         """Run one command and return its reply."""
@@ -77,11 +90,7 @@ class ClusterCommands:
             for index, received in zip(indices[node], sent, strict=True):
                 replies[index] = await self._follow_redirections(node, batches[index], received)
 
-        # All nodes finish before an error is raised, so that no command is still running then.
-        outcomes = await asyncio.gather(*map(run, indices), return_exceptions=True)
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
+        await _gather(map(run, indices))
         return replies
 
     async def refresh(self) -> None:
@@ -176,6 +185,17 @@ class ClusterCommands:
             node = ClusterNode(host, port, PRIMARY, **self._client.connection_kwargs)
             nodes.nodes_cache[node.name] = node
         return node
+
+
+async def _gather(awaitables: Iterable[Awaitable[_T]]) -> list[_T]:
+    """Like `asyncio.gather`, but wait for all before an error is raised, so that no command is still running then."""
+    outcomes = await asyncio.gather(*awaitables, return_exceptions=True)
+    results = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        results.append(outcome)
+    return results
 
 
 def key_of(command: Command) -> str | bytes | int | float:

@@ -107,6 +107,11 @@ async def drop_idle_connections_of(node: ClusterNode) -> None:
     await _close(node._free)  # noqa: SLF001 - as above.
 
 
+async def close_connections_of(node: ClusterNode) -> None:
+    """Close all connections to a node of a cluster."""
+    await _close(node._connections)  # noqa: SLF001 - as above.
+
+
 async def _close(connections: Iterable[AbstractConnection]) -> None:
     for connection in tuple(connections):
         await connection.disconnect(nowait=True)

@@ -155,6 +155,23 @@ class TestOpen:
                 servers[2].kill()
                 assert not (await data.health()).redis.ok
 
+    async def test_no_connection_to_a_cluster_outlives_the_store(self, tmp_path: Path) -> None:
+        with redis_cluster(program(), tmp_path) as servers:
+            url = f"redis+cluster://127.0.0.1:{servers[0].port}"
+            async with opened(url, retry_budget=0, redis_timeout=timedelta(seconds=0.5)) as store:
+                assert isinstance(store.client, RedisCluster)
+                # Slots are only ever asked for at the server that will go on answering.
+                store.client.nodes_manager._dynamic_startup_nodes = False
+                for _ in range(20):  # Enough for keys on all nodes.
+                    await check_in_use(store)
+                nodes = store.client.get_nodes()
+                servers[2].kill()
+                servers[1].suspend()
+                # One is known to be gone at once, while the other keeps its callers waiting.
+                with pytest.raises(StoreConnectionError):
+                    await store.ping()
+            assert not any(connection.is_connected for node in nodes for connection in node._connections)
+
     async def test_a_cluster_whose_first_primary_is_gone(self, tmp_path: Path) -> None:
         with redis_cluster(program(), tmp_path, cluster_require_full_coverage="no") as servers:
             servers[0].kill()
