@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import cycle
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from benchmarks import by_hand, peers, samples, trips
 from benchmarks.config_sample import (
@@ -22,12 +26,16 @@ from benchmarks.config_sample import (
     Sample,
 )
 from benchmarks.harness import LIMIT, OURS, Bar, Bench, Case
-from soldier_data import DataLayer, Rule
+from soldier_data import DataLayer, Rule, prepare_engine
+from soldier_data.postgres.engine import driver_url
+from soldier_data.settings import Settings
 
 GET = Bar(1.5)
 LIST = Bar(1.5)
 SAVE = Bar(1.6)
 SEARCH = Bar(0.020, of="ours")
+# Within the differences between two runs of the same code.
+UNNOTICED = Bar(1.03)
 
 
 _TASKS = 50
@@ -72,6 +80,7 @@ async def measure(bench: Bench) -> None:
             )
     await _save_many(bench, sample, connection)
     await _concurrently(bench, sample)
+    await _listened_to(bench, sample)
     await connection.close()
 
 
@@ -154,3 +163,37 @@ async def _concurrently(bench: Bench, sample: Sample) -> None:
                 ),
             },
         )
+
+
+async def _listened_to(bench: Bench, sample: Sample) -> None:
+    """Measure what SQLAlchemy's listeners cost: nothing if there are none."""
+    agents = cycle(sample.agents)
+
+    def get_agent(data: DataLayer) -> Case:
+        return Case(lambda: data.config.get_agent(sample.tenant_id, next(agents).id))
+
+    settings = bench.data.settings
+    async with (
+        DataLayer.open(settings) as unchecked,
+        own_engine(settings) as engine,
+        DataLayer.open(settings, engine=engine) as on_engine,
+        own_engine(settings) as observed,
+        DataLayer.open(settings, engine=observed) as with_listener,
+    ):
+        cast("Any", unchecked.config)._db._driver_of = lambda lease: lease.driver  # noqa: SLF001 - leaves out the check.
+        event.listen(observed.sync_engine, "before_cursor_execute", lambda *_: None)
+        cases = {OURS: get_agent(bench.data), "without looking for listeners": get_agent(unchecked)}
+        await bench.compare("get an agent, nobody listens", cases, bar=UNNOTICED)
+        cases = {OURS: get_agent(on_engine), "on the library's engine": get_agent(bench.data)}
+        await bench.compare("get an agent, on an engine of the service's own", cases)
+        cases = {OURS: get_agent(with_listener), "nobody listens": get_agent(on_engine)}
+        await bench.compare("get an agent, on such an engine with a listener", cases)
+
+
+@asynccontextmanager
+async def own_engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """An engine as a service creates it."""
+    url = driver_url(settings.database_url).replace("postgresql://", "postgresql+asyncpg://")
+    engine = prepare_engine(create_async_engine(url))
+    yield engine
+    await engine.dispose()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 import stamina
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from soldier_data.errors import ConfigurationError, StoreError
@@ -18,6 +18,7 @@ from soldier_data.postgres import bulk
 from soldier_data.postgres.engine_pool import EnginePool
 from soldier_data.postgres.errors import READ_ONLY, TransientError, as_store_error
 from soldier_data.postgres.hosts import STANDBY_KINDS, read_target
+from soldier_data.postgres.observed import ObservedConnection, is_observed
 from soldier_data.postgres.pool import ConnectionPool, Lease
 from soldier_data.postgres.sqlalchemy_session import unit_connection
 from soldier_data.postgres.statements import Row, Schemas, Statement, Values
@@ -161,7 +162,7 @@ class Database:
 
     async def _begin_on(self, lease: Lease) -> Transaction:
         transaction = Transaction(
-            lease.driver,
+            self._driver_of(lease),
             self.settings,
             self._schemas,
             lambda: unit_connection(self._pool.engine, lease.proxy, self._schemas.tables),
@@ -183,11 +184,12 @@ class Database:
         lease = await self._pool.acquire(statement.operation)
         broken, interrupted = False, True
         try:
+            driver = self._driver_of(lease)
             sql = statement.sql_in(self._schemas)
             returned: list[Row] = await (
-                lease.driver.fetch(sql, *arguments[0])
+                driver.fetch(sql, *arguments[0])
                 if len(arguments) == 1
-                else bulk.fetch_many(lease.driver, sql, arguments, self._time_out)
+                else bulk.fetch_many(driver, sql, arguments, self._time_out)
             )
             interrupted = False
         except Exception as error:  # noqa: BLE001 - no driver exception may leave the package.
@@ -202,6 +204,13 @@ class Database:
         finally:
             await self._pool.release(lease, broken=broken, interrupted=interrupted)
         raise failure
+
+    def _driver_of(self, lease: Lease) -> Any:
+        """The connection to run statements on."""
+        engine = self._pool.engine.sync_engine
+        if not is_observed(engine):
+            return lease.driver
+        return ObservedConnection(lease.driver, lambda: Connection(engine, lease.proxy))
 
     def _look_for_read_only(self, error: BaseException | None, lease: Lease) -> None:
         if getattr(error, "sqlstate", None) == READ_ONLY:

@@ -12,6 +12,7 @@ from sqlalchemy.util import await_only
 
 from soldier_data.base.models import new_id
 from soldier_data.errors import ConfigurationError, StoreError
+from soldier_data.postgres.observed import ObservedConnection, is_observed
 from soldier_data.postgres.statements import Row, Schemas, Statement, Values
 from soldier_data.postgres.transaction import Transaction
 from soldier_data.postgres.vector_codec import has_vector_codec
@@ -88,7 +89,9 @@ async def join_transaction(connection: AsyncConnection, settings: Settings) -> J
             "beginning a unit of work: the connection's isolation level is AUTOCOMMIT, so it has no transaction to "
             "join: use another isolation level, or data.unit_of_work() without it"
         )
-    return JoinedTransaction(driver, settings, Schemas.of(settings), lambda: connection)
+    sync_connection = _sync(connection)
+    observed = ObservedConnection(driver, lambda: sync_connection) if is_observed(sync_connection) else driver
+    return JoinedTransaction(observed, settings, Schemas.of(settings), lambda: connection)
 
 
 async def call_after_commit(connection: AsyncConnection, callback: Callable[[], Awaitable[None]]) -> None:
@@ -99,12 +102,16 @@ async def call_after_commit(connection: AsyncConnection, callback: Callable[[], 
     # A parameter that is local to the transaction is undone with it, also by ROLLBACK TO SAVEPOINT.
     marker = f"soldier_data.unit_{new_id().hex}"
     await connection.exec_driver_sql("SELECT set_config($1, 'joined', true)", (marker,))
-    sync_connection = connection.sync_connection
-    assert sync_connection is not None
+    sync_connection = _sync(connection)
     sync_connection.info.setdefault(_CALLBACKS, []).append((marker, callback))
     if not event.contains(sync_connection, "commit", _commit):
         event.listen(sync_connection, "commit", _commit)
         event.listen(sync_connection, "rollback", _forget)
+
+
+def _sync(connection: AsyncConnection) -> Connection:
+    assert connection.sync_connection is not None
+    return connection.sync_connection
 
 
 def _commit(connection: Connection) -> None:
