@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from soldier_data.base.inmemory import InMemoryStore, MemoryTable
-from soldier_data.postgres.database import Database
+from soldier_data.postgres.transaction import Transaction
 from soldier_data.schema import metadata
 from soldier_data.sessions import InMemorySessionStore, RedisSessionStore
 from tests.backends.connections import administrator
@@ -28,19 +28,23 @@ async def dump(store: Any, tenant_id: UUID) -> Dump:
             name: [row.model_dump_json() for row in tables[name].of_tenant(tenant_id)] for name in tables
         }
         return {name: rows for name, rows in found.items() if rows}
-    database = store._db
-    assert isinstance(database, Database)
-    return await dump_database(database.settings.database_url, tenant_id)
+    if isinstance(store._db, Transaction):
+        return await _dump_rows(store._db._connection, tenant_id, "public")
+    return await dump_database(store._db.settings.database_url, tenant_id)
 
 
 async def dump_database(url: str, tenant_id: UUID, schema: str = "public") -> Dump:
     """The tenant's rows in all tables, by way of a role that row-level security does not bind."""
+    async with administrator(url) as connection:
+        return await _dump_rows(connection, tenant_id, schema)
+
+
+async def _dump_rows(connection: Any, tenant_id: UUID, schema: str) -> Dump:
     selects = [
         f"SELECT '{name}' AS name, row::text FROM {schema}.{name} AS row WHERE tenant_id = $1"  # noqa: S608 - our tables.
         for name in metadata.tables
     ]
-    async with administrator(url) as connection:
-        rows = await connection.fetch(" UNION ALL ".join(selects) + " ORDER BY 1, 2", tenant_id)
+    rows = await connection.fetch(" UNION ALL ".join(selects) + " ORDER BY 1, 2", tenant_id)
     found: Dump = {}
     for row in rows:
         found.setdefault(row["name"], []).append(row["row"])

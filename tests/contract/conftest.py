@@ -9,9 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from soldier_data import DataLayer, UnitOfWork, prepare_engine
 from soldier_data.config import Agent, ConfigStore
 from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import driver_url
+from soldier_data.postgres.executor import Executor
 from soldier_data.profiles import CustomerProfile, ProfileStore
 from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
 from soldier_data.settings import Settings
@@ -33,13 +37,48 @@ async def shared_database(shared_database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+@pytest.fixture(scope="session")
+async def service_engine(shared_database_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine of a service."""
+    url = driver_url(shared_database_url).replace("postgresql://", "postgresql+asyncpg://")
+    engine = prepare_engine(create_async_engine(url))
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def unit_in_session(shared_database_url: str, service_engine: AsyncEngine) -> AsyncIterator[UnitOfWork]:
+    """A unit of work in the transaction of a service's session."""
+    settings = settings_for(shared_database_url, session_backend="inmemory")
+    async with (
+        DataLayer.open(settings, engine=service_engine) as data,
+        AsyncSession(service_engine) as session,
+        data.unit_of_work(session=session) as unit,
+    ):
+        yield unit
+
+
+def backends_of(domain: Domain[Any, Any]) -> list[str]:
+    """What a contract is run against: the domain's stores, and the one in the transaction of a service's session."""
+    return [*domain.backends, *(["session"] if "postgres" in domain.backends else [])]
+
+
 def store_on(request: pytest.FixtureRequest, domain: Domain[Any, Any], backend: str) -> Any:
     """The domain's store on one backend. A server is started only for those that need it."""
     if backend.startswith("redis"):
         return request.getfixturevalue(f"{backend.replace('-', '_')}_store")
-    if backend == "postgres":
-        return domain.backends[backend](request.getfixturevalue("shared_database"))
-    return in_memory(domain)
+    if backend == "inmemory":
+        return in_memory(domain)
+    return domain.backends["postgres"](executor_of(request, backend))
+
+
+def executor_of(request: pytest.FixtureRequest, backend: str) -> Executor:
+    """Where the statements of a store on PostgreSQL run: on the pool, or in the transaction of a service's session."""
+    if backend == "session":
+        executor: Executor = request.getfixturevalue("unit_in_session").config._db
+        return executor
+    database: Database = request.getfixturevalue("shared_database")
+    return database
 
 
 @pytest.fixture
@@ -48,7 +87,7 @@ def store(request: pytest.FixtureRequest, domain: Domain[Any, Any], backend: str
     return store_on(request, domain, backend)
 
 
-@pytest.fixture(params=config.DOMAIN.backends)
+@pytest.fixture(params=backends_of(config.DOMAIN))
 def config_store(request: pytest.FixtureRequest) -> Any:
     """Each config store in turn."""
     return store_on(request, config.DOMAIN, request.param)
@@ -62,13 +101,13 @@ async def agent(config_store: ConfigStore, tenant_id: UUID) -> Agent:
     return saved
 
 
-@pytest.fixture(params=audit.DOMAIN.backends)
+@pytest.fixture(params=backends_of(audit.DOMAIN))
 def audit_store(request: pytest.FixtureRequest) -> Any:
     """Each audit store in turn."""
     return store_on(request, audit.DOMAIN, request.param)
 
 
-@pytest.fixture(params=profiles.DOMAIN.backends)
+@pytest.fixture(params=backends_of(profiles.DOMAIN))
 def profile_store(request: pytest.FixtureRequest) -> Any:
     """Each profile store in turn."""
     return store_on(request, profiles.DOMAIN, request.param)
@@ -82,19 +121,19 @@ async def profile(profile_store: ProfileStore, tenant_id: UUID) -> CustomerProfi
     return saved
 
 
-@pytest.fixture(params=memory.DOMAIN.backends)
+@pytest.fixture(params=backends_of(memory.DOMAIN))
 def memory_store(request: pytest.FixtureRequest) -> Any:
     """Each memory store in turn."""
     return store_on(request, memory.DOMAIN, request.param)
 
 
-@pytest.fixture(params=runs.DOMAIN.backends)
+@pytest.fixture(params=backends_of(runs.DOMAIN))
 def run_store(request: pytest.FixtureRequest) -> Any:
     """Each run store in turn."""
     return store_on(request, runs.DOMAIN, request.param)
 
 
-@pytest.fixture(params=vectors.DOMAIN.backends)
+@pytest.fixture(params=backends_of(vectors.DOMAIN))
 def vector_store(request: pytest.FixtureRequest) -> Any:
     """Each vector store in turn."""
     return store_on(request, vectors.DOMAIN, request.param)

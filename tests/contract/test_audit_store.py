@@ -14,10 +14,14 @@ from pydantic import ValidationError as PydanticValidationError
 
 from soldier_data.audit import AuditEvent, AuditStore, ToolCall, TurnRecord
 from soldier_data.errors import ConflictError, StoreError
+from tests.cases import audit
 from tests.cases.kind import exactly
 from tests.cases.values import NOON
 from tests.contract.audit_kinds import EVENT, KINDS, TURN, Kind, every_kind, unit_of_work
 from tests.factories.audit import TurnRecordFactory
+
+# A store in a session's transaction can begin no unit of work of its own.
+begins_units = pytest.mark.parametrize("audit_store", audit.DOMAIN.backends, indirect=True)
 
 # -- saving and reading ----------------------------------------------------------------------------------------
 
@@ -246,6 +250,7 @@ def test_a_record_cannot_be_changed(kind: Kind) -> None:
 # -- units of work ---------------------------------------------------------------------------------------------
 
 
+@begins_units
 @every_kind
 async def test_a_unit_of_work_sees_its_records_and_gives_them_up_on_an_exception(
     audit_store: AuditStore, kind: Kind
@@ -266,6 +271,7 @@ async def test_a_unit_of_work_sees_its_records_and_gives_them_up_on_an_exception
     assert await kind.get(audit_store, other) is None
 
 
+@begins_units
 @every_kind
 async def test_a_refused_save_leaves_a_unit_of_work_usable(audit_store: AuditStore, kind: Kind) -> None:
     tenant_id = uuid4()
@@ -286,6 +292,7 @@ async def test_a_refused_save_leaves_a_unit_of_work_usable(audit_store: AuditSto
     assert await kind.get(audit_store, after) == after
 
 
+@begins_units
 async def test_an_ended_unit_of_work_refuses_calls(audit_store: AuditStore) -> None:
     async with unit_of_work(audit_store) as unit:
         pass

@@ -13,9 +13,13 @@ import pytest
 
 from soldier_data.audit import AuditEvent, AuditStore, Cursor, TurnRecord
 from soldier_data.errors import ValidationError
+from tests.cases import audit
 from tests.cases.values import NOON, TEXT
 from tests.contract.audit_kinds import unit_of_work
 from tests.factories.audit import AuditEventFactory, TurnRecordFactory
+
+# A store in a session's transaction can begin no unit of work of its own.
+begins_units = pytest.mark.parametrize("audit_store", audit.DOMAIN.backends, indirect=True)
 
 MINUTE = timedelta(minutes=1)
 
@@ -243,6 +247,7 @@ async def test_the_limit_counts_events_of_the_type(audit_store: AuditStore, tena
 # -- in units of work, and what is refused ---------------------------------------------------------------------
 
 
+@begins_units
 async def test_lists_in_a_unit_of_work_hold_its_own_records_too(
     audit_store: AuditStore, tenant_id: UUID
 ) -> None:

@@ -22,9 +22,13 @@ from soldier_data.memory import (
     Relationship,
 )
 from soldier_data.postgres.database import Database
+from tests.cases import memory
 from tests.cases.values import NOON
 from tests.conftest import DIMENSIONS
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
+
+# A store in a session's transaction can begin no unit of work of its own.
+begins_units = pytest.mark.parametrize("memory_store", memory.DOMAIN.backends, indirect=True)
 
 AT_ONCE = timedelta(0)
 VECTOR = [1.0] * DIMENSIONS
@@ -437,6 +441,7 @@ async def test_a_purge_removes_what_was_deleted_long_enough_ago(
 # -- units of work ---------------------------------------------------------------------------------------------
 
 
+@begins_units
 async def test_a_unit_of_work_is_seen_by_others_once_it_commits(
     memory_store: MemoryStore, tenant_id: UUID
 ) -> None:
@@ -458,6 +463,7 @@ async def test_a_unit_of_work_is_seen_by_others_once_it_commits(
         await unit.get_episode(tenant_id, episode.id)
 
 
+@begins_units
 async def test_a_unit_of_work_that_fails_leaves_nothing(memory_store: MemoryStore, tenant_id: UUID) -> None:
     first, second, relationship = await add_pair(memory_store, tenant_id)
 
@@ -475,6 +481,7 @@ async def test_a_unit_of_work_that_fails_leaves_nothing(memory_store: MemoryStor
     assert await memory_store.get_relationship(tenant_id, relationship.id) == relationship
 
 
+@begins_units
 async def test_a_refused_write_leaves_the_unit_of_work_usable(
     memory_store: MemoryStore, tenant_id: UUID
 ) -> None:

@@ -15,9 +15,9 @@ from tests.cases.kind import Kind, exactly
 from tests.cases.kinds import KINDS
 from tests.cases.rows import dump
 from tests.cases.stores import DOMAINS
-from tests.contract.conftest import SESSION_BACKENDS
+from tests.contract.conftest import SESSION_BACKENDS, backends_of
 
-BACKENDS = {domain.store: tuple(domain.backends) for domain in DOMAINS} | {"sessions": SESSION_BACKENDS}
+BACKENDS = {domain.store: tuple(backends_of(domain)) for domain in DOMAINS} | {"sessions": SESSION_BACKENDS}
 
 
 def kinds(takes: Callable[[Kind], object] = lambda _: True, backend: str = "") -> pytest.MarkDecorator:

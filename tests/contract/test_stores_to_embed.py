@@ -15,6 +15,7 @@ from soldier_data.config import Agent, ConfigStore, InMemoryConfigStore, Postgre
 from soldier_data.errors import ValidationError
 from soldier_data.memory import InMemoryMemoryStore, MemoryStore, PostgresMemoryStore
 from tests.conftest import DIMENSIONS
+from tests.contract.conftest import executor_of
 from tests.factories.config import AgentFactory, RuleFactory, ScenarioFactory
 from tests.factories.memory import EpisodeFactory
 
@@ -39,12 +40,12 @@ class Kept:
 
 
 @pytest.fixture(
-    params=[f"{kind}, {backend}" for kind in KINDS for backend in ("inmemory", "postgres")],
+    params=[f"{kind}, {backend}" for kind in KINDS for backend in ("inmemory", "postgres", "session")],
 )
 def kept(request: pytest.FixtureRequest, tenant_id: UUID) -> Kept:
     """Each kind of text in each of its stores; a rule's and a scenario's agent is saved with it."""
     kind, _, backend = request.param.partition(", ")
-    database = request.getfixturevalue("shared_database") if backend == "postgres" else None
+    database = None if backend == "inmemory" else executor_of(request, backend)
     if kind == "episode":
         memory: MemoryStore = PostgresMemoryStore(database) if database else InMemoryMemoryStore(DIMENSIONS)
 

@@ -17,6 +17,7 @@ from soldier_data.postgres.base_store import PostgresStore
 from tests.cases.case import Case, Domain, public_methods
 from tests.cases.rows import dump
 from tests.cases.stores import DOMAINS, outcome
+from tests.contract.conftest import backends_of
 
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
@@ -24,7 +25,7 @@ EVERY_CASE = [
     pytest.param(case, domain, backend, id=f"{backend}-{domain.contract.__name__}.{case.method}-{number}")
     for domain in DOMAINS
     for number, case in enumerate(domain.cases)
-    for backend in domain.backends
+    for backend in backends_of(domain)
 ]
 
 OPERATORS_METHODS = {

@@ -12,6 +12,7 @@ import pytest
 from soldier_data.errors import ValidationError
 from soldier_data.postgres.database import Database
 from tests.conftest import DIMENSIONS, settings_for
+from tests.contract.conftest import executor_of
 from tests.searches import SEARCHED, Searched, agent_of, direction
 
 QUERY = direction(1.0)
@@ -29,12 +30,12 @@ REFUSED = {
 every_search = pytest.mark.parametrize("searched", SEARCHED, ids=lambda searched: searched.table)
 
 
-@pytest.fixture(params=["inmemory", "postgres"])
+@pytest.fixture(params=["inmemory", "postgres", "session"])
 def store(request: pytest.FixtureRequest, searched: Searched) -> Any:
     """Each store of what is searched, in turn."""
     if request.param == "inmemory":
         return searched.in_memory(DIMENSIONS)
-    return searched.on_postgres(request.getfixturevalue("shared_database"))
+    return searched.on_postgres(executor_of(request, request.param))
 
 
 @pytest.fixture(params=["inmemory", "postgres"])
