@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from soldier_data.errors import ConfigurationError
 from soldier_data.postgres.errors import TransientError, as_store_error
@@ -49,9 +50,8 @@ def create_engine(settings: Settings) -> AsyncEngine:
     return create_async_engine(
         "postgresql+asyncpg://",
         connect_args=arguments,
-        pool_size=settings.pool_size,
-        # `ConnectionPool` enforces the limit.
-        max_overflow=-1,
+        # `ConnectionPool` keeps the connections.
+        poolclass=NullPool,
         # `Database` never returns a connection that is in a transaction.
         pool_reset_on_return=None,
     )

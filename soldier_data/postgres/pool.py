@@ -1,4 +1,9 @@
-"""The pool of open PostgreSQL connections, each acquired for one statement or transaction."""
+"""The pool of open PostgreSQL connections, each acquired for one statement or transaction.
+
+The connections belong to an SQLAlchemy engine, so that the session of a unit of work runs on the connection of its
+stores, and listeners of the engine hear of connections and statements. The engine opens and closes them; they are kept
+here, because SQLAlchemy takes as long to check a connection out as PostgreSQL to answer a short query.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +39,12 @@ class Lease:
     def __init__(self, proxy: PoolProxiedConnection) -> None:
         self.proxy = proxy
         self.driver: Any = proxy.driver_connection
-        # SQLAlchemy recycles connections at checkout, but these stay checked out.
         self.since: float = proxy.info.setdefault("since", monotonic())
         self.used = self.since
 
 
 class ConnectionPool:
-    """Keeps free connections ready for use. SQLAlchemy's pool opens and closes them.
+    """Keeps free connections ready for use.
 
     Connections are opened and tested in tasks of the pool, so that the connection is not lost when the caller stops
     waiting: the next caller gets it.
@@ -51,8 +55,7 @@ class ConnectionPool:
         self._settings = settings
         self.engine = create_engine(settings)
         self._recycle = settings.pool_recycle.total_seconds()
-        # A checkout from SQLAlchemy's pool takes as long as a short query, so free connections stay checked out here,
-        # the most recently used one last.
+        # The most recently used one last.
         self._free: list[Lease] = []
         self._in_use: set[Lease] = set()
         self._queue: deque[asyncio.Future[Lease]] = deque()
