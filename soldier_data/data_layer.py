@@ -105,7 +105,8 @@ class DataLayer:
             engine: An SQLAlchemy engine of your own, passed through `prepare_engine` before it opened a connection.
                 The stores then use its connections; its pool opens, limits and recycles them, and stays open. Settings
                 of the database's connections and pool do not apply.
-            migrate: Run pending migrations first, on a connection of their own.
+            migrate: Run pending migrations first, on a connection of their own: to the server of the engine's URL, if
+                `engine` is given, with the password of `settings.database_password` if the URL has none.
 
         Raises:
             ConfigurationError: A setting is invalid, the engine's driver is not asyncpg, or the migrations cannot be
