@@ -83,19 +83,18 @@ def own_revision(connection: Connection, settings: Settings, operation: str) -> 
         connection, opts={"version_table": table, "version_table_schema": settings.database_schema}
     )
     revisions = context.get_current_heads()
-    if not revisions:
-        return None
-    if len(revisions) > 1 or not _is_own_revision(revisions[0], relations.values(), table):
+    if not all(_is_own_revision(revision, relations.values(), table) for revision in revisions):
         raise ConfigurationError(
             f"{operation}: {settings.database_schema}.{table} is the version table of another application, which is at "
             f"revision {', '.join(revisions)}. {_SEPARATE}"
         )
-    if revisions[0] not in dict(_tables_by_revision()):
-        raise ConfigurationError(
-            f"{operation}: the database is at revision {revisions[0]}, which this package does not have: a newer "
-            "soldier-data migrated it. Install that version or a later one"
-        )
-    return revisions[0]
+    for revision in revisions:
+        if revision not in dict(_tables_by_revision()):
+            raise ConfigurationError(
+                f"{operation}: the database is at revision {revision}, which this package does not have: a newer "
+                "soldier-data migrated it. Install that version or a later one"
+            )
+    return revisions[0] if revisions else None
 
 
 def check_names(connection: Connection, settings: Settings, revision: str | None, operation: str) -> None:
@@ -142,13 +141,14 @@ def _relations(connection: Connection, settings: Settings) -> dict[str, Row[Any]
 
 def _is_own_revision(revision: str, relations: Collection[Row[Any]], version_table: str) -> bool:
     """Return True if this package recorded `revision`; another application may number its revisions too."""
-    if not _NUMBER.fullmatch(revision):
+    tables = dict(_tables_by_revision()).get(revision)
+    if tables is None and not _NUMBER.fullmatch(revision):
         return False
     if any(_is_own(relation) for relation in relations):
         return True
     # The first revision creates no table. Its version table is this package's if nobody else uses the schema.
     others = {row.name for row in relations if row.is_table} - {version_table}
-    return not dict(_tables_by_revision()).get(revision, True) and not others
+    return tables is not None and not tables and not others
 
 
 def _is_own(relation: Row[Any]) -> bool:
