@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from logging.config import fileConfig
+from typing import Any
 
 from alembic import context
 from sqlalchemy.schema import CreateSchema
 
+from soldier_data.migrations.comparison import use_strict_implementation
 from soldier_data.migrations.connection import (
     LIMIT_LOCK_WAITS,
     open_for_migration,
@@ -23,15 +25,20 @@ from soldier_data.settings import Settings
 config = context.config
 
 
+def configure(**arguments: Any) -> None:
+    """Configure Alembic with `arguments` and with the comparison of this package."""
+    context.configure(**arguments, **options, version_table=settings.version_table)
+    use_strict_implementation(context.get_context())
+
+
 def run_offline(settings: Settings) -> None:
     """Write the migrations as SQL instead of running them."""
     with use_ddl_options(DDLOptions.of(settings)):
-        context.configure(
+        configure(
             dialect_name="postgresql",
             literal_binds=True,
             transaction_per_migration=True,
             on_version_apply=expect_result,
-            **options,
         )
         begin = context.get_starting_revision_argument()
         context.execute(LIMIT_LOCK_WAITS)
@@ -39,7 +46,7 @@ def run_offline(settings: Settings) -> None:
             for schema in sorted({settings.database_schema, settings.extensions_schema} - {"public"}):
                 context.execute(CreateSchema(schema, if_not_exists=True))
         context.execute(set_search_path(settings.database_schema))
-        context.execute(expect_begin(context.script, begin))
+        context.execute(expect_begin(context.get_context(), begin))
         with context.begin_transaction():
             context.run_migrations()
 
@@ -47,7 +54,7 @@ def run_offline(settings: Settings) -> None:
 async def run_online(settings: Settings) -> None:
     """Migrate the database of the settings."""
     async with open_for_migration(settings) as connection:
-        await connection.run_sync(run_migrations, settings, options)
+        await connection.run_sync(run_migrations, settings, configure)
 
 
 # `soldier_data.migrations` passes these attributes and reads the last one; the command `alembic` passes none.
@@ -60,7 +67,7 @@ config.attributes["render_item"] = render_item
 if context.is_offline_mode():
     run_offline(settings)
 elif given_connection is not None:
-    run_migrations(given_connection, settings, options)
+    run_migrations(given_connection, settings, configure)
 else:
     if config.config_file_name is not None:
         fileConfig(config.config_file_name, disable_existing_loggers=False)

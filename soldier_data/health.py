@@ -9,7 +9,7 @@ from time import perf_counter
 from pydantic import BaseModel
 
 from soldier_data.errors import StoreError
-from soldier_data.migrations import SCHEMA_VERSION, head_revision
+from soldier_data.migrations import head_revision, schema_version
 from soldier_data.postgres.database import NO_TENANT, Database
 from soldier_data.sessions.redis import RedisSessionStore
 from soldier_data.sessions.store import SessionStore
@@ -58,7 +58,8 @@ async def _check_database(database: Database | None) -> tuple[Check, Check]:
     read_only = False
     try:
         read_only = await database.is_read_only()
-        rows = await database.fetch_now(SCHEMA_VERSION, {"tenant_id": NO_TENANT})
+        version = schema_version(database.settings.version_table)
+        rows = await database.fetch_now(version, {"tenant_id": NO_TENANT})
         revision = rows[0]["version_num"] if rows else None
     except StoreError as error:
         if getattr(error.cause, "sqlstate", None) == _NO_SUCH_TABLE:

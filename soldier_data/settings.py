@@ -8,7 +8,15 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -36,6 +44,8 @@ VectorIndex = Literal["hnsw", "ivfflat", "none"]
 _NUMBER = TypeAdapter(float)
 
 _PLAIN_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+# Alembic appends _pkc for the name of the primary key.
+_LONGEST_VERSION_TABLE = 59
 
 
 def _seconds(value: Any) -> Any:
@@ -98,6 +108,10 @@ class Settings(BaseSettings):
     )
     extensions_schema: str = Field(
         default="public", description="Schema of the extensions vector and pg_trgm."
+    )
+    version_table: str = Field(
+        default="alembic_version",
+        description="Table, in the schema of the tables, that holds the revision of the database.",
     )
     redis_url: str = Field(
         default="redis://localhost:6379/0",
@@ -297,12 +311,14 @@ class Settings(BaseSettings):
         _check_url(value, ("postgres", "postgresql", "postgresql+asyncpg"))
         return value
 
-    @field_validator("database_schema", "extensions_schema")
+    @field_validator("database_schema", "extensions_schema", "version_table")
     @classmethod
-    def _check_schema(cls, value: str) -> str:
-        if not _PLAIN_NAME.fullmatch(value):
+    def _check_name(cls, value: str, info: ValidationInfo) -> str:
+        longest = _LONGEST_VERSION_TABLE if info.field_name == "version_table" else 63
+        if not _PLAIN_NAME.fullmatch(value) or len(value) > longest:
             raise ValueError(
-                "must be up to 63 lower-case letters, digits and underscores, not beginning with a digit or pg_"
+                f"must be up to {longest} lower-case letters, digits and underscores, not beginning with a digit or "
+                "pg_"
             )
         return value
 

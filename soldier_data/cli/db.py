@@ -96,11 +96,14 @@ def grants(
     ] = False,
 ) -> None:
     """Print, or run, the SQL that grants ROLE the privileges that services need."""
+    settings = read_settings()
     if execute:
-        run(migrations.run_grants(read_settings(), role, erasure=erasure))
+        run(migrations.run_grants(settings, role, erasure=erasure))
         typer.echo("Granted.")
         return
-    for statement in migrations.grant_statements(role, Schemas.of(read_settings()), erasure=erasure):
+    for statement in migrations.grant_statements(
+        role, Schemas.of(settings), erasure=erasure, version_table=settings.version_table
+    ):
         typer.echo(f"{statement};")
 
 

@@ -10,13 +10,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from soldier_data.cli.running import read_settings, run
+from soldier_data.errors import ConfigurationError
 from soldier_data.migrations import head_revision
 from soldier_data.migrations.connection import driver_error
 from soldier_data.migrations.extensions import OLDEST_PGVECTOR, version_tuple
+from soldier_data.migrations.ownership import own_revision
 from soldier_data.postgres.engine import create_engine
 from soldier_data.postgres.errors import as_store_error
 from soldier_data.postgres.orm import EmbeddingVector
-from soldier_data.postgres.statements import quoted
 from soldier_data.schema import metadata
 from soldier_data.sessions.connections import create_redis_client
 from soldier_data.settings import Settings
@@ -114,18 +115,17 @@ async def _server(connection: AsyncConnection, extensions: str) -> list[Finding]
 
 async def _schema(connection: AsyncConnection, settings: Settings) -> list[Finding]:
     schema = settings.database_schema
-    versions = f"{quoted(schema)}.alembic_version"
-    exists = await connection.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": versions})
-    revision = await connection.scalar(text(f"SELECT version_num FROM {versions}")) if exists else None  # noqa: S608 - a checked setting.
-    findings = [
-        _finding(
+    try:
+        revision = await connection.run_sync(own_revision, settings, "reading the schema version")
+        version = _finding(
             "schema",
             f"revision {revision or 'none'}",
             ok=revision == head_revision(),
-            remedy=f"this package needs {head_revision()}: run `soldier-data db upgrade`, or install the version "
-            "of soldier-data that migrated the database",
+            remedy=f"this package needs {head_revision()}: run `soldier-data db upgrade`",
         )
-    ]
+    except ConfigurationError as error:
+        version = Finding("schema", ok=False, detail=str(error))
+    findings = [version]
     rows = await connection.execute(
         text(
             "SELECT c.relname, a.attname, a.atttypmod, c.relrowsecurity AND c.relforcerowsecurity AND EXISTS "

@@ -20,7 +20,8 @@ from soldier_data.migrations.operations import (
     isolate_tenants,
     set_storage,
 )
-from soldier_data.migrations.scripts import SCHEMA_VERSION, head_revision, script_location
+from soldier_data.migrations.ownership import include_object
+from soldier_data.migrations.scripts import SCHEMA_VERSION, head_revision, schema_version, script_location
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -39,8 +40,10 @@ __all__ = [
     "grant_statements",
     "head_revision",
     "history",
+    "include_object",
     "isolate_tenants",
     "run_grants",
+    "schema_version",
     "script_location",
     "set_storage",
     "sql",

@@ -1,6 +1,7 @@
 """Comparisons that Alembic lacks: index options, check constraints, primary keys, column storage and policies.
 
-Importing this module registers the comparisons for the whole process, so only alembic/env.py imports it.
+Alembic keeps comparisons for the whole process, and an application may run migrations of its own in it. So they do
+nothing in an environment that has not called `use_strict_implementation`.
 
 PostgreSQL normalises expressions. So the table is created as the models define it, as an empty temporary table in a
 savepoint that is rolled back, and the definitions that PostgreSQL reports for the two tables are compared.
@@ -59,8 +60,6 @@ _POLICIES = text("SELECT polname FROM pg_policy WHERE polrelid = CAST(:table AS 
 class StrictPostgresqlImpl(PostgresqlImpl):
     """Alembic's implementation for PostgreSQL, with a comparison of all index options."""
 
-    __dialect__ = "postgresql"
-
     def create_index(self, index: Index, **kw: Any) -> None:
         """Create an index unless it exists. It is checked first, since even IF NOT EXISTS blocks writers."""
         if kw.get("if_not_exists") and not self.as_sql:
@@ -118,6 +117,18 @@ class StrictPostgresqlImpl(PostgresqlImpl):
         return result
 
 
+def use_strict_implementation(context: MigrationContext) -> None:
+    """Let `context`, which has just been configured, run and compare with `StrictPostgresqlImpl`."""
+    context.impl = StrictPostgresqlImpl(
+        context.dialect,
+        context.connection,
+        context.as_sql,
+        context.transactional_ddl,
+        context.output_buffer,
+        context.opts,
+    )
+
+
 def compare_type(
     _context: MigrationContext,
     _inspected_column: Any,
@@ -142,7 +153,8 @@ def _compare_table(
     present: Table | None,
     expected: Table | None,
 ) -> PriorityDispatchResult:
-    if present is not None and expected is not None:
+    strict = isinstance(autogen_context.migration_context.impl, StrictPostgresqlImpl)
+    if strict and present is not None and expected is not None:
         connection = autogen_context.connection
         assert connection is not None
         modify_table_ops.ops += [

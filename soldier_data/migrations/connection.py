@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from time import monotonic
-from typing import Any
 
 import pgvector.sqlalchemy
 from alembic import context
@@ -123,8 +122,8 @@ def _register_vector_types(connection: Connection, extensions: str) -> None:
     }
 
 
-def run_migrations(connection: Connection, settings: Settings, options: dict[str, Any]) -> None:
-    """Run the current Alembic command on `connection`, with `options` for `context.configure`.
+def run_migrations(connection: Connection, settings: Settings, configure: Callable[..., None]) -> None:
+    """Run the current Alembic command on `connection`, with `configure` in place of `context.configure`.
 
     Creates the schemas of the settings first if they do not exist. Each migration is a transaction. One that cannot
     get a lock within 50 ms is rolled back and retried, so that readers of a busy table never wait long; migrations
@@ -141,7 +140,7 @@ def run_migrations(connection: Connection, settings: Settings, options: dict[str
     deadline = monotonic() + _LOCK_TIMEOUT.total_seconds()
     while True:
         try:
-            context.configure(connection=connection, transaction_per_migration=True, **options)
+            configure(connection=connection, transaction_per_migration=True)
             with context.begin_transaction():
                 context.run_migrations()
             connection.commit()

@@ -19,19 +19,22 @@ _ROLE = text(
 )
 
 
-def grant_statements(role: str, schemas: Schemas, *, erasure: bool = False) -> list[str]:
+def grant_statements(
+    role: str, schemas: Schemas, *, erasure: bool = False, version_table: str = "alembic_version"
+) -> list[str]:
     """Return the SQL that grants `role` access to the tables: append-only tables can only be read and added to.
 
     Args:
         role: The role that services log in with.
         schemas: The schemas of the tables and the extensions.
         erasure: Also let it erase customers, by updating the text columns of append-only tables.
+        version_table: The table with the revision of the database, which services read to report their health.
     """
 
     def named(table: str) -> str:
         return f"{quoted(schemas.tables)}.{quoted(table)}"
 
-    name, versions = quoted(role), named("alembic_version")
+    name, versions = quoted(role), named(version_table)
     tables = sorted(metadata.tables.values(), key=lambda table: table.name)
     append_only = [named(table.name) for table in tables if table.info.get("append_only")]
     others = [named(table.name) for table in tables if not table.info.get("append_only")]
@@ -64,7 +67,9 @@ async def run_grants(settings: Settings, role: str, *, erasure: bool = False) ->
     try:
         async with open_for_migration(settings) as connection:
             await _check_role(connection, role, settings.database_schema, operation)
-            for statement in grant_statements(role, Schemas.of(settings), erasure=erasure):
+            for statement in grant_statements(
+                role, Schemas.of(settings), erasure=erasure, version_table=settings.version_table
+            ):
                 await connection.execute(text(statement))
             await connection.commit()
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.

@@ -6,19 +6,24 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext, MigrationInfo
-from alembic.script import ScriptDirectory
+
+from soldier_data.postgres.statements import quoted
 
 
-def expect_begin(scripts: ScriptDirectory, begin: str | tuple[str, ...] | None) -> str:
+def expect_begin(context: MigrationContext, begin: str | tuple[str, ...] | None) -> str:
     """Return the first statement, which fails unless the database is at `begin`: a revision, `base` or `head`."""
-    scripts_at_begin = scripts.get_revisions(begin or ())
+    assert context.script is not None
+    versions = quoted(context.version_table)
+    scripts_at_begin = context.script.get_revisions(begin or ())
     revision = scripts_at_begin[0].revision if scripts_at_begin else None
     # A client may go on after an error, and CREATE INDEX CONCURRENTLY is not part of a transaction that could be
     # rolled back. So the session becomes read-only.
     read_only = "PERFORM set_config('default_transaction_read_only', 'on', false);"
-    # SQL from base creates alembic_version, which a downgrade to base leaves behind empty.
-    then = "" if revision else "\n    DROP TABLE IF EXISTS alembic_version;"
-    return f"{_expected(revision, refusal=read_only)};\n\n{_expected(revision, then=then)}"
+    # SQL from base creates the version table, which a downgrade to base leaves behind empty.
+    then = "" if revision else f"\n    DROP TABLE IF EXISTS {versions};"
+    return (
+        f"{_expected(versions, revision, refusal=read_only)};\n\n{_expected(versions, revision, then=then)}"
+    )
 
 
 def expect_result(
@@ -33,10 +38,11 @@ def expect_result(
     `on_version_apply` of `context.configure`.
     """
     if ctx.as_sql:
-        ctx.impl.execute(_expected(next(iter(step.destination_revision_ids), None)))
+        reached = next(iter(step.destination_revision_ids), None)
+        ctx.impl.execute(_expected(quoted(ctx.version_table), reached))
 
 
-def _expected(revision: str | None, *, refusal: str | None = None, then: str = "") -> str:
+def _expected(versions: str, revision: str | None, *, refusal: str | None = None, then: str = "") -> str:
     expected = revision or "none"
     refusal = refusal or (
         "RAISE EXCEPTION USING MESSAGE = 'this SQL does not match the revision of the database: '\n"
@@ -46,10 +52,10 @@ def _expected(revision: str | None, *, refusal: str | None = None, then: str = "
 DECLARE
     present text;
 BEGIN
-    IF to_regclass('alembic_version') IS NOT NULL THEN
-        SELECT string_agg(version_num, ', ') INTO present FROM alembic_version;
+    IF to_regclass('{versions}') IS NOT NULL THEN
+        SELECT string_agg(version_num, ', ') INTO present FROM {versions};
     END IF;
     IF coalesce(present, 'none') <> '{expected}' THEN
         {refusal}
     END IF;{then}
-END $$"""  # noqa: S608 - revisions are names of this package's files.
+END $$"""  # noqa: S608 - a checked setting, and names of this package's files.

@@ -12,10 +12,17 @@ from soldier_data.postgres.statements import Statement
 
 _PACKAGE = Path(__file__).parents[1]
 
-# Alembic creates this table itself.
-_VERSIONS = Table("alembic_version", MetaData(), Column("version_num", Text))
 
-SCHEMA_VERSION = Statement("reading the schema version", select(_VERSIONS.c.version_num))
+@cache
+def schema_version(version_table: str) -> Statement:
+    """Return the statement that reads the revision of the database from `version_table`."""
+    # Alembic creates this table itself.
+    versions = Table(version_table, MetaData(), Column("version_num", Text))
+    return Statement("reading the schema version", select(versions.c.version_num))
+
+
+SCHEMA_VERSION = schema_version("alembic_version")
+"""The same, for the default of SOLDIER_VERSION_TABLE."""
 
 
 def script_location() -> Path:

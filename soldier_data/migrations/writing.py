@@ -15,6 +15,7 @@ from sqlalchemy.schema import SchemaItem
 
 from soldier_data.migrations.comparison import compare_type
 from soldier_data.migrations.enums import with_enums
+from soldier_data.migrations.ownership import include_own_tables
 from soldier_data.migrations.policies import is_tenants
 from soldier_data.migrations.source import (
     ConcurrentIndexOp,
@@ -34,6 +35,7 @@ def configure_comparison(metadata: MetaData) -> dict[str, Any]:
     """Return the arguments of `context.configure` for autogenerate."""
     return {
         "target_metadata": metadata,
+        "include_name": include_own_tables,
         "compare_type": compare_type,
         "compare_server_default": True,
         "render_item": render_item,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from soldier_data.migrations import head_revision, upgrade
@@ -63,10 +64,12 @@ async def test_new_columns_and_tables_come_out_of_autogenerate_as_a_migration_th
     assert await schema(empty_database_url) == before
 
 
-async def test_a_table_without_tenants_comes_out_of_autogenerate_without_a_policy(
+async def test_a_table_without_tenants_comes_out_of_autogenerate_without_a_policy_and_goes_with_its_class(
     database_url: str, checkout: Path
 ) -> None:
-    with (checkout / "soldier_data" / "config" / "orm.py").open("a") as orm:
+    orm_path = checkout / "soldier_data" / "config" / "orm.py"
+    original = orm_path.read_text()
+    with orm_path.open("a") as orm:
         orm.write(
             "\n\nclass CurrencyRow(Base):\n"
             '    """A currency, the same for all tenants."""\n\n'
@@ -89,7 +92,24 @@ async def test_a_table_without_tenants_comes_out_of_autogenerate_without_a_polic
     assert (await fetch(database_url, secured))[0]["it"] is False
     healthy = await python(checkout, "-c", _POLICIES_ARE_WELL, SOLDIER_DATABASE_URL=database_url)
     assert "Finding(name='policies', ok=True" in healthy
-    await alembic(database_url, "downgrade -1", folder=checkout)
+
+    orm_path.write_text(original)
+    await fetch(database_url, "CREATE TABLE tickets (id bigint PRIMARY KEY)")
+    output = await alembic(
+        database_url,
+        "revision --autogenerate -m 'Remove currencies'",
+        "upgrade head",
+        "check",
+        "downgrade -2",
+        folder=checkout,
+    )
+    assert "No new upgrade operations detected" in output
+    [written] = (checkout / "alembic" / "versions").glob("0*_remove_currencies.py")
+    assert re.findall(r"op\.(\w+\(\s*\"\w+\")", written.read_text()) == [
+        'drop_table("currencies"',
+        'create_table(\n        "currencies"',
+    ]
+    await fetch(database_url, "DROP TABLE tickets")
     assert await schema(database_url) == before
 
 

@@ -28,7 +28,6 @@ DRIFTS = {
         "op.alter_column('agents', 'enabled'",
     ),
     "column": ("ALTER TABLE templates ADD COLUMN color text", "op.drop_column('templates', 'color'"),
-    "table": ("CREATE TABLE extra (id int)", "op.drop_table('extra'"),
     "storage": (
         "ALTER TABLE scenarios ALTER COLUMN entry_condition_embedding SET STORAGE EXTENDED",
         "set_storage('scenarios', 'entry_condition_embedding')",
