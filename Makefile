@@ -13,10 +13,10 @@ WORKERS ?= 3
 SQUAWK_IGNORES := require-statement-timeout,prefer-robust-stmts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint bench soak format clean
+.PHONY: help demo test coverage lint bench soak statements format clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready ## Replay a support desk's conversations and show the stored data (KEEP=folder keeps the data)
 	@$(BIN)/soldier-data demo $(if $(KEEP),--keep $(KEEP))
@@ -40,6 +40,9 @@ bench: $(VENV)/ready ## Run the benchmarks and write benchmarks/RESULTS.md
 
 soak: $(VENV)/ready ## Run the reliability tests with their full counts, and write docs/reliability.md
 	$(BIN)/python -m pytest tests/reliability -n $(WORKERS) --soak --soak-report docs/reliability.md --timeout 3600
+
+statements: $(VENV)/ready ## Write docs/statements.md, the SQL of all stores
+	$(BIN)/python -m tests.statements
 
 format: $(VENV)/ready ## Format the code
 	$(BIN)/ruff check --fix .
