@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import _lru_cache_wrapper
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,10 +21,11 @@ from soldier_data.runs import statements as runs
 from tests.backends.connections import administrator
 from tests.cases.case import public_methods
 from tests.conftest import settings_for
-from tests.statements.calls import DOMAINS, Call, calls_of
+from tests.statements.calls import DOMAINS, calls_of
+from tests.statements.common import Call
 from tests.statements.formatting import formatted
-from tests.statements.page import Recorded, record_all, statements_page, text_of
-from tests.statements.recording import Event, record
+from tests.statements.page import Recorded, record_all, sent_texts, statements_page, text_of
+from tests.statements.recording import record
 
 PAGE = (Path(__file__).parents[2] / "docs" / "statements.md").read_text(encoding="utf-8")
 
@@ -74,6 +76,12 @@ def test_every_statement_of_the_stores_is_sent_by_a_method(recorded: Recorded) -
     assert len(made) > 100
     missing = {statement.sql for statement in made - NEVER_SENT if text_of(statement) not in sent}
     assert not missing, "add a Call to tests/statements/calls.py"
+    # Functions that make statements, one for each combination of filters.
+    makers = [
+        each for module in stores for each in vars(module).values() if isinstance(each, _lru_cache_wrapper)
+    ]
+    assert makers
+    assert [maker for maker in makers if not maker.cache_info().currsize] == []
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.store)
@@ -132,10 +140,6 @@ async def test_postgresql_explains_every_statement_of_the_page(module_database_u
 def texts(recorded: Recorded, name: str) -> list[str]:
     """What a method sends."""
     return [text for events in recorded[name].values() for text in sent_texts(events)]
-
-
-def sent_texts(events: list[Event]) -> list[str]:
-    return [text_of(event) for event in events if not isinstance(event, str)]
 
 
 def statements_in(value: Any) -> Iterator[Statement]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -18,10 +17,8 @@ from soldier_data.base.paging import Cursor
 from soldier_data.base.subjects import SubjectRecords
 from soldier_data.errors import NotFoundError
 from soldier_data.runs import RunStatus
-from tests.cases import audit, config, memory, profiles, runs, vectors
+from tests.cases import config, memory, stores
 from tests.cases.case import Domain, as_of, stored
-from tests.cases.kind import Kind
-from tests.cases.kinds import kinds_of
 from tests.cases.kinds.config import PARTS
 from tests.factories.profiles import (
     ChannelIdentityFactory,
@@ -30,17 +27,18 @@ from tests.factories.profiles import (
     ProfileFieldFactory,
 )
 from tests.factories.runs import RunFactory
-
-DOMAINS: tuple[Domain[Any, Any], ...] = (
-    config.DOMAIN,
-    memory.DOMAIN,
-    audit.DOMAIN,
-    profiles.DOMAIN,
-    runs.DOMAIN,
-    vectors.DOMAIN,
+from tests.statements.common import (
+    MODEL,
+    Call,
+    missing_embeddings,
+    saves,
+    searches,
+    subject_calls,
 )
 
-_MODEL = "another model"
+DOMAINS = tuple(domain for domain in stores.DOMAINS if "postgres" in domain.backends)
+"""The stores on PostgreSQL."""
+
 _LONG_AGO = timedelta(0)
 _IF_TAKEN = "the second statement only if the id is taken"
 _IF_NOTHING = "the second statement only if nothing was saved"
@@ -48,121 +46,13 @@ _MANY = "for 5,000 rows at a time in one transaction; the second statement only 
 _ROW_LEVEL_SECURITY = "with row-level security"
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of a method.
-
-    Attributes:
-        method: The method.
-        call: Calls it with what `seed` has stored for one tenant, on behalf of that tenant or of another one.
-        when: What distinguishes it from other calls of the method; empty if there are none.
-        settings: The settings that it needs.
-    """
-
-    method: str
-    call: Callable[[Any, Any, UUID], Awaitable[object]]
-    when: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
 def calls_of(domain: Domain[Any, Any]) -> list[Call]:
     """The calls of a store's methods."""
-    listed = [*_saves(domain), *_CALLS[domain.store]]
+    listed = [*saves(domain), *_CALLS.get(domain.store, [])]
     if issubclass(domain.backends["postgres"], SubjectRecords):
-        listed += _subject_calls(domain)
+        listed += subject_calls(domain)
     explicit = {call.method for call in listed}
     return listed + [Call(case.method, case.call) for case in domain.cases if case.method not in explicit]
-
-
-# -- what several stores have in common ------------------------------------------------------------------------
-
-
-def _saves(domain: Domain[Any, Any]) -> list[Call]:
-    """Saves of the kinds that have revisions."""
-    kinds = [kind for kind in kinds_of(domain.store) if kind.counter and domain is not profiles.DOMAIN]
-    ways = {
-        "without `if_revision`": None,
-        "with `if_revision=0`": 0,
-        "with another `if_revision`": 9,
-    }
-
-    def saving(kind: Kind, if_revision: int | None) -> Callable[[Any, Any, UUID], Awaitable[object]]:
-        return lambda store, own, tenant: kind.save(store, as_of(stored(own, kind), tenant), if_revision)
-
-    return [
-        Call(kind.method(kind.adds), saving(kind, if_revision), when)
-        for kind in kinds
-        for when, if_revision in ways.items()
-    ]
-
-
-_SUBJECTS: dict[str, Callable[[Any, UUID], Any]] = {
-    "memory": memory.subject,
-    "audit": audit.subject,
-    "profiles": profiles.subject,
-    "runs": runs.subject,
-    "vectors": vectors.subject,
-}
-
-
-def _subject_calls(domain: Domain[Any, Any]) -> list[Call]:
-    """Reads and removals of a person's records, table by table."""
-    subject = _SUBJECTS[domain.store]
-
-    async def find(store: Any, own: Any, tenant: UUID) -> object:
-        return await store.find_subject(subject(own, tenant))
-
-    async def read(store: Any, own: Any, tenant: UUID, *, table: str) -> object:
-        return await store.read_found(tenant, table, [uuid4()])
-
-    async def erase(store: Any, own: Any, tenant: UUID) -> object:
-        return await store.erase_found(tenant, await store.find_subject(subject(own, tenant)))
-
-    calls = [Call("find_subject", find), Call("erase_found", erase)]
-    return calls + [
-        Call("read_found", partial(read, table=table), f"of `{table}`") for table in _TABLES[domain.store]
-    ]
-
-
-_TABLES = {
-    "memory": ("episodes", "entities", "relationships"),
-    "audit": ("turn_records", "audit_events"),
-    "profiles": ("customer_profiles", "profile_fields", "former_identifiers"),
-    "runs": ("runs", "steps", "artifacts", "llm_calls"),
-    "vectors": ("embeddings",),
-}
-
-
-def _searches(method: str, call: Callable[[Any, Any, UUID], Awaitable[object]]) -> list[Call]:
-    return [
-        Call(method, call, "with a vector index"),
-        Call(method, call, "with `SOLDIER_VECTOR_INDEX=none`", {"vector_index": "none"}),
-    ]
-
-
-def _missing_embeddings() -> list[Call]:
-    async def list_more(store: Any, own: Any, tenant: UUID, *, of_tenant: bool) -> object:
-        chosen = tenant if of_tenant else None
-        listed = await store.list_to_embed(_MODEL, tenant_id=chosen, limit=1_000)
-        for last_of_page in {text.kind: text for text in listed}.values():
-            await store.list_to_embed(_MODEL, tenant_id=chosen, after=last_of_page)
-        return None
-
-    async def embed(store: Any, own: Any, tenant: UUID) -> object:
-        texts = await store.list_to_embed(_MODEL, tenant_id=tenant)
-        return await store.set_embeddings([(text, config.VECTOR) for text in texts], _MODEL)
-
-    return [
-        Call(
-            "count_to_embed",
-            lambda store, _own, tenant: store.count_to_embed(_MODEL, tenant_id=tenant),
-            "of one tenant",
-        ),
-        Call("count_to_embed", lambda store, _own, _tenant: store.count_to_embed(_MODEL), "of all tenants"),
-        Call("list_to_embed", partial(list_more, of_tenant=True), "of one tenant"),
-        Call("list_to_embed", partial(list_more, of_tenant=False), "of all tenants"),
-        Call("set_embeddings", embed),
-    ]
 
 
 # -- config ----------------------------------------------------------------------------------------------------
@@ -195,21 +85,21 @@ _CONFIG = [
         "list_migration_plans",
         lambda store, own, tenant: store.list_migration_plans(tenant, own.plan.scenario_id, own.plan.status),
     ),
-    *_searches(
+    *searches(
         "vector_search_rules",
         lambda store, own, tenant: store.vector_search_rules(
-            config.VECTOR, tenant, own.agent.id, embedding_model=_MODEL
+            config.VECTOR, tenant, own.agent.id, embedding_model=MODEL
         ),
     ),
-    *_searches(
+    *searches(
         "vector_search_scenarios",
         lambda store, own, tenant: store.vector_search_scenarios(
-            config.VECTOR, tenant, own.agent.id, embedding_model=_MODEL
+            config.VECTOR, tenant, own.agent.id, embedding_model=MODEL
         ),
     ),
     Call("save_many", _save_many),
     Call("purge_deleted", _purge_agent, "in batches, each in a transaction"),
-    *_missing_embeddings(),
+    *missing_embeddings(),
 ]
 
 # -- memory ----------------------------------------------------------------------------------------------------
@@ -228,20 +118,20 @@ _MEMORY = [
             tenant, own.episode.group_id, before=Cursor.after(own.later_episode)
         ),
     ),
-    *_searches(
+    *searches(
         "vector_search_episodes",
         lambda store, own, tenant: store.vector_search_episodes(
-            memory.VECTOR, tenant, embedding_model=_MODEL, **own.filters
+            memory.VECTOR, tenant, embedding_model=MODEL, **own.filters
         ),
     ),
     Call(
         "text_search_episodes",
         lambda store, own, tenant: store.text_search_episodes("parcel", tenant, **own.filters),
     ),
-    *_searches(
+    *searches(
         "hybrid_search_episodes",
         lambda store, own, tenant: store.hybrid_search_episodes(
-            "parcel", memory.VECTOR, tenant, embedding_model=_MODEL, **own.filters
+            "parcel", memory.VECTOR, tenant, embedding_model=MODEL, **own.filters
         ),
     ),
     Call(
@@ -250,14 +140,14 @@ _MEMORY = [
             tenant, own.entity.group_id, entity_type=own.entity.entity_type
         ),
     ),
-    *_searches(
+    *searches(
         "vector_search_entities",
         lambda store, own, tenant: store.vector_search_entities(
             memory.VECTOR,
             tenant,
             group_id=own.entity.group_id,
             entity_type=own.entity.entity_type,
-            embedding_model=_MODEL,
+            embedding_model=MODEL,
         ),
     ),
     Call(
@@ -280,7 +170,7 @@ _MEMORY = [
             with_embeddings=True,
         ),
     ),
-    *_missing_embeddings(),
+    *missing_embeddings(),
 ]
 
 # -- audit -----------------------------------------------------------------------------------------------------
@@ -343,7 +233,8 @@ _PROFILES = [
         Call(
             method,
             partial(_change_again, method=method),
-            "if another transaction changed the profile meanwhile, again in a transaction",
+            "if another transaction changes the profile meanwhile, the first of these, then in a transaction the "
+            "second and again the first",
         )
         for method in _CHANGES
     ),
@@ -391,14 +282,14 @@ async def _add_embeddings(store: Any, own: Any, tenant: UUID) -> object:
 _VECTORS = [
     Call("add_embeddings", _add_embeddings, _MANY),
     Call("add_embeddings", _add_embeddings, _ROW_LEVEL_SECURITY, {"row_level_security": True}),
-    *_searches(
+    *searches(
         "search",
         lambda store, own, tenant: store.search(
             own.embedding,
             tenant,
             source_type=own.source_type,
             metadata_filter=own.metadata,
-            embedding_model=_MODEL,
+            embedding_model=MODEL,
         ),
     ),
 ]

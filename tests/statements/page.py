@@ -32,8 +32,8 @@ generates this page; a test compares it with what the stores send.
 - The comments above a statement name its parameters, or give the value of those that are the same in every call.
 - Statements are shown with all filters, with a cursor, and with embeddings. A call without one of them sends the same
   statement without its condition or column. Only where more than that differs are there several statements.
-- A method that lists several statements sends them in that order, and leaves out those that it has no rows for. After
-  the first statement of a save, the next one is sent only if nothing was written, to find the reason.
+- A line in front of statements says when a method sends them. They are sent in that order, without those that have no
+  rows to work on. In saves, the statements after the first find out why it wrote nothing, and are sent only then.
 - A statement that several methods send is shown under the first of them.
 - With `SOLDIER_VECTOR_INDEX=ivfflat`, searches pass other values to `set_config` than with `hnsw`: `ivfflat.probes` and
   `40`, `ivfflat.max_probes` and `100`, `ivfflat.iterative_scan` and `relaxed_order`.
@@ -88,8 +88,9 @@ async def record_all(settings: Settings) -> Recorded:
                         databases[key] = Database(settings.model_copy(update=call.settings))
                         stack.push_async_callback(databases[key].close)
                     events = ways.setdefault(call.when, [])
-                    new = await record(domain, call, databases[key])
-                    events += [event for event in new if event not in events]
+                    for event in await record(domain, call, databases[key]):
+                        if isinstance(event, str) or text_of(event) not in sent_texts(events):
+                            events.append(event)
     return recorded
 
 
@@ -116,12 +117,19 @@ def statements_page(recorded: Recorded) -> str:
 
 def text_of(event: Statement | Copy) -> str:
     """The text that is sent with the default number of dimensions."""
-    return event.sql.replace(f"HALFVEC({DIMENSIONS})", "HALFVEC(1536)")
+    text = event.sql.replace(f"HALFVEC({DIMENSIONS})", "HALFVEC(1536)")
+    # SQLAlchemy 2.0 uses the other name of the type.
+    return text.replace(" FLOAT,", " DOUBLE PRECISION,")
+
+
+def sent_texts(events: list[Event]) -> list[str]:
+    """The texts of what is sent among the events."""
+    return [text_of(event) for event in events if not isinstance(event, str)]
 
 
 def _section(name: str, ways: dict[str, list[Event]], shown: dict[str, str]) -> Iterator[str]:
     store = name.partition(".")[0]
-    sent = dict.fromkeys(text_of(e) for events in ways.values() for e in events if not isinstance(e, str))
+    sent = dict.fromkeys(text for events in ways.values() for text in sent_texts(events))
     new = [text for text in sent if text not in shown]
     for when, events in ways.items():
         if when:

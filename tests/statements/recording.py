@@ -14,7 +14,7 @@ from soldier_data.postgres.database import Database
 from soldier_data.postgres.statements import Row, Statement, Values
 from soldier_data.settings import Settings
 from tests.cases.case import Domain, public_methods
-from tests.statements.calls import Call
+from tests.statements.common import Call
 
 
 @dataclass(frozen=True)
