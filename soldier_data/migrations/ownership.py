@@ -21,8 +21,8 @@ _SEPARATE = (
     "schema for the tables of soldier-data alone"
 )
 
-# Autogenerate writes both operations this way.
-_OPERATION = re.compile(r'\bop\.(create|drop)_table\(\s*"(\w+)"')
+# Autogenerate writes both operations this way, and ruff changes the quotes.
+_OPERATION = re.compile(r"""\bop\.(create|drop)_table\(\s*["'](\w+)""")
 # Autogenerate numbers the revisions of this package, and random ones have 12 hexadecimal digits.
 _NUMBER = re.compile(r"\d{4,11}")
 
@@ -39,7 +39,13 @@ _RELATIONS = text(
 )
 
 
-def include_object(item: Any, _name: str | None, type_: str, _reflected: bool, compare_to: Any) -> bool:
+def include_object(
+    item: Any,
+    name: str | None,  # noqa: ARG001 - Alembic passes it.
+    type_: str,
+    reflected: bool,  # noqa: ARG001 - Alembic passes it.
+    compare_to: Any,
+) -> bool:
     """Return False for the tables of this package, with their columns, indexes and constraints; True for all others.
 
     Pass it to `context.configure` in the env.py of an application whose tables are in the same schema: autogenerate
@@ -55,7 +61,11 @@ def include_object(item: Any, _name: str | None, type_: str, _reflected: bool, c
     return not any(_is_foreign_to_application(table) for table in candidates if isinstance(table, Table))
 
 
-def include_own_tables(name: str | None, type_: str, _parents: Mapping[Any, Any]) -> bool:
+def include_own_tables(
+    name: str | None,
+    type_: str,
+    parent_names: Mapping[Any, Any],  # noqa: ARG001 - Alembic passes it.
+) -> bool:
     """Return False for tables of other applications: those neither in the models nor created by a migration.
 
     A table that was removed from the models is still compared, so that autogenerate drops it. This is the argument
@@ -83,6 +93,8 @@ def own_revision(connection: Connection, settings: Settings, operation: str) -> 
         connection, opts={"version_table": table, "version_table_schema": settings.database_schema}
     )
     revisions = context.get_current_heads()
+    # Read again after the revision, because another process may be creating the tables.
+    relations = _relations(connection, settings)
     if not all(_is_own_revision(revision, relations.values(), table) for revision in revisions):
         raise ConfigurationError(
             f"{operation}: {settings.database_schema}.{table} is the version table of another application, which is at "

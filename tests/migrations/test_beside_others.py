@@ -282,10 +282,14 @@ async def test_every_command_uses_the_version_table_of_the_settings(
     assert {finding.name: finding.ok for finding in await examine(settings)}["schema"] is True
     granted = migrations.grant_statements("services", Schemas(), version_table=settings.version_table)
     assert 'GRANT SELECT ON public."order" TO services' in granted
+
+    await fetch(url, 'ALTER TABLE "order" RENAME TO soldier_data_version')
+    settings = settings_for(url, version_table=_OURS)
+    assert (await migrations.current(settings)).pending == []
     async with administrator(url) as connection:
         down = await migrations.sql(settings, f"{head_revision()}:base", down=True)
         await run_by_hand(connection, down)
-    assert await _tables(url) <= {"order"}
+    assert await _tables(url) <= {_OURS}
 
 
 async def test_a_version_table_that_is_something_else_is_refused(database_url: str) -> None:

@@ -89,6 +89,7 @@ WRONG = {
     "DATABASE_URL": [f"sqlite:///{CANARY}"],
     "SOLDIER_DATABASE_SCHEMA": ["", CANARY, "Soldier", "pg_soldier", "1st", "a.b", 'a"b', "a" * 64],
     "SOLDIER_EXTENSIONS_SCHEMA": ["", CANARY],
+    "SOLDIER_VERSION_TABLE": ["", CANARY, "pg_version", "a.b", "a" * 60],
     "SOLDIER_REDIS_URL": [f"http://{CANARY}", CANARY],
     "REDIS_URL": [CANARY],
     "SOLDIER_CONFIG_BACKEND": [CANARY, "redis"],
