@@ -30,6 +30,7 @@ from soldier_data.settings import Settings
 _ALEMBIC = threading.Lock()
 _LOCK_POLL_SECONDS = 0.05
 _INSUFFICIENT_PRIVILEGE = "42501"
+_DEPENDENT_OBJECTS = "2BP01"
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ async def upgrade(settings: Settings, revision: str = "head") -> None:
 
     Raises:
         StoreConnectionError: The database cannot be reached, or a table stayed locked for five minutes.
-        ConfigurationError: The revision is unknown, the database is newer than this package, the role lacks a
-            privilege, or pgvector is missing or too old.
+        ConfigurationError: The revision is unknown, the database is newer than this package, the version table or a
+            table with the name of one to create belongs to another application, the role lacks a privilege, or
+            pgvector is missing or too old.
     """
     operation = "migrating the database"
 
@@ -89,8 +91,8 @@ async def downgrade(settings: Settings, revision: str) -> None:
 
     Raises:
         StoreConnectionError: As for `upgrade`.
-        ConfigurationError: The revision is unknown, the database is newer than this package, or the role lacks a
-            privilege.
+        ConfigurationError: The revision is unknown, the database is newer than this package, the version table belongs
+            to another application, objects of one depend on the tables to drop, or the role lacks a privilege.
     """
     await _run(settings, "downgrading the database", lambda config, *_: command.downgrade(config, revision))
 
@@ -100,7 +102,8 @@ async def current(settings: Settings) -> SchemaState:
 
     Raises:
         StoreConnectionError: The database cannot be reached.
-        ConfigurationError: The database is newer than this package.
+        ConfigurationError: The database is newer than this package, or the version table belongs to another
+            application.
     """
     revision = await _run(settings, "reading the schema version", exclusive=False)
     known = history()
@@ -122,7 +125,8 @@ async def check(settings: Settings) -> str | None:
 
     Raises:
         StoreConnectionError: The database cannot be reached.
-        ConfigurationError: The database is not at the newest revision.
+        ConfigurationError: The database is not at the newest revision, or the version table belongs to another
+            application.
     """
     differences: list[str] = []
 
@@ -201,10 +205,18 @@ async def _run(
         failure = _explained(error, operation)
     except Exception as error:  # noqa: BLE001 - no exception of the driver may leave.
         cause = driver_error(error)
-        if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
+        sqlstate = getattr(cause, "sqlstate", None)
+        if sqlstate == _INSUFFICIENT_PRIVILEGE:
             failure = ConfigurationError(
                 f"{operation}: the database role lacks a privilege: connect as the role that owns the tables, or on a "
                 "new database as one with CREATE on the schema (see docs/operations.md)",
+                cause=cause,
+            )
+        elif sqlstate == _DEPENDENT_OBJECTS:
+            # The detail names the objects.
+            failure = ConfigurationError(
+                f"{operation}: objects of another application depend on what a migration drops: drop them first "
+                f"({getattr(cause, 'detail', None)})",
                 cause=cause,
             )
         else:

@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Row, Table, text
 
 from soldier_data.errors import ConfigurationError
-from soldier_data.migrations.scripts import script_directory
+from soldier_data.migrations.scripts import head_revision, script_directory
 from soldier_data.schema import metadata
 from soldier_data.settings import Settings
 
@@ -58,7 +58,7 @@ def include_object(
     primary key and columns, so that the schema and the settings do not matter.
     """
     candidates = (item, compare_to) if type_ == "table" else (getattr(item, "table", None),)
-    return not any(_is_foreign_to_application(table) for table in candidates if isinstance(table, Table))
+    return not any(_is_own_or_version_table(table) for table in candidates if isinstance(table, Table))
 
 
 def include_own_tables(
@@ -71,7 +71,7 @@ def include_own_tables(
     A table that was removed from the models is still compared, so that autogenerate drops it. This is the argument
     `include_name` of `context.configure`.
     """
-    return type_ != "table" or name in metadata.tables or name in _tables_by_revision()[-1][1]
+    return type_ != "table" or name in metadata.tables or name in _tables_by_revision()[head_revision()]
 
 
 def own_revision(connection: Connection, settings: Settings, operation: str) -> str | None:
@@ -101,7 +101,7 @@ def own_revision(connection: Connection, settings: Settings, operation: str) -> 
             f"revision {', '.join(revisions)}. {_SEPARATE}"
         )
     for revision in revisions:
-        if revision not in dict(_tables_by_revision()):
+        if revision not in _tables_by_revision():
             raise ConfigurationError(
                 f"{operation}: the database is at revision {revision}, which this package does not have: a newer "
                 "soldier-data migrated it. Install that version or a later one"
@@ -115,11 +115,9 @@ def check_names(connection: Connection, settings: Settings, revision: str | None
     Raises:
         ConfigurationError: Some have; the message names them.
     """
-    revisions = [known for known, _ in _tables_by_revision()]
-    pending = _tables_by_revision()[revisions.index(revision) + 1 if revision else 0 :]
-    created = {name for _, tables in pending for name in tables}
-    if revision:
-        created -= dict(_tables_by_revision())[revision]
+    tables = _tables_by_revision()
+    pending = list(tables.values())[list(tables).index(revision) :]
+    created = frozenset[str]().union(*pending) - tables[revision]
     taken = sorted(
         name
         for name, relation in _relations(connection, settings).items()
@@ -133,15 +131,15 @@ def check_names(connection: Connection, settings: Settings, revision: str | None
 
 
 @cache
-def _tables_by_revision() -> list[tuple[str, frozenset[str]]]:
-    """Return the revisions, oldest first, each with the names of all tables that exist after it."""
+def _tables_by_revision() -> dict[str | None, frozenset[str]]:
+    """Return the names of the tables that exist after each revision, oldest first, beginning with None for none."""
     existing: set[str] = set()
-    found = []
+    found: dict[str | None, frozenset[str]] = {None: frozenset()}
     for script in reversed(list(script_directory().walk_revisions())):
         upgrade = Path(script.path).read_text(encoding="utf-8").partition("\ndef downgrade(")[0]
         for operation, name in _OPERATION.findall(upgrade):
             (existing.add if operation == "create" else existing.discard)(name)
-        found.append((script.revision, frozenset(existing)))
+        found[script.revision] = frozenset(existing)
     return found
 
 
@@ -153,7 +151,7 @@ def _relations(connection: Connection, settings: Settings) -> dict[str, Row[Any]
 
 def _is_own_revision(revision: str, relations: Collection[Row[Any]], version_table: str) -> bool:
     """Return True if this package recorded `revision`; another application may number its revisions too."""
-    tables = dict(_tables_by_revision()).get(revision)
+    tables = _tables_by_revision().get(revision)
     if tables is None and not _NUMBER.fullmatch(revision):
         return False
     if any(_is_own(relation) for relation in relations):
@@ -167,7 +165,7 @@ def _is_own(relation: Row[Any]) -> bool:
     return relation.is_table and _matches_model(relation.name, relation.key, relation.columns)
 
 
-def _is_foreign_to_application(table: Table) -> bool:
+def _is_own_or_version_table(table: Table) -> bool:
     columns = table.columns.keys()
     return columns == _VERSION_COLUMNS or _matches_model(
         table.name, table.primary_key.columns.keys(), columns

@@ -88,7 +88,7 @@ asyncio.run(connect())
 class Application:
     """Another application, with a table `tickets` and migrations of its own."""
 
-    def __init__(self, folder: Path, url: str, **options: str) -> None:
+    def __init__(self, folder: Path, url: str, **options: Any) -> None:
         (folder / "versions").mkdir(parents=True)
         (folder / "env.py").write_text(_ENVIRONMENT)
         (folder / "script.py.mako").write_text((CHECKOUT / "alembic" / "script.py.mako").read_text())
@@ -140,7 +140,9 @@ async def test_each_leaves_the_tables_of_the_other_alone(database_url: str, tmp_
     await application.alembic("check")
 
     beside = await schema(database_url)
-    await migrations.downgrade(settings, "0009")
+    with pytest.raises(ConfigurationError, match=r"drop them first \(.* on table tickets depends on"):
+        await migrations.downgrade(settings, "base")
+    assert (await migrations.current(settings)).revision == "0002"
     await migrations.upgrade(settings)
     assert await schema(database_url) == beside
     await application.alembic("downgrade", "base")
@@ -202,6 +204,8 @@ async def test_tables_in_a_schema_of_their_own_need_no_settings_beside_it(
     await fetch(url, "CREATE TABLE runs (id bigint PRIMARY KEY)")
     assert await application.generated() == [*_TICKETS, ("remove_table", "runs")]
     await application.alembic("upgrade", "head")
+    await application.alembic("check")
+    application.config.attributes["options"] = {"include_schemas": True}
     await application.alembic("check")
     assert await migrations.check(settings) is None
     assert (await migrations.current(settings)).pending == []
