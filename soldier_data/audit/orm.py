@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Double, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
+from soldier_data.base.models import utcnow
 from soldier_data.postgres.orm import Base, Document, TenantKey
 
 
@@ -36,13 +37,13 @@ class TurnRecordRow(TenantKey, Base):
     turn_number: Mapped[int]
     user_message: Mapped[str]
     agent_response: Mapped[str]
-    matched_rule_ids: Mapped[list[UUID]]
+    matched_rule_ids: Mapped[list[UUID]] = mapped_column(default=list)
     scenario_id: Mapped[UUID | None]
     step_id: Mapped[UUID | None]
-    tool_calls: Mapped[list[Any]] = mapped_column(Document)
+    tool_calls: Mapped[list[Any]] = mapped_column(Document, default=list)
     latency_ms: Mapped[float] = mapped_column(Double)
     tokens_used: Mapped[int]
-    timestamp: Mapped[datetime]
+    timestamp: Mapped[datetime] = mapped_column(default=utcnow)
 
 
 class AuditEventRow(TenantKey, Base):
@@ -55,7 +56,7 @@ class AuditEventRow(TenantKey, Base):
     )
 
     event_type: Mapped[str]
-    event_data: Mapped[dict[str, Any]]
+    event_data: Mapped[dict[str, Any]] = mapped_column(default=dict)
     session_id: Mapped[UUID | None]
     turn_id: Mapped[UUID | None]
-    timestamp: Mapped[datetime]
+    timestamp: Mapped[datetime] = mapped_column(default=utcnow)

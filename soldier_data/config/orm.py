@@ -7,8 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKeyConstraint, Index, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Relationship, mapped_column
 
+from soldier_data.base.models import utcnow
+from soldier_data.config.models import AgentSettings, Scope, TemplateMode, VariableUpdatePolicy
+from soldier_data.config.scenario_migrations import MigrationPlanStatus
 from soldier_data.postgres.orm import (
     LIVING,
     STORED_INLINE,
@@ -17,8 +20,16 @@ from soldier_data.postgres.orm import (
     Revisioned,
     SoftDeleted,
     TenantKey,
+    listed,
     purge_index,
 )
+
+
+def _parts(row: str, order_by: str) -> Relationship[Any]:
+    return listed(
+        f"and_(AgentRow.tenant_id == {row}.tenant_id, AgentRow.id == {row}.agent_id, {row}.deleted_at == None)",
+        order_by.format(row=row),
+    )
 
 
 class AgentRow(TenantKey, Revisioned, SoftDeleted, Base):
@@ -40,9 +51,17 @@ class AgentRow(TenantKey, Revisioned, SoftDeleted, Base):
 
     name: Mapped[str]
     description: Mapped[str | None]
-    enabled: Mapped[bool]
-    current_version: Mapped[int]
-    settings: Mapped[dict[str, Any]]
+    enabled: Mapped[bool] = mapped_column(default=True)
+    current_version: Mapped[int] = mapped_column(default=1)
+    settings: Mapped[dict[str, Any]] = mapped_column(default=lambda: AgentSettings().model_dump())
+
+    rules: Mapped[list[RuleRow]] = _parts("RuleRow", "({row}.priority.desc(), {row}.created_at, {row}.id)")
+    scenarios: Mapped[list[ScenarioRow]] = _parts("ScenarioRow", "({row}.created_at, {row}.id)")
+    templates: Mapped[list[TemplateRow]] = _parts("TemplateRow", "({row}.created_at, {row}.id)")
+    variables: Mapped[list[VariableRow]] = _parts("VariableRow", "{row}.name.collate('C')")
+    tool_activations: Mapped[list[ToolActivationRow]] = _parts(
+        "ToolActivationRow", "{row}.tool_id.collate('C')"
+    )
 
 
 class AgentPartRow(TenantKey, Revisioned, SoftDeleted):
@@ -81,15 +100,15 @@ class RuleRow(AgentPartRow, Base):
     description: Mapped[str | None]
     condition_text: Mapped[str]
     action_text: Mapped[str]
-    scope: Mapped[str]
+    scope: Mapped[str] = mapped_column(default=Scope.GLOBAL)
     scope_id: Mapped[UUID | None]
-    priority: Mapped[int]
-    enabled: Mapped[bool]
-    max_fires_per_session: Mapped[int]
-    cooldown_turns: Mapped[int]
-    is_hard_constraint: Mapped[bool]
-    attached_tool_ids: Mapped[list[str]]
-    attached_template_ids: Mapped[list[UUID]]
+    priority: Mapped[int] = mapped_column(default=0)
+    enabled: Mapped[bool] = mapped_column(default=True)
+    max_fires_per_session: Mapped[int] = mapped_column(default=0)
+    cooldown_turns: Mapped[int] = mapped_column(default=0)
+    is_hard_constraint: Mapped[bool] = mapped_column(default=False)
+    attached_tool_ids: Mapped[list[str]] = mapped_column(default=list)
+    attached_template_ids: Mapped[list[UUID]] = mapped_column(default=list)
     embedding: Mapped[list[float] | None]
     embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
 
@@ -103,23 +122,29 @@ class ScenarioRow(AgentPartRow, Base):
     name: Mapped[str]
     description: Mapped[str | None]
     entry_step_id: Mapped[UUID]
-    steps: Mapped[list[Any]] = mapped_column(Document)
+    steps: Mapped[list[Any]] = mapped_column(Document, default=list)
     entry_condition_text: Mapped[str | None]
     entry_condition_embedding: Mapped[list[float] | None]
     entry_condition_embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
-    version: Mapped[int]
+    version: Mapped[int] = mapped_column(default=1)
     content_hash: Mapped[str | None]
-    tags: Mapped[list[str]]
-    enabled: Mapped[bool]
+    tags: Mapped[list[str]] = mapped_column(default=list)
+    enabled: Mapped[bool] = mapped_column(default=True)
 
 
 class ScenarioArchiveRow(TenantKey, Base):
-    """An archived version of a scenario. `id` is the id of the scenario, which may have been deleted since."""
+    """An archived version of a scenario.
+
+    Attributes:
+        id: The id of the scenario, which may have been deleted since.
+        scenario: The scenario as a document, with all fields of `Scenario`.
+    """
 
     __tablename__ = "scenario_archives"
 
+    id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-1)
     version: Mapped[int] = mapped_column(primary_key=True)
-    archived_at: Mapped[datetime]
+    archived_at: Mapped[datetime] = mapped_column(default=utcnow)
     scenario: Mapped[dict[str, Any]]
 
 
@@ -131,8 +156,8 @@ class TemplateRow(AgentPartRow, Base):
 
     name: Mapped[str]
     text: Mapped[str]
-    mode: Mapped[str]
-    scope: Mapped[str]
+    mode: Mapped[str] = mapped_column(default=TemplateMode.SUGGEST)
+    scope: Mapped[str] = mapped_column(default=Scope.GLOBAL)
     scope_id: Mapped[UUID | None]
     conditions: Mapped[str | None]
 
@@ -158,8 +183,8 @@ class VariableRow(AgentPartRow, Base):
     name: Mapped[str]
     description: Mapped[str | None]
     resolver_tool_id: Mapped[str]
-    update_policy: Mapped[str]
-    cache_ttl_seconds: Mapped[int]
+    update_policy: Mapped[str] = mapped_column(default=VariableUpdatePolicy.ON_DEMAND)
+    cache_ttl_seconds: Mapped[int] = mapped_column(default=0)
 
 
 class ToolActivationRow(AgentPartRow, Base):
@@ -181,14 +206,18 @@ class ToolActivationRow(AgentPartRow, Base):
     )
 
     tool_id: Mapped[str]
-    status: Mapped[str]
-    policy_override: Mapped[dict[str, Any] | None]
+    status: Mapped[str] = mapped_column(default="enabled")
+    policy_override: Mapped[dict[str, Any] | None] = mapped_column(Document(none_as_null=True))
     enabled_at: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
 
 
 class MigrationPlanRow(TenantKey, Revisioned, Base):
-    """`MigrationPlan`: columns to search by, and the whole plan as a document."""
+    """`MigrationPlan`: columns to search by, and the whole plan as a document.
+
+    Attributes:
+        plan: The plan with all fields of `MigrationPlan`. The other columns repeat its values.
+    """
 
     __tablename__ = "migration_plans"
     __table_args__ = (
@@ -203,8 +232,9 @@ class MigrationPlanRow(TenantKey, Revisioned, Base):
         Index("ix_migration_plans_page", "tenant_id", text("created_at DESC"), text("id DESC")),
     )
 
+    id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-1)
     scenario_id: Mapped[UUID]
     from_version: Mapped[int]
     to_version: Mapped[int]
-    status: Mapped[str]
+    status: Mapped[str] = mapped_column(default=MigrationPlanStatus.PENDING)
     plan: Mapped[dict[str, Any]]

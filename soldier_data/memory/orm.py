@@ -7,9 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Double, ForeignKeyConstraint, Index
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, validates
 
-from soldier_data.postgres.orm import LIVING, STORED_INLINE, Base, SoftDeleted, TenantKey, purge_index
+from soldier_data.base.models import new_id, utcnow
+from soldier_data.memory.search import fold
+from soldier_data.postgres.orm import (
+    LIVING,
+    STORED_INLINE,
+    Base,
+    SoftDeleted,
+    TenantKey,
+    listed,
+    purge_index,
+)
 
 
 class MemoryRow(TenantKey, SoftDeleted):
@@ -20,12 +30,16 @@ class MemoryRow(TenantKey, SoftDeleted):
     """
 
     group_id: Mapped[str] = mapped_column(sort_order=1, info=STORED_INLINE)
-    recorded_at: Mapped[datetime] = mapped_column(sort_order=100)
-    write_id: Mapped[UUID] = mapped_column(sort_order=104)
+    recorded_at: Mapped[datetime] = mapped_column(default=utcnow, sort_order=100)
+    write_id: Mapped[UUID] = mapped_column(default=new_id, sort_order=104)
 
 
 def _page_index(table: str) -> Index:
     return Index(f"ix_{table}_page", "tenant_id", "group_id", "recorded_at", "id", postgresql_where=LIVING)
+
+
+def _folded_content(context: Any) -> str:
+    return fold(context.get_current_parameters()["content"])
 
 
 class EpisodeRow(MemoryRow, Base):
@@ -35,7 +49,8 @@ class EpisodeRow(MemoryRow, Base):
     finds nearly as fast.
 
     Attributes:
-        content_folded: The content for text search, as returned by `memory.search.fold`.
+        content_folded: The content for text search, as returned by `memory.search.fold`. It follows the content of
+            objects; set it in an UPDATE statement of your own.
     """
 
     __tablename__ = "episodes"
@@ -68,30 +83,45 @@ class EpisodeRow(MemoryRow, Base):
     customer_profile_id: Mapped[UUID | None]
     session_id: Mapped[UUID | None]
     content: Mapped[str]
-    content_folded: Mapped[str]
-    content_type: Mapped[str]
+    content_folded: Mapped[str] = mapped_column(default=_folded_content)
+    content_type: Mapped[str] = mapped_column(default="message")
     source: Mapped[str]
-    source_metadata: Mapped[dict[str, Any]]
-    importance: Mapped[float] = mapped_column(Double)
-    occurred_at: Mapped[datetime]
+    source_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    importance: Mapped[float] = mapped_column(Double, default=0.5)
+    occurred_at: Mapped[datetime] = mapped_column(default=utcnow)
     embedding: Mapped[list[float] | None]
     embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
-    entity_ids: Mapped[list[UUID]]
+    entity_ids: Mapped[list[UUID]] = mapped_column(default=list)
+
+    @validates("content")
+    def _fold(self, _name: str, content: str) -> str:
+        self.content_folded = fold(content)
+        return content
 
 
 class EntityRow(MemoryRow, Base):
-    """`Entity`."""
+    """`Entity`.
+
+    Attributes:
+        relationships: Those from the entity and those to it.
+    """
 
     __tablename__ = "entities"
     __table_args__ = (_page_index("entities"), purge_index("entities"))
 
     name: Mapped[str]
     entity_type: Mapped[str] = mapped_column(info=STORED_INLINE)
-    attributes: Mapped[dict[str, Any]]
-    valid_from: Mapped[datetime]
+    attributes: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    valid_from: Mapped[datetime] = mapped_column(default=utcnow)
     valid_to: Mapped[datetime | None]
     embedding: Mapped[list[float] | None]
     embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
+
+    relationships: Mapped[list[RelationshipRow]] = listed(
+        "and_(EntityRow.tenant_id == RelationshipRow.tenant_id, RelationshipRow.deleted_at == None, "
+        "or_(EntityRow.id == RelationshipRow.from_entity_id, EntityRow.id == RelationshipRow.to_entity_id))",
+        "(RelationshipRow.recorded_at, RelationshipRow.id)",
+    )
 
 
 class RelationshipRow(MemoryRow, Base):
@@ -118,7 +148,7 @@ class RelationshipRow(MemoryRow, Base):
     from_entity_id: Mapped[UUID]
     to_entity_id: Mapped[UUID]
     relation_type: Mapped[str]
-    attributes: Mapped[dict[str, Any]]
-    confidence: Mapped[float] = mapped_column(Double)
-    valid_from: Mapped[datetime]
+    attributes: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    confidence: Mapped[float] = mapped_column(Double, default=1.0)
+    valid_from: Mapped[datetime] = mapped_column(default=utcnow)
     valid_to: Mapped[datetime | None]

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Dialect
 
 from soldier_data.settings import Settings
 
@@ -46,3 +49,17 @@ def use_ddl_options(options: DDLOptions) -> Iterator[None]:
         yield
     finally:
         _options.reset(token)
+
+
+_extensions_schemas: WeakKeyDictionary[Dialect, str] = WeakKeyDictionary()
+
+
+def set_extensions_schema(dialect: Dialect, schema: str) -> None:
+    """Render types and operators of extensions with `schema` on the engine that has this dialect."""
+    _extensions_schemas[dialect] = schema
+
+
+def extensions_schema(dialect: Dialect | None) -> str:
+    """The schema of the extensions on the engine that has this dialect, else that of the current options."""
+    known = _extensions_schemas.get(dialect) if dialect else None
+    return known or ddl_options().extensions_schema

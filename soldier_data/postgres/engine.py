@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from soldier_data.errors import ConfigurationError
+from soldier_data.postgres.ddl import set_extensions_schema
 from soldier_data.postgres.errors import TransientError, as_store_error
 from soldier_data.postgres.hosts import Host, Target, read_target
 from soldier_data.postgres.vector_codec import register_vector_codec
@@ -47,7 +48,7 @@ def create_engine(settings: Settings) -> AsyncEngine:
             "prepared_statement_cache_size": 0,
             "prepared_statement_name_func": lambda: f"soldier_{uuid4().hex}",
         }
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         connect_args=arguments,
         # `ConnectionPool` keeps the connections.
@@ -55,6 +56,8 @@ def create_engine(settings: Settings) -> AsyncEngine:
         # `Database` never returns a connection that is in a transaction.
         pool_reset_on_return=None,
     )
+    set_extensions_schema(engine.dialect, settings.extensions_schema)
+    return engine
 
 
 class Connector:

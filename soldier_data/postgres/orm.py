@@ -1,4 +1,4 @@
-"""The declarative base, mixins for mapped classes, and the column type of embeddings."""
+"""The declarative base, mixins for mapped classes, and the column type of documents."""
 
 from __future__ import annotations
 
@@ -12,103 +12,27 @@ from sqlalchemy import (
     Column,
     ColumnClause,
     ColumnElement,
+    Connection,
     DateTime,
     Dialect,
-    Float,
     Index,
     MetaData,
     Text,
     TypeDecorator,
     Uuid,
     cast,
-    literal,
+    event,
+    inspect,
     literal_column,
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeEngine, UserDefinedType
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Relationship, mapped_column, relationship
 
-from soldier_data.postgres.ddl import ddl_options
-from soldier_data.postgres.statements import quoted
+from soldier_data.base.models import new_id, utcnow
 
-
-class EmbeddingVector(UserDefinedType[list[float]]):
-    """A pgvector column with `SOLDIER_EMBEDDING_DIMENSIONS` dimensions.
-
-    The number of dimensions is read when DDL is rendered, so that models and migrations always agree. Values are sent
-    in pgvector's binary format, by the codec that `engine.py` registers on each connection.
-
-    Args:
-        length: A different number of dimensions, for columns that migrations reflect.
-    """
-
-    cache_ok = True
-
-    def __init__(self, length: int | None = None) -> None:
-        self.length = length
-
-    def get_col_spec(self, **_kw: Any) -> str:
-        """The type in DDL, such as public.VECTOR(1536)."""
-        return f"{quoted(ddl_options().extensions_schema)}.VECTOR({self.dimensions})"
-
-    @property
-    def dimensions(self) -> int:
-        """Number of dimensions."""
-        return self.length or ddl_options().embedding_dimensions
-
-    class Comparator(TypeEngine.Comparator[list[float]]):
-        """Adds pgvector's distances to columns."""
-
-        def cosine_distance(self, other: Any) -> ColumnElement[float]:
-            """Cosine distance: 0 (same direction) to 2 (opposite direction)."""
-            return _CosineDistance(self.expr, other)
-
-        def l2_distance(self, other: Any) -> ColumnElement[float]:
-            """Euclidean distance."""
-            return _L2Distance(self.expr, other)
-
-        def max_inner_product(self, other: Any) -> ColumnElement[float]:
-            """The inner product, negated: the smaller, the more similar."""
-            return _NegativeInnerProduct(self.expr, other)
-
-    comparator_factory = Comparator
-
-
-class _Distance(FunctionElement[float]):
-    """A distance between two vectors. Its operator is qualified with the schema of pgvector."""
-
-    type = Float()
-    inherit_cache = True
-    operator: str
-
-    def __init__(self, column: ColumnElement[Any], other: Any) -> None:
-        # A list would be taken for several arguments.
-        super().__init__(column, literal(other, column.type) if isinstance(other, list) else other)
-
-
-class _CosineDistance(_Distance):
-    operator = "<=>"
-    inherit_cache = True
-
-
-class _L2Distance(_Distance):
-    operator = "<->"
-    inherit_cache = True
-
-
-class _NegativeInnerProduct(_Distance):
-    operator = "<#>"
-    inherit_cache = True
-
-
-@compiles(_Distance)
-def _render_distance(element: _Distance, compiler: SQLCompiler, **kw: Any) -> str:
-    left, right = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"({left} OPERATOR({quoted(ddl_options().extensions_schema)}.{element.operator}) {right})"
+# Migrations import it from here.
+from soldier_data.postgres.vector_types import EmbeddingVector as EmbeddingVector
 
 
 class Document(TypeDecorator[Any]):
@@ -187,25 +111,46 @@ class Base(DeclarativeBase):
     }
 
 
+def listed(join: str, order_by: str) -> Relationship[Any]:
+    """A relationship that reads the rows that a store would list, in the same order.
+
+    Args:
+        join: The condition that both rows meet, which compares their tenants.
+        order_by: The order of the rows.
+    """
+    return relationship(primaryjoin=join, order_by=order_by, viewonly=True, lazy="raise")
+
+
 class TenantKey:
     """Primary key of all tables. It begins with the tenant, so that rows of different tenants cannot collide."""
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
-    id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-1)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id, sort_order=-1)
 
 
 class Revisioned:
     """Columns of rows that can be updated.
+
+    A flush of a changed object increments the revision and sets the time and the write_id, as a store does. It raises
+    SQLAlchemy's `StaleDataError` if the row has a different revision by then.
 
     Attributes:
         write_id: Unique to each call that writes. A call that is repeated after a lost reply finds its own write_id
             in the row, and knows that it has taken effect.
     """
 
-    created_at: Mapped[datetime] = mapped_column(sort_order=100)
-    updated_at: Mapped[datetime] = mapped_column(sort_order=101)
-    revision: Mapped[int] = mapped_column(sort_order=103)
-    write_id: Mapped[UUID] = mapped_column(sort_order=104)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow, sort_order=100)
+    updated_at: Mapped[datetime] = mapped_column(default=utcnow, sort_order=101)
+    revision: Mapped[int] = mapped_column(default=1, sort_order=103)
+    write_id: Mapped[UUID] = mapped_column(default=new_id, sort_order=104)
+    __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": revision}
+
+
+# Not `onupdate` of the columns: the stores' statements are compiled from the same tables.
+@event.listens_for(Revisioned, "before_update", propagate=True)
+def _mark_updated(_mapper: Mapper[Any], _connection: Connection, row: Revisioned) -> None:
+    if inspect(row).session.is_modified(row):
+        row.updated_at, row.write_id = utcnow(), new_id()
 
 
 class SoftDeleted:

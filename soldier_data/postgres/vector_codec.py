@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import sys
 from array import array
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from pgvector import Vector
-from sqlalchemy import event
+from sqlalchemy import Dialect, event
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from soldier_data.postgres.ddl import set_extensions_schema
 
 _HAS_CODEC = "soldier_data.vector_codec"
 
+_prepared: WeakSet[Dialect] = WeakSet()
+"""The dialects of prepared engines. Each engine has its own."""
+
+# The schema of the extension comes first; others may have a type of this name too.
 _SCHEMAS = (
     "SELECT n.nspname FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace "
-    "WHERE t.typname = 'vector'"
+    "LEFT JOIN pg_catalog.pg_extension e ON e.extname = 'vector' AND e.extnamespace = n.oid "
+    "WHERE t.typname = 'vector' ORDER BY e.oid"
 )
 
 
@@ -37,8 +46,9 @@ def prepare_engine(engine: AsyncEngine) -> AsyncEngine:
     Returns:
         The engine.
     """
-    if not event.contains(engine.sync_engine, "connect", _register):
-        event.listen(engine.sync_engine, "connect", _register)
+    if engine.dialect not in _prepared:
+        _prepared.add(engine.dialect)
+        event.listen(engine.sync_engine, "connect", partial(_register, engine.dialect))
     return engine
 
 
@@ -47,25 +57,26 @@ def has_vector_codec(info: dict[str, Any]) -> bool:
     return _HAS_CODEC in info
 
 
-async def register_vector_codec(connection: Any) -> bool:
-    """Register the codec on an asyncpg connection; returns False if the database has no pgvector."""
-    schemas = [row["nspname"] for row in await connection.fetch(_SCHEMAS)]
+async def register_vector_codec(connection: Any) -> str | None:
+    """Register the codec on an asyncpg connection; returns the schema of pgvector, or None without pgvector."""
+    schemas: list[str] = [row["nspname"] for row in await connection.fetch(_SCHEMAS)]
     for schema in schemas:
         await connection.set_type_codec(
             "vector", schema=schema, encoder=encode_vector, decoder=decode_vector, format="binary"
         )
-    return bool(schemas)
+    return schemas[0] if schemas else None
 
 
-def _register(dbapi_connection: Any, record: Any) -> None:
-    async def register(connection: Any) -> bool:
+def _register(dialect: Dialect, dbapi_connection: Any, record: Any) -> None:
+    async def register(connection: Any) -> str | None:
         # In a transaction, PgBouncer sends all messages to one server.
         async with connection.transaction():
             await connection.execute(_EXACT)
             return await register_vector_codec(connection)
 
-    if dbapi_connection.run_async(register):
+    if schema := dbapi_connection.run_async(register):
         record.info[_HAS_CODEC] = True
+        set_extensions_schema(dialect, schema)
 
 
 def encode_vector(value: Any) -> bytes:

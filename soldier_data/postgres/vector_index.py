@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Index, MetaData, Table, cast
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy import Column, Index, MetaData, Table
 
 from soldier_data.postgres.ddl import ddl_options
-from soldier_data.postgres.orm import LIVING, EmbeddingVector
-from soldier_data.postgres.statements import quoted
+from soldier_data.postgres.orm import LIVING
+from soldier_data.postgres.vector_types import EmbeddingVector, half_precision
 
 VECTOR_INDEX_KINDS = ("hnsw", "ivfflat")
 """Types of index that pgvector offers."""
@@ -28,38 +25,6 @@ _OPTIONS: dict[str, dict[str, int]] = {
     "hnsw": {"m": 16, "ef_construction": 128},
     "ivfflat": {"lists": IVFFLAT_LISTS},
 }
-
-
-class _HalfVector(EmbeddingVector):
-    cache_ok = True
-
-    def get_col_spec(self, **_kw: Any) -> str:
-        return f"{quoted(ddl_options().extensions_schema)}.HALFVEC({self.dimensions})"
-
-
-class _Normalised(FunctionElement[list[float]]):
-    type = EmbeddingVector()
-    inherit_cache = True
-
-
-@compiles(_Normalised)
-def _write_normalised(element: _Normalised, compiler: SQLCompiler, **kw: Any) -> str:
-    # SQLAlchemy's functions do not quote a schema whose name is a reserved word.
-    return (
-        f"{quoted(ddl_options().extensions_schema)}.l2_normalize({compiler.process(element.clauses, **kw)})"
-    )
-
-
-def half_precision(vector: ColumnElement[Any], dimensions: int | None = None) -> ColumnElement[Any]:
-    """The indexed expression: `vector` normalised, at half precision. It halves the size of the index.
-
-    Vectors are normalised because half precision has a range of 6e-8 to 65,504.
-
-    Args:
-        vector: An embedding.
-        dimensions: Its number of dimensions; by default that of the current DDL options.
-    """
-    return cast(_Normalised(vector), _HalfVector(dimensions))
 
 
 def vector_index_name(table: str, column: str, kind: str) -> str:

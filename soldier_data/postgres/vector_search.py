@@ -29,10 +29,10 @@ from sqlalchemy import (
 )
 
 from soldier_data.base.embeddings import check_search
-from soldier_data.postgres.orm import EmbeddingVector
 from soldier_data.postgres.queries import force_custom_plan
 from soldier_data.postgres.statements import param
-from soldier_data.postgres.vector_index import IVFFLAT_LISTS, MOST_DIMENSIONS, half_precision
+from soldier_data.postgres.vector_index import IVFFLAT_LISTS, MOST_DIMENSIONS
+from soldier_data.postgres.vector_types import EmbeddingVector, half_precision
 from soldier_data.settings import Settings
 
 EXACT_ROWS = 4_000

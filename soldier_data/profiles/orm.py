@@ -7,15 +7,32 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKeyConstraint, Index, literal_column
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Relationship, mapped_column
 
-from soldier_data.postgres.orm import LIVING, Base, Document, Revisioned, SoftDeleted, TenantKey, purge_index
+from soldier_data.base.models import new_id, utcnow
+from soldier_data.postgres.orm import (
+    LIVING,
+    Base,
+    Document,
+    Revisioned,
+    SoftDeleted,
+    TenantKey,
+    listed,
+    purge_index,
+)
+from soldier_data.profiles.models import VerificationLevel
+
+
+def _parts(row: str, order_by: str, condition: str = "") -> Relationship[Any]:
+    key = f"CustomerProfileRow.tenant_id == {row}.tenant_id, CustomerProfileRow.id == {row}.profile_id"
+    return listed(f"and_({key}, {condition})", order_by)
 
 
 class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
-    """`CustomerProfile` without its parts.
+    """`CustomerProfile`.
 
     Attributes:
+        fields: The present values.
         merged_profile_ids: All profiles that were merged with this one, itself included. It is stored with each of
             them, because a purge removes rows.
     """
@@ -43,9 +60,18 @@ class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
 
     customer_id: Mapped[UUID]
     external_id: Mapped[str | None]
-    verification_level: Mapped[str]
+    verification_level: Mapped[str] = mapped_column(default=VerificationLevel.UNVERIFIED)
     last_interaction_at: Mapped[datetime | None]
     merged_profile_ids: Mapped[list[UUID] | None]
+
+    channel_identities: Mapped[list[ChannelIdentityRow]] = _parts(
+        "ChannelIdentityRow", "ChannelIdentityRow.position"
+    )
+    fields: Mapped[list[ProfileFieldRow]] = _parts(
+        "ProfileFieldRow", "ProfileFieldRow.name.collate('C')", "ProfileFieldRow.replaced_at == None"
+    )
+    assets: Mapped[list[ProfileAssetRow]] = _parts("ProfileAssetRow", "ProfileAssetRow.position")
+    consents: Mapped[list[ProfileConsentRow]] = _parts("ProfileConsentRow", "ProfileConsentRow.position")
 
 
 class ProfilePartRow:
@@ -62,7 +88,11 @@ def _profile_key() -> ForeignKeyConstraint:
 
 
 class ChannelIdentityRow(ProfilePartRow, Base):
-    """`ChannelIdentity`. Deleting a profile moves its rows to `FormerIdentifierRow`, so that others can have them."""
+    """`ChannelIdentity`. Deleting a profile moves its rows to `FormerIdentifierRow`, so that others can have them.
+
+    Attributes:
+        position: The place in the profile's list, from 0.
+    """
 
     __tablename__ = "channel_identities"
     __table_args__ = (
@@ -81,9 +111,9 @@ class ChannelIdentityRow(ProfilePartRow, Base):
 
     channel: Mapped[str] = mapped_column(primary_key=True)
     channel_user_id: Mapped[str] = mapped_column(primary_key=True)
-    verified: Mapped[bool]
+    verified: Mapped[bool] = mapped_column(default=False)
     verified_at: Mapped[datetime | None]
-    primary: Mapped[bool]
+    primary: Mapped[bool] = mapped_column(default=False)
     position: Mapped[int]
 
 
@@ -128,26 +158,30 @@ class ProfileFieldRow(TenantKey, Base):
     source_session_id: Mapped[UUID | None]
     source_scenario_id: Mapped[UUID | None]
     source_step_id: Mapped[UUID | None]
-    verified: Mapped[bool]
+    verified: Mapped[bool] = mapped_column(default=False)
     verification_method: Mapped[str | None]
     verified_at: Mapped[datetime | None]
     verified_by: Mapped[str | None]
-    confidence: Mapped[float]
-    requires_confirmation: Mapped[bool]
-    collected_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
+    confidence: Mapped[float] = mapped_column(default=1.0)
+    requires_confirmation: Mapped[bool] = mapped_column(default=False)
+    collected_at: Mapped[datetime] = mapped_column(default=utcnow)
+    updated_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime | None]
     replaced_at: Mapped[datetime | None]
-    revision: Mapped[int]
+    revision: Mapped[int] = mapped_column(default=1)
 
 
 class ProfileAssetRow(ProfilePartRow, Base):
-    """`ProfileAsset`. Its id is unique within its profile only, so that profiles cannot collide."""
+    """`ProfileAsset`. Its id is unique within its profile only, so that profiles cannot collide.
+
+    Attributes:
+        position: The place in the profile's list, from 0.
+    """
 
     __tablename__ = "profile_assets"
     __table_args__ = (_profile_key(),)
 
-    id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str]
     asset_type: Mapped[str]
     storage_provider: Mapped[str]
@@ -155,12 +189,12 @@ class ProfileAssetRow(ProfilePartRow, Base):
     mime_type: Mapped[str]
     size_bytes: Mapped[int]
     checksum: Mapped[str]
-    uploaded_at: Mapped[datetime]
+    uploaded_at: Mapped[datetime] = mapped_column(default=utcnow)
     uploaded_in_session_id: Mapped[UUID | None]
     uploaded_in_scenario_id: Mapped[UUID | None]
-    verified: Mapped[bool]
-    verification_result: Mapped[dict[str, Any] | None]
-    retention_policy: Mapped[str]
+    verified: Mapped[bool] = mapped_column(default=False)
+    verification_result: Mapped[dict[str, Any] | None] = mapped_column(Document(none_as_null=True))
+    retention_policy: Mapped[str] = mapped_column(default="permanent")
     expires_at: Mapped[datetime | None]
     position: Mapped[int]
 

@@ -8,9 +8,16 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Double, ForeignKeyConstraint, Index, Numeric
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Relationship, mapped_column
 
-from soldier_data.postgres.orm import LIVING, Base, Document, Revisioned, SoftDeleted, TenantKey
+from soldier_data.base.models import utcnow
+from soldier_data.postgres.orm import LIVING, Base, Document, Revisioned, SoftDeleted, TenantKey, listed
+from soldier_data.runs.models import RunStatus
+
+
+def _parts(row: str, order_by: str) -> Relationship[Any]:
+    join = f"and_(RunRow.tenant_id == {row}.tenant_id, RunRow.id == {row}.run_id)"
+    return listed(join, order_by.format(row=row))
 
 
 class RunRow(TenantKey, Revisioned, SoftDeleted, Base):
@@ -39,13 +46,17 @@ class RunRow(TenantKey, Revisioned, SoftDeleted, Base):
     )
 
     actor: Mapped[str]
-    request_payload: Mapped[dict[str, Any]]
-    status: Mapped[str]
+    request_payload: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    status: Mapped[str] = mapped_column(default=RunStatus.PENDING)
     autonomy_level: Mapped[str | None]
     trace_id: Mapped[str]
     idempotency_key: Mapped[str | None]
     completed_at: Mapped[datetime | None]
     error_message: Mapped[str | None]
+
+    steps: Mapped[list[StepRow]] = _parts("StepRow", "({row}.step_number, {row}.started_at, {row}.id)")
+    artifacts: Mapped[list[ArtifactRow]] = _parts("ArtifactRow", "({row}.created_at, {row}.id)")
+    llm_calls: Mapped[list[LLMCallRow]] = _parts("LLMCallRow", "({row}.created_at, {row}.id)")
 
 
 class RunPartRow(TenantKey):
@@ -66,12 +77,12 @@ class StepRow(RunPartRow, Base):
 
     step_number: Mapped[int]
     node_name: Mapped[str]
-    input_data: Mapped[Any] = mapped_column(Document, nullable=False)
-    output_data: Mapped[Any] = mapped_column(Document, nullable=False)
+    input_data: Mapped[Any] = mapped_column(Document, nullable=False, default=lambda: None)
+    output_data: Mapped[Any] = mapped_column(Document, nullable=False, default=lambda: None)
     llm_call_id: Mapped[UUID | None]
-    started_at: Mapped[datetime]
+    started_at: Mapped[datetime] = mapped_column(default=utcnow)
     completed_at: Mapped[datetime | None]
-    status: Mapped[str]
+    status: Mapped[str] = mapped_column(default=RunStatus.PENDING)
     error_message: Mapped[str | None]
 
 
@@ -84,8 +95,8 @@ class ArtifactRow(RunPartRow, Base):
     artifact_type: Mapped[str]
     url: Mapped[str]
     # All ORM classes share an attribute `metadata`.
-    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
-    created_at: Mapped[datetime]
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
 
 class LLMCallRow(RunPartRow, Base):
@@ -94,6 +105,8 @@ class LLMCallRow(RunPartRow, Base):
     __tablename__ = "llm_calls"
     __table_args__ = (
         _run_key(),
+        # Not ON DELETE SET NULL (step_id): Citus rejects SET NULL on every key with the distribution column, whatever
+        # columns it lists. `delete_step` of the store sets it to NULL.
         ForeignKeyConstraint(["tenant_id", "step_id"], ["steps.tenant_id", "steps.id"]),
         Index("ix_llm_calls_run", "tenant_id", "run_id", "created_at"),
         Index("ix_llm_calls_step", "tenant_id", "step_id"),
@@ -107,4 +120,4 @@ class LLMCallRow(RunPartRow, Base):
     total_tokens: Mapped[int]
     cost_usd: Mapped[Decimal] = mapped_column(Numeric)
     latency_ms: Mapped[float | None] = mapped_column(Double)
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)

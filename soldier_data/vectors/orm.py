@@ -8,9 +8,14 @@ from uuid import UUID
 
 from sqlalchemy import Index
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, validates
 
+from soldier_data.base.models import new_id, utcnow
 from soldier_data.postgres.orm import STORED_INLINE, Base, TenantKey
+
+
+def _stored_metadata(context: Any) -> Any:
+    return context.get_current_parameters()["metadata"]
 
 
 class EmbeddingRow(TenantKey, Base):
@@ -19,7 +24,8 @@ class EmbeddingRow(TenantKey, Base):
     Attributes:
         metadata_: The metadata, exactly as passed.
         searched_metadata: The metadata as JSONB, for filters. Because JSONB rewrites numbers (1e308 becomes an integer
-            of 309 digits), it cannot be returned.
+            of 309 digits), it cannot be returned. It follows the metadata of objects; set it in an UPDATE statement
+            of your own.
         write_id: As in `postgres.orm.Revisioned`: identifies the row of a repeated call.
     """
 
@@ -41,9 +47,16 @@ class EmbeddingRow(TenantKey, Base):
     embedding: Mapped[list[float]]
     embedding_model: Mapped[str | None] = mapped_column(info=STORED_INLINE)
     # `metadata` is an attribute of every mapped class.
-    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
-    searched_metadata: Mapped[dict[str, Any]] = mapped_column(JSONB, info=STORED_INLINE)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    searched_metadata: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, default=_stored_metadata, info=STORED_INLINE
+    )
     source_type: Mapped[str] = mapped_column(info=STORED_INLINE)
     source_id: Mapped[str]
-    created_at: Mapped[datetime]
-    write_id: Mapped[UUID]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    write_id: Mapped[UUID] = mapped_column(default=new_id)
+
+    @validates("metadata_")
+    def _search_metadata(self, _name: str, metadata: dict[str, Any]) -> dict[str, Any]:
+        self.searched_metadata = metadata
+        return metadata

@@ -172,8 +172,8 @@ async def test_a_constraint_and_a_type_come_out_of_autogenerate(database_url: st
     path = checkout / "soldier_data" / "config" / "orm.py"
     edit(
         path,
-        "    cache_ttl_seconds: Mapped[int]\n",
-        "    cache_ttl_seconds: Mapped[float] = mapped_column(Double)\n",
+        "    cache_ttl_seconds: Mapped[int] = mapped_column(default=0)\n",
+        "    cache_ttl_seconds: Mapped[float] = mapped_column(Double, default=0)\n",
     )
     edit(
         path,

@@ -79,8 +79,8 @@ async def test_what_autogenerate_writes_runs_in_the_schema_up_and_down(
     )
     edit(
         checkout / "soldier_data" / "config" / "orm.py",
-        "    priority: Mapped[int]\n",
-        "    priority: Mapped[int]\n    meaning: Mapped[list[float] | None]\n",
+        "    action_text: Mapped[str]\n",
+        "    action_text: Mapped[str]\n    meaning: Mapped[list[float] | None]\n",
     )
     with (checkout / "soldier_data" / "config" / "orm.py").open("a") as orm:
         orm.write(

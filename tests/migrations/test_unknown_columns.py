@@ -47,7 +47,7 @@ asyncio.run(main())
 async def test_every_way_to_write_names_the_column(database_url: str, checkout: Path) -> None:
     for domain, field in (
         ("config", "resolver_tool_id: Mapped[str]"),
-        ("memory", "content_type: Mapped[str]"),
+        ("memory", "content: Mapped[str]"),
     ):
         edit(
             checkout / "soldier_data" / domain / "orm.py",

@@ -1,0 +1,102 @@
+"""The mapped classes of all tables, for SQLAlchemy sessions.
+
+Sessions that read and write these classes are those of a unit of work (`uow.session`), and any `AsyncSession` on an
+engine that `soldier_data.prepare_engine` has prepared:
+
+    async with AsyncSession(engine) as session:
+        session.add(AgentRow(tenant_id=tenant_id, name="Support"))
+        await session.commit()
+
+**Defaults.** Columns have the defaults of the fields of the entities, so only required fields must be given. They are
+set when the session flushes.
+
+**Validation is the stores' part.** A session writes any value that the table accepts. A value that the entity does not
+accept, such as an empty name, is a `ValidationError` or an unreadable row later. A session neither checks the
+dimensions of embeddings before the server does, nor keeps former values of profile fields and former identifiers of
+customers, nor deletes the parts of a deleted agent. Prefer the stores for writing.
+
+**Revisions.** A flush of a changed object increments its `revision` as a store does, so `if_revision` and SQLAlchemy's
+`StaleDataError` detect each other's changes. UPDATE and DELETE statements of your own do neither.
+
+**Relationships** such as `AgentRow.rules` are for reading (`viewonly`), and must be loaded explicitly, for example by
+`selectinload`: access to one that was not loaded raises an error. They contain what the stores list, in the same order:
+no soft-deleted rows, and of profile fields only the present values. Selects of your own see soft-deleted rows unless
+they have the condition `RuleRow.deleted_at.is_(None)`. Only row-level security restricts them to a tenant: name the
+`tenant_id` in each.
+
+**Vectors.** `RuleRow.embedding.cosine_distance(vector)`, `l2_distance` and `max_inner_product` compute distances from
+stored vectors. The vector index is ordered by `indexed_cosine_distance`, which has half the precision:
+
+    select(RuleRow, RuleRow.embedding.cosine_distance(vector).label("distance"))
+    .where(RuleRow.tenant_id == tenant_id, RuleRow.deleted_at.is_(None))
+    .order_by(RuleRow.embedding.indexed_cosine_distance(vector))
+    .limit(10)
+
+The index contains the rows of all tenants. If it returns too few of yours, let PostgreSQL continue the scan with
+`SET LOCAL hnsw.iterative_scan = 'relaxed_order'`, as the searches of the stores do.
+
+**Tables of your own** can refer to these, on a `MetaData` of their own:
+
+    class Ticket(YourBase):
+        __table_args__ = (ForeignKeyConstraint(["tenant_id", "agent_id"], [AgentRow.tenant_id, AgentRow.id]),)
+        agent: Mapped[AgentRow] = relationship(AgentRow)
+
+**Schemas.** The tables name no schema. If `SOLDIER_DATABASE_SCHEMA` is not public, add it to the search_path of your
+engine; your own tables are then found as before:
+
+    create_async_engine(url, connect_args={"server_settings": {"search_path": "public, soldier"}})
+"""
+
+from __future__ import annotations
+
+from soldier_data.audit.orm import AuditEventRow, TurnRecordRow
+from soldier_data.config.orm import (
+    AgentRow,
+    MigrationPlanRow,
+    RuleRow,
+    ScenarioArchiveRow,
+    ScenarioRow,
+    TemplateRow,
+    ToolActivationRow,
+    VariableRow,
+)
+from soldier_data.memory.orm import EntityRow, EpisodeRow, RelationshipRow
+from soldier_data.postgres.orm import Base
+from soldier_data.profiles.orm import (
+    ChannelIdentityRow,
+    CustomerProfileRow,
+    FormerIdentifierRow,
+    ProfileAssetRow,
+    ProfileConsentRow,
+    ProfileFieldRow,
+)
+from soldier_data.runs.orm import ArtifactRow, LLMCallRow, RunRow, StepRow
+from soldier_data.vectors.orm import EmbeddingRow
+
+__all__ = [
+    "AgentRow",
+    "ArtifactRow",
+    "AuditEventRow",
+    "Base",
+    "ChannelIdentityRow",
+    "CustomerProfileRow",
+    "EmbeddingRow",
+    "EntityRow",
+    "EpisodeRow",
+    "FormerIdentifierRow",
+    "LLMCallRow",
+    "MigrationPlanRow",
+    "ProfileAssetRow",
+    "ProfileConsentRow",
+    "ProfileFieldRow",
+    "RelationshipRow",
+    "RuleRow",
+    "RunRow",
+    "ScenarioArchiveRow",
+    "ScenarioRow",
+    "StepRow",
+    "TemplateRow",
+    "ToolActivationRow",
+    "TurnRecordRow",
+    "VariableRow",
+]
