@@ -30,9 +30,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Relationship, mapped_column, relationship
 
 from soldier_data.base.models import new_id, utcnow
-
-# Migrations import it from here.
-from soldier_data.postgres.vector_types import EmbeddingVector as EmbeddingVector
+from soldier_data.postgres.vector_types import (
+    EmbeddingVector as EmbeddingVector,  # noqa: PLC0414 - migrations import it from here.
+)
 
 
 class Document(TypeDecorator[Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Float, SQLColumnExpression, cast, literal
@@ -44,7 +45,7 @@ class EmbeddingVector(UserDefinedType[list[float]]):
         return self.length or ddl_options().embedding_dimensions
 
     class Comparator(TypeEngine.Comparator[list[float]]):
-        """Adds pgvector's distances to columns. The argument is a list, a NumPy array, or an SQL expression."""
+        """Adds pgvector's distances to columns. `other` is a list, a NumPy array, or an SQL expression."""
 
         def cosine_distance(self, other: Any) -> ColumnElement[float]:
             """Cosine distance: 0 (same direction) to 2 (opposite direction)."""
@@ -58,17 +59,19 @@ class EmbeddingVector(UserDefinedType[list[float]]):
             """The inner product, negated: the smaller, the more similar."""
             return _NegativeInnerProduct(self.expr, other)
 
-        def indexed_cosine_distance(self, other: Any) -> ColumnElement[float]:
+        def indexed_cosine_distance(self, vector: Sequence[float]) -> ColumnElement[float]:
             """Cosine distance at half precision, by which the vector index is ordered.
 
             `ORDER BY` it with a `LIMIT`, on rows that are not soft-deleted, to let PostgreSQL use the index. It
             differs from `cosine_distance` by about 0.001, so select that one as the score.
+
+            Args:
+                vector: A list or a NumPy array, as long as the vectors of the column.
             """
-            if isinstance(other, SQLColumnExpression):
-                return _CosineDistance(half_precision(self.expr), half_precision(other))
-            # As long as the column's vectors. The cast is needed because l2_normalize is overloaded.
-            vector = cast(literal(other, self.expr.type), EmbeddingVector(len(other)))
-            return _CosineDistance(half_precision(self.expr, len(other)), half_precision(vector, len(other)))
+            length = len(vector)
+            # l2_normalize is overloaded, so its argument must have a type.
+            typed = cast(literal(vector, self.expr.type), EmbeddingVector(length))
+            return _CosineDistance(half_precision(self.expr, length), half_precision(typed, length))
 
     comparator_factory = Comparator
 
@@ -123,7 +126,7 @@ def _render_normalised(element: _Normalised, compiler: SQLCompiler, **kw: Any) -
     return f"{schema}.l2_normalize({compiler.process(element.clauses, **kw)})"
 
 
-def half_precision(vector: SQLColumnExpression[Any], dimensions: int | None = None) -> ColumnElement[Any]:
+def half_precision(vector: ColumnElement[Any], dimensions: int | None = None) -> ColumnElement[Any]:
     """The indexed expression: `vector` normalised, at half precision. It halves the size of the index.
 
     Vectors are normalised because half precision has a range of 6e-8 to 65,504.

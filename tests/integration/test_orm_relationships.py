@@ -16,7 +16,7 @@ from soldier_data import DataLayer, orm, prepare_engine
 from soldier_data.config import Agent, Rule
 from soldier_data.orm import AgentRow, RunRow
 from soldier_data.postgres.engine import driver_url
-from tests.conftest import DIMENSIONS, settings_for
+from tests.conftest import settings_for
 from tests.factories.config import (
     AgentFactory,
     RuleFactory,
