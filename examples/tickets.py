@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
 from soldier_data import Rule, Settings, TurnRecord, prepare_engine
-from soldier_data.config.orm import AgentRow, RuleRow
 from soldier_data.fastapi import DataLayerDep, add_exception_handlers, lifespan
+from soldier_data.orm import AgentRow, RuleRow
 from soldier_data.providers import HashingEmbeddingProvider
 
 

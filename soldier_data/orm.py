@@ -42,9 +42,13 @@ The index contains the rows of all tenants. If it returns too few of yours, let 
         agent: Mapped[AgentRow] = relationship(AgentRow)
 
 **Schemas.** The tables name no schema. If `SOLDIER_DATABASE_SCHEMA` is not public, add it to the search_path of your
-engine; your own tables are then found as before:
+engine, or behind PgBouncer to that of your role:
 
     create_async_engine(url, connect_args={"server_settings": {"search_path": "public, soldier"}})
+
+Let your own tables name theirs, `MetaData(schema="public")`: in `uow.session`, tables without one are those of
+`SOLDIER_DATABASE_SCHEMA`. Then `engine.execution_options(schema_translate_map={None: "soldier"})` works too. The schema
+of pgvector need not be on the search_path.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from soldier_data.config import (
 from soldier_data.memory import Entity, Episode, Relationship
 from soldier_data.orm import AgentRow, EmbeddingRow, EpisodeRow, StepRow, ToolActivationRow
 from soldier_data.postgres.engine import driver_url
+from soldier_data.postgres.orm import Document
 from soldier_data.profiles import (
     ChannelIdentity,
     Consent,
@@ -149,13 +150,16 @@ OF_TYPE: dict[type[Any], Callable[[], Any]] = {
     bool: lambda: True,
     Decimal: lambda: Decimal("0.1"),
     UUID: uuid4,
-    object: lambda: {"any": ["JSON", 1]},
     datetime: utcnow,
 }
 
 
 def _is_required(column: Column[Any]) -> bool:
     return not column.nullable and column.default is None
+
+
+def _made(column: Column[Any]) -> Any:
+    return {"any": ["JSON", 1]} if isinstance(column.type, Document) else OF_TYPE[column.type.python_type]()
 
 
 def _attributes(row: Any) -> dict[str, Column[Any]]:
@@ -186,7 +190,7 @@ async def _required(data: DataLayer, row: Any, tenant_id: UUID) -> dict[str, Any
         document = factory(tenant_id=tenant_id)
         values |= dict(document) | {name: document.model_dump(mode="json")}
     return {
-        key: values[key] if key in values else OF_TYPE[column.type.python_type]()
+        key: values[key] if key in values else _made(column)
         for key, column in _attributes(row).items()
         if _is_required(column)
     }
