@@ -23,7 +23,11 @@ def _append_only(*erasable: str) -> dict[str, Any]:
 
 
 class TurnRecordRow(TenantKey, Base):
-    """`TurnRecord`; `id` is its turn_id. Tool calls are read and written only with their turn, as one document."""
+    """A turn of a conversation (`TurnRecord`). Tool calls are read and written only with their turn, as one document.
+
+    Attributes:
+        id: The turn_id.
+    """
 
     __tablename__ = "turn_records"
     __table_args__ = (
@@ -47,7 +51,7 @@ class TurnRecordRow(TenantKey, Base):
 
 
 class AuditEventRow(TenantKey, Base):
-    """`AuditEvent`."""
+    """An event that must be accounted for (`AuditEvent`)."""
 
     __tablename__ = "audit_events"
     __table_args__ = (

@@ -33,7 +33,7 @@ def _parts(row: str, order_by: str) -> Relationship[Any]:
 
 
 class AgentRow(TenantKey, Revisioned, SoftDeleted, Base):
-    """`Agent`."""
+    """A conversational agent (`Agent`)."""
 
     __tablename__ = "agents"
     __table_args__ = (
@@ -79,7 +79,7 @@ def _page_index(table: str) -> Index:
 
 
 class RuleRow(AgentPartRow, Base):
-    """`Rule`."""
+    """A rule of an agent (`Rule`)."""
 
     __tablename__ = "rules"
     __table_args__ = (
@@ -114,7 +114,7 @@ class RuleRow(AgentPartRow, Base):
 
 
 class ScenarioRow(AgentPartRow, Base):
-    """`Scenario`. The steps are read and written only with their scenario, as one document."""
+    """A scenario of an agent (`Scenario`). The steps are read and written only with their scenario, as one document."""
 
     __tablename__ = "scenarios"
     __table_args__ = (_agent_key(), _page_index("scenarios"), purge_index("scenarios"))
@@ -149,7 +149,7 @@ class ScenarioArchiveRow(TenantKey, Base):
 
 
 class TemplateRow(AgentPartRow, Base):
-    """`Template`."""
+    """A template of an agent (`Template`)."""
 
     __tablename__ = "templates"
     __table_args__ = (_agent_key(), _page_index("templates"), purge_index("templates"))
@@ -163,7 +163,7 @@ class TemplateRow(AgentPartRow, Base):
 
 
 class VariableRow(AgentPartRow, Base):
-    """`Variable`."""
+    """A variable of an agent (`Variable`)."""
 
     __tablename__ = "variables"
     __table_args__ = (
@@ -188,7 +188,7 @@ class VariableRow(AgentPartRow, Base):
 
 
 class ToolActivationRow(AgentPartRow, Base):
-    """`ToolActivation`."""
+    """The permission of an agent to use a tool (`ToolActivation`)."""
 
     __tablename__ = "tool_activations"
     __table_args__ = (
@@ -213,7 +213,7 @@ class ToolActivationRow(AgentPartRow, Base):
 
 
 class MigrationPlanRow(TenantKey, Revisioned, Base):
-    """`MigrationPlan`: columns to search by, and the whole plan as a document.
+    """A plan for migrating sessions (`MigrationPlan`): columns to search by, and the whole plan as a document.
 
     Attributes:
         plan: The plan with all fields of `MigrationPlan`. The other columns repeat its values.

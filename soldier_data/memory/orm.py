@@ -43,7 +43,9 @@ def _folded_content(context: Any) -> str:
 
 
 class EpisodeRow(MemoryRow, Base):
-    """`Episode`. Each index that ends in occurred_at serves searches that filter by its columns, newest first.
+    """An episode (`Episode`).
+
+    Each index that ends in occurred_at serves searches that filter by its columns, newest first.
 
     There is no index by agent: a tenant has few agents, each with many episodes, which the index of the whole tenant
     finds nearly as fast.
@@ -100,7 +102,7 @@ class EpisodeRow(MemoryRow, Base):
 
 
 class EntityRow(MemoryRow, Base):
-    """`Entity`.
+    """A person, thing or concept that episodes mention (`Entity`).
 
     Attributes:
         relationships: Those from the entity and those to it.
@@ -125,7 +127,10 @@ class EntityRow(MemoryRow, Base):
 
 
 class RelationshipRow(MemoryRow, Base):
-    """`Relationship`. Indexes of the entities' ids include deleted rows, because foreign keys look them up."""
+    """A directed edge between two entities (`Relationship`).
+
+    Indexes of the entities' ids include deleted rows, because foreign keys look them up.
+    """
 
     __tablename__ = "relationships"
     __table_args__ = (

@@ -29,7 +29,7 @@ def _parts(row: str, order_by: str, condition: str = "") -> Relationship[Any]:
 
 
 class CustomerProfileRow(TenantKey, Revisioned, SoftDeleted, Base):
-    """`CustomerProfile`.
+    """A customer (`CustomerProfile`).
 
     Attributes:
         fields: The present values.
@@ -88,7 +88,9 @@ def _profile_key() -> ForeignKeyConstraint:
 
 
 class ChannelIdentityRow(ProfilePartRow, Base):
-    """`ChannelIdentity`. Deleting a profile moves its rows to `FormerIdentifierRow`, so that others can have them.
+    """An address of a customer on a channel (`ChannelIdentity`).
+
+    Deleting a profile moves its rows to `FormerIdentifierRow`, so that others can have them.
 
     Attributes:
         position: The place in the profile's list, from 0.
@@ -118,7 +120,7 @@ class ChannelIdentityRow(ProfilePartRow, Base):
 
 
 class FormerIdentifierRow(ProfilePartRow, Base):
-    """`FormerIdentifier`."""
+    """A channel identity or external id that a profile no longer has (`FormerIdentifier`)."""
 
     __tablename__ = "former_identifiers"
     __table_args__ = (
@@ -132,7 +134,7 @@ class FormerIdentifierRow(ProfilePartRow, Base):
 
 
 class ProfileFieldRow(TenantKey, Base):
-    """`ProfileField`: the present value, whose `replaced_at` is NULL, and the former ones.
+    """A fact about a customer (`ProfileField`): the present value, whose `replaced_at` is NULL, and the former ones.
 
     Attributes:
         revision: The profile's revision when the value was written. It orders values replaced at the same moment.
@@ -172,7 +174,7 @@ class ProfileFieldRow(TenantKey, Base):
 
 
 class ProfileAssetRow(ProfilePartRow, Base):
-    """`ProfileAsset`. Its id is unique within its profile only, so that profiles cannot collide.
+    """A file of a customer (`ProfileAsset`). Its id is unique within its profile only, so that profiles cannot collide.
 
     Attributes:
         position: The place in the profile's list, from 0.
@@ -200,7 +202,7 @@ class ProfileAssetRow(ProfilePartRow, Base):
 
 
 class ProfileConsentRow(ProfilePartRow, Base):
-    """`Consent`. A profile may hold several of one type, so the position identifies them."""
+    """A consent of a customer (`Consent`). A profile may hold several of one type, so the position identifies them."""
 
     __tablename__ = "profile_consents"
     __table_args__ = (_profile_key(),)

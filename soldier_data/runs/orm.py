@@ -21,7 +21,10 @@ def _parts(row: str, order_by: str) -> Relationship[Any]:
 
 
 class RunRow(TenantKey, Revisioned, SoftDeleted, Base):
-    """`Run`. One index serves the list of an actor's runs, another the list of those with one status."""
+    """One execution of an agent (`Run`).
+
+    One index serves the list of an actor's runs, another the list of those with one status.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (
@@ -70,7 +73,7 @@ def _run_key() -> ForeignKeyConstraint:
 
 
 class StepRow(RunPartRow, Base):
-    """`Step`."""
+    """A step of a run (`Step`)."""
 
     __tablename__ = "steps"
     __table_args__ = (_run_key(), Index("ix_steps_run", "tenant_id", "run_id", "step_number"))
@@ -87,7 +90,7 @@ class StepRow(RunPartRow, Base):
 
 
 class ArtifactRow(RunPartRow, Base):
-    """`Artifact`."""
+    """Something that a run produced and stored elsewhere (`Artifact`)."""
 
     __tablename__ = "artifacts"
     __table_args__ = (_run_key(), Index("ix_artifacts_run", "tenant_id", "run_id", "created_at"))
@@ -100,7 +103,7 @@ class ArtifactRow(RunPartRow, Base):
 
 
 class LLMCallRow(RunPartRow, Base):
-    """`LLMCall`. Costs are NUMERIC, which is exact."""
+    """A call of a language model in a run (`LLMCall`). Costs are NUMERIC, which is exact."""
 
     __tablename__ = "llm_calls"
     __table_args__ = (

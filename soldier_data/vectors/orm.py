@@ -19,7 +19,7 @@ def _stored_metadata(context: Any) -> Any:
 
 
 class EmbeddingRow(TenantKey, Base):
-    """`Embedding`.
+    """A text with its embedding (`Embedding`).
 
     Attributes:
         metadata_: The metadata, exactly as passed.
