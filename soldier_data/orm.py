@@ -1,39 +1,40 @@
 """The mapped classes of all tables, for SQLAlchemy sessions.
 
-Sessions that read and write these classes are those of a unit of work (`uow.session`), and any `AsyncSession` on an
-engine that `soldier_data.prepare_engine` has prepared:
+Use them in the session of a unit of work (`uow.session`), or in any `AsyncSession` on an engine that
+`soldier_data.prepare_engine` has prepared:
 
     async with AsyncSession(engine) as session:
         session.add(AgentRow(tenant_id=tenant_id, name="Support"))
         await session.commit()
 
-**Defaults.** Columns have the defaults of the fields of the entities, so only required fields must be given. They are
-set when the session flushes.
+**Defaults.** Columns have the defaults of the entities' fields, so that only required fields must be given. They are
+set when the session flushes. The session does not notice changes inside a document or a list: assign a new one.
 
-**Validation is the stores' part.** A session writes any value that the table accepts. A value that the entity does not
-accept, such as an empty name, is a `ValidationError` or an unreadable row later. A session neither checks the
-dimensions of embeddings before the server does, nor keeps former values of profile fields and former identifiers of
-customers, nor deletes the parts of a deleted agent. Prefer the stores for writing.
+**Validation is the stores' part.** A session writes whatever the table accepts. If it is not valid for the entity, such
+as an empty name, reading the row through a store raises `StoreError`. A session also does not keep the former values of
+profile fields and the former identifiers of customers, and does not delete the parts of a deleted agent. Prefer the
+stores for writing.
 
-**Revisions.** A flush of a changed object increments its `revision` as a store does, so `if_revision` and SQLAlchemy's
-`StaleDataError` detect each other's changes. UPDATE and DELETE statements of your own do neither.
+**Revisions.** A flush of a changed object increments its `revision` as a store does. So a store's `if_revision` detects
+changes by sessions, and a session raises SQLAlchemy's `StaleDataError` after a change by a store. UPDATE statements of
+your own must set `revision`, `updated_at` and `write_id` themselves.
 
 **Relationships** such as `AgentRow.rules` are for reading (`viewonly`), and must be loaded explicitly, for example by
 `selectinload`: access to one that was not loaded raises an error. They contain what the stores list, in the same order:
-no soft-deleted rows, and of profile fields only the present values. Selects of your own see soft-deleted rows unless
-they have the condition `RuleRow.deleted_at.is_(None)`. Only row-level security restricts them to a tenant: name the
-`tenant_id` in each.
+no soft-deleted rows, and of profile fields only the present values. They never cross tenants. Selects of your own see
+soft-deleted rows unless they have the condition `RuleRow.deleted_at.is_(None)`, and the rows of all tenants unless they
+have one on the `tenant_id` or row-level security applies.
 
-**Vectors.** `RuleRow.embedding.cosine_distance(vector)`, `l2_distance` and `max_inner_product` compute distances from
-stored vectors. The vector index is ordered by `indexed_cosine_distance`, which has half the precision:
+**Vectors.** `RuleRow.embedding.cosine_distance(vector)`, `l2_distance` and `max_inner_product` are exact and compare all
+rows. The vector index is ordered by `indexed_cosine_distance`, which has half the precision:
 
     select(RuleRow, RuleRow.embedding.cosine_distance(vector).label("distance"))
     .where(RuleRow.tenant_id == tenant_id, RuleRow.deleted_at.is_(None))
     .order_by(RuleRow.embedding.indexed_cosine_distance(vector))
     .limit(10)
 
-The index contains the rows of all tenants. If it returns too few of yours, let PostgreSQL continue the scan with
-`SET LOCAL hnsw.iterative_scan = 'relaxed_order'`, as the searches of the stores do.
+The index contains the rows of all tenants. To continue its scan until enough of them match your conditions, run
+`SET LOCAL hnsw.iterative_scan = 'relaxed_order'` first. The searches of the stores do so.
 
 **Tables of your own** can refer to these, on a `MetaData` of their own:
 

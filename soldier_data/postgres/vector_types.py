@@ -63,7 +63,7 @@ class EmbeddingVector(UserDefinedType[list[float]]):
             """Cosine distance at half precision, by which the vector index is ordered.
 
             `ORDER BY` it with a `LIMIT`, on rows that are not soft-deleted, to let PostgreSQL use the index. It
-            differs from `cosine_distance` by about 0.001, so select that one as the score.
+            differs from `cosine_distance` by less than 0.001; select that one as the score.
 
             Args:
                 vector: A list or a NumPy array, as long as the vectors of the column.
