@@ -25,8 +25,8 @@ no soft-deleted rows, and of profile fields only the present values. They never 
 soft-deleted rows unless they have the condition `RuleRow.deleted_at.is_(None)`, and the rows of all tenants unless they
 have one on the `tenant_id` or row-level security applies.
 
-**Vectors.** `RuleRow.embedding.cosine_distance(vector)`, `l2_distance` and `max_inner_product` are exact and compare all
-rows. The vector index is ordered by `indexed_cosine_distance`, which has half the precision:
+**Vectors.** `RuleRow.embedding.cosine_distance(vector)`, `l2_distance` and `max_inner_product` are exact and compare
+all rows. The vector index is ordered by `indexed_cosine_distance`, which has half the precision:
 
     select(RuleRow, RuleRow.embedding.cosine_distance(vector).label("distance"))
     .where(RuleRow.tenant_id == tenant_id, RuleRow.deleted_at.is_(None))
