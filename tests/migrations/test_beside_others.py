@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from uuid import UUID
 
-from soldier_data.config.orm import AgentRow
+from soldier_data.orm import AgentRow
 from soldier_data.migrations import include_object
 
 
