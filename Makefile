@@ -13,16 +13,22 @@ WORKERS ?= 3
 SQUAWK_IGNORES := require-statement-timeout,prefer-robust-stmts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint bench soak statements format clean
+.PHONY: help demo test test-lowest test-newest coverage lint bench soak statements format clean $(VENV)-newest/ready
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready ## Replay a support desk's conversations and show the stored data (KEEP=folder keeps the data)
 	@$(BIN)/soldier-data demo $(if $(KEEP),--keep $(KEEP))
 
 test: lint ## Run everything that CI checks
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-lowest: $(VENV)-lowest/ready ## Run the tests with the lowest supported versions of the dependencies (TESTS="path ...")
+	$(VENV)-lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+test-newest: $(VENV)-newest/ready ## Run the tests with the newest versions of everything (TESTS="path ...")
+	$(VENV)-newest/bin/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 coverage: $(VENV)/ready ## Run all tests and report uncovered lines
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov=soldier_data --cov-branch --cov-report=term-missing:skip-covered --cov-report=xml
@@ -49,11 +55,13 @@ format: $(VENV)/ready ## Format the code
 	$(BIN)/ruff format .
 
 clean: ## Remove the virtual environment and all caches
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/ready: pyproject.toml constraints.txt
+$(VENV)/ready: constraints.txt
+$(VENV)-lowest/ready: constraints-lowest.txt
+$(VENV)/ready $(VENV)-lowest/ready $(VENV)-newest/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "soldier_data needs Python 3.11 or later: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager $(patsubst %.txt,--constraint %.txt,$(filter constraints%,$^)) --editable '.[dev]'
 	@touch $@

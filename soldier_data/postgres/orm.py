@@ -15,6 +15,7 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Dialect,
+    Double,
     Index,
     MetaData,
     Text,
@@ -105,6 +106,7 @@ class Base(DeclarativeBase):
         int: BigInteger,
         list[str]: ARRAY(Text),
         list[UUID]: ARRAY(Uuid),
+        float: Double,
         list[float]: EmbeddingVector,
         # Columns that are searched by containment declare JSONB themselves.
         dict[str, Any]: Document,
