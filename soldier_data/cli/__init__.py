@@ -15,7 +15,7 @@ def main() -> None:
     """Run the command line; exit with an error message if its packages are not installed."""
     try:
         # An extra, so that services which only import the package need not install it.
-        from soldier_data.cli.app import app  # noqa: PLC0415
+        from soldier_data.cli.app import app
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise

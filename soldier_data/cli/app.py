@@ -10,7 +10,7 @@ from soldier_data import __version__
 from soldier_data.cli.customers import app as customers
 from soldier_data.cli.db import app as db
 from soldier_data.cli.demo import demo
-from soldier_data.cli.doctor import doctor
+from soldier_data.cli.running import read_settings, run
 from soldier_data.cli.sessions import app as sessions
 from soldier_data.cli.vectors import app as vectors
 
@@ -21,7 +21,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(demo)
-app.command()(doctor)
 app.add_typer(customers, name="customers")
 app.add_typer(db, name="db")
 app.add_typer(sessions, name="sessions")
@@ -32,6 +31,19 @@ def _show_version(requested: bool) -> None:
     if requested:
         typer.echo(f"soldier-data {__version__}")
         raise typer.Exit
+
+
+@app.command()
+def doctor() -> None:
+    """Check the versions, schema, role and configuration of PostgreSQL and Redis. Changes nothing."""
+    from soldier_data.cli.doctor import examine
+
+    findings = run(examine(read_settings()))
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name.ljust(width)}  {finding.detail}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.callback()

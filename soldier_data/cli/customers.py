@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
 
 import typer
 
 from soldier_data.cli.running import run
-from soldier_data.data_layer import DataLayer
+
+if TYPE_CHECKING:
+    from soldier_data.data_layer import DataLayer
 
 T = TypeVar("T")
 
@@ -65,6 +67,8 @@ def erase(
 
 
 def _run(work: Callable[[DataLayer], Awaitable[T]]) -> T:
+    from soldier_data.data_layer import DataLayer
+
     async def with_data_layer() -> T:
         async with DataLayer.open() as data:
             return await work(data)

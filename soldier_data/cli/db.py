@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from soldier_data import migrations
 from soldier_data.cli.running import read_settings, run
-from soldier_data.postgres.statements import Schemas
+
+if TYPE_CHECKING:
+    from soldier_data.migrations import SchemaState
 
 app = typer.Typer(help="Migrate and inspect the database of SOLDIER_DATABASE_URL.", no_args_is_help=True)
 
 
-def _show(state: migrations.SchemaState) -> None:
+def _show(state: SchemaState) -> None:
     typer.echo(f"The database is at revision {state.revision or 'none'}.")
     for revision in state.pending:
         typer.echo(f"pending: {revision.id}  {revision.title}")
@@ -29,6 +30,8 @@ def upgrade(
 
     Safe under live traffic, and in several processes at once.
     """
+    from soldier_data import migrations
+
     settings = read_settings()
     run(migrations.upgrade(settings, revision))
     _show(run(migrations.current(settings)))
@@ -40,6 +43,8 @@ def downgrade(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Undo migrations. The data in the tables and columns that they created is lost."""
+    from soldier_data import migrations
+
     settings = read_settings()
     if not yes:
         typer.confirm(
@@ -52,12 +57,16 @@ def downgrade(
 @app.command()
 def current() -> None:
     """Show the revision of the database, and the pending migrations."""
+    from soldier_data import migrations
+
     _show(run(migrations.current(read_settings())))
 
 
 @app.command()
 def history() -> None:
     """List the migrations of this package, oldest first."""
+    from soldier_data import migrations
+
     for revision in migrations.history():
         typer.echo(f"{revision.id}  {revision.title}")
 
@@ -65,6 +74,8 @@ def history() -> None:
 @app.command()
 def check() -> None:
     """Compare the schema of the database with the models; exit code 1 if they differ."""
+    from soldier_data import migrations
+
     differences = run(migrations.check(read_settings()))
     if differences is None:
         typer.echo("The database matches the models.")
@@ -84,6 +95,8 @@ def sql(
     ] = False,
 ) -> None:
     """Print the migrations as SQL for psql, without connecting to the database."""
+    from soldier_data import migrations
+
     typer.echo(run(migrations.sql(read_settings(), revisions, down=down)))
 
 
@@ -96,6 +109,9 @@ def grants(
     ] = False,
 ) -> None:
     """Print, or run, the SQL that grants ROLE the privileges that services need."""
+    from soldier_data import migrations
+    from soldier_data.postgres.statements import Schemas
+
     settings = read_settings()
     if execute:
         run(migrations.run_grants(settings, role, erasure=erasure))
@@ -110,7 +126,6 @@ def grants(
 @app.command()
 def document() -> None:
     """Print docs/schema.md: every table with its columns, indexes and foreign keys."""
-    # Imported here because no other command needs it.
-    from soldier_data.migrations.document import schema_page  # noqa: PLC0415
+    from soldier_data.migrations.document import schema_page
 
     typer.echo(schema_page(), nl=False)

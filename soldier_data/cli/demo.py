@@ -6,28 +6,19 @@ import signal
 import sys
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from soldier_data.base.models import new_id
 from soldier_data.cli.running import read_settings, run
-from soldier_data.data_layer import DataLayer
-from soldier_data.demo.dataset import (
-    SAMPLE_CONVERSATIONS,
-    SAMPLE_GUIDELINES,
-    Source,
-    count_conversations,
-    read_conversations,
-    read_guidelines,
-)
-from soldier_data.demo.replay import Stopwatch, replay, store_support_desk
-from soldier_data.demo.report import show
 from soldier_data.errors import ConfigurationError
-from soldier_data.providers.hashing import HashingEmbeddingProvider
+
+if TYPE_CHECKING:
+    from soldier_data.data_layer import DataLayer
+    from soldier_data.demo.dataset import Source
 
 
 def demo(
@@ -57,6 +48,9 @@ def demo(
 
     Starts a PostgreSQL and a Redis of its own, and stops them at the end.
     """
+    from soldier_data.data_layer import DataLayer
+    from soldier_data.demo.dataset import SAMPLE_CONVERSATIONS, SAMPLE_GUIDELINES
+
     # Shells make background jobs ignore SIGINT. This handler is set so that an interrupt stops the servers.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
@@ -85,6 +79,12 @@ async def _run(
     guidelines: Source,
     limit: int | None,
 ) -> None:
+    from soldier_data.base.models import new_id
+    from soldier_data.demo.dataset import count_conversations, read_conversations, read_guidelines
+    from soldier_data.demo.replay import Stopwatch, replay, store_support_desk
+    from soldier_data.demo.report import show
+    from soldier_data.providers.hashing import HashingEmbeddingProvider
+
     # Opened before the servers start, so that a wrong path is reported at once.
     parsed_guidelines = read_guidelines(guidelines)
     total = min(count_conversations(conversations), limit or sys.maxsize)

@@ -1,15 +1,13 @@
-"""`soldier-data doctor`: check that a deployment meets the data layer's requirements."""
+"""The checks of `soldier-data doctor`: that a deployment meets the data layer's requirements."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import typer
 from redis.asyncio import RedisCluster
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from soldier_data.cli.running import read_settings, run
 from soldier_data.errors import ConfigurationError
 from soldier_data.migrations import head_revision
 from soldier_data.migrations.connection import driver_error
@@ -38,16 +36,6 @@ class Finding(NamedTuple):
     name: str
     ok: bool
     detail: str
-
-
-def doctor() -> None:
-    """Check the versions, schema, role and configuration of PostgreSQL and Redis. Changes nothing."""
-    findings = run(examine(read_settings()))
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name.ljust(width)}  {finding.detail}")
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
 
 
 async def examine(settings: Settings) -> list[Finding]:

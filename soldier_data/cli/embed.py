@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
@@ -11,16 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from soldier_data.cli.running import read_settings, run
-from soldier_data.data_layer import DataLayer
-from soldier_data.providers import (
-    EmbeddedStore,
-    EmbeddingProvider,
-    EmbedReport,
-    HashingEmbeddingProvider,
-    OpenAIEmbeddingProvider,
-    embed_missing,
-)
-from soldier_data.settings import Settings
+
+if TYPE_CHECKING:
+    from soldier_data.providers import EmbeddedStore, EmbeddingProvider, EmbedReport
+    from soldier_data.settings import Settings
 
 
 class ProviderName(StrEnum):
@@ -77,6 +71,9 @@ async def _embed_all(
     batch_size: int,
     max_per_minute: int | None,
 ) -> list[EmbedReport]:
+    from soldier_data.data_layer import DataLayer
+    from soldier_data.providers import embed_missing
+
     provider = _provider(name, settings)
 
     async def embed_store(store: EmbeddedStore, texts: str, progress: Progress) -> EmbedReport:
@@ -109,6 +106,8 @@ async def _embed_all(
 
 
 def _provider(name: ProviderName, settings: Settings) -> EmbeddingProvider:
+    from soldier_data.providers import HashingEmbeddingProvider, OpenAIEmbeddingProvider
+
     if name is ProviderName.OPENAI:
         return OpenAIEmbeddingProvider(dimensions=settings.embedding_dimensions)
     return HashingEmbeddingProvider(settings.embedding_dimensions)

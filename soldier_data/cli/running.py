@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from soldier_data.errors import StoreError
-from soldier_data.providers import ProviderError
-from soldier_data.settings import Settings
+
+if TYPE_CHECKING:
+    from soldier_data.settings import Settings
 
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ def read_settings() -> Settings:
     Raises:
         Exit: One is invalid; the error has been printed.
     """
+    from soldier_data.settings import Settings
+
     with reporting_errors():
         return Settings()
 
@@ -39,6 +42,8 @@ def read_settings() -> Settings:
 @contextmanager
 def reporting_errors() -> Iterator[None]:
     """Print an error of a store or a provider without a traceback, and exit."""
+    from soldier_data.providers import ProviderError
+
     try:
         yield
     except (StoreError, ProviderError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
 
 import typer
@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from soldier_data.cli.running import run
-from soldier_data.logging import configure_logging
-from soldier_data.sessions.opening import open_redis_store
-from soldier_data.sessions.redis import RedisSessionStore
-from soldier_data.settings import Settings
+
+if TYPE_CHECKING:
+    from soldier_data.sessions.redis import RedisSessionStore
 
 T = TypeVar("T")
 
@@ -63,6 +62,10 @@ def _run(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:
 
 
 async def _with_store(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:
+    from soldier_data.logging import configure_logging
+    from soldier_data.sessions.opening import open_redis_store
+    from soldier_data.settings import Settings
+
     settings = Settings()
     configure_logging(settings)
     store = open_redis_store(settings)

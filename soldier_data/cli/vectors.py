@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,8 +12,10 @@ from rich.table import Table
 
 from soldier_data.cli.embed import embed
 from soldier_data.cli.running import read_settings, run
-from soldier_data.migrations.vector_indexes import BuildProgress, Rebuilt, reindex
-from soldier_data.migrations.vector_status import VectorTable, vector_status
+
+if TYPE_CHECKING:
+    from soldier_data.migrations.vector_indexes import BuildProgress, Rebuilt
+    from soldier_data.migrations.vector_status import VectorTable
 
 app = typer.Typer(help="Make embeddings, and inspect and rebuild their indexes.", no_args_is_help=True)
 app.command()(embed)
@@ -25,6 +27,8 @@ def status() -> None:
 
     Counts rows, which reads every table with embeddings completely. Changes nothing.
     """
+    from soldier_data.migrations.vector_status import vector_status
+
     console = Console()
     tables = run(vector_status(read_settings()))
     console.print(_tables(tables))
@@ -64,6 +68,8 @@ def rebuild(
 
     The role must own the tables. Searches use the existing index until the new one is ready.
     """
+    from soldier_data.migrations.vector_indexes import reindex
+
     console = Console()
     settings = read_settings()
     with Progress(
