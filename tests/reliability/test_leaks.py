@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -16,8 +17,9 @@ from redis.asyncio import Redis
 from sqlalchemy import make_url
 from typer.testing import CliRunner
 
-pytest.importorskip("anthropic")
-pytest.importorskip("openai")
+# Not imported here: that takes seconds, in each test process.
+if not (find_spec("anthropic") and find_spec("openai")):
+    pytest.skip("needs the SDKs of Anthropic and OpenAI", allow_module_level=True)
 
 from soldier_data.cli.app import app
 from soldier_data.data_layer import DataLayer

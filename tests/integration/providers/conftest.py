@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator, MutableMapping
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import structlog
 
-pytest.importorskip("anthropic")
-pytest.importorskip("openai")
+# Not imported here: that takes seconds, in each test process.
+if not (find_spec("anthropic") and find_spec("openai")):
+    pytest.skip("needs the SDKs of Anthropic and OpenAI", allow_module_level=True)
 
 from soldier_data.providers import AnthropicProvider, LLMProvider, OpenAIEmbeddingProvider, OpenAIProvider
 from tests.integration.providers.wire import FakeClock, VendorServer
