@@ -12,14 +12,15 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from soldier_data.audit.store import AuditStore
+from soldier_data.base.collected import CollectedInMemory
 from soldier_data.base.inmemory import InMemoryStore
 from soldier_data.config.store import ConfigStore
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.memory.store import MemoryStore
 from soldier_data.postgres.database import Database
-from soldier_data.postgres.joining import call_after_commit, join_transaction
+from soldier_data.postgres.joining import JoinedTransaction, call_after_commit, join_transaction
 from soldier_data.postgres.sqlalchemy_session import UnitConnection, UnitSession
-from soldier_data.postgres.transaction import Transaction
+from soldier_data.postgres.unit_transaction import UnitTransaction, begin_unit
 from soldier_data.profiles.store import ProfileStore
 from soldier_data.runs.store import RunStore
 from soldier_data.settings import Settings
@@ -47,6 +48,12 @@ class Stores(Protocol):
 class UnitOfWork:
     """The stores in one transaction: either everything commits, or nothing does.
 
+    The transaction begins when it is needed: until something is written, reads run by themselves. Writes that only add
+    (turn records, audit events, episodes, entities, relationships, steps, artifacts, LLM calls and embeddings) are
+    collected, and sent together as one statement: before the next other call on the same store, before a statement of
+    `session` or `connection`, by `flush()`, and at the end of the block. If one of them is rejected, the error is
+    raised there, as in a session of SQLAlchemy; call `flush()` to have it at once.
+
     Concurrent calls within a unit run one after the other. A rejected write (a duplicate name, for example) leaves
     the unit usable. Saves set `revision` on the entities passed to them: after a rollback, read those entities again.
 
@@ -56,10 +63,14 @@ class UnitOfWork:
     """
 
     def __init__(
-        self, transaction: Transaction | None, stores: Stores, session: AsyncSession | None = None
+        self,
+        transaction: UnitTransaction | JoinedTransaction | None,
+        stores: Stores,
+        session: AsyncSession | None = None,
     ) -> None:
         self._transaction = transaction
         self._in_memory: list[InMemoryStore] = []
+        self._collected = CollectedInMemory()
         self._callbacks: list[Callable[[], Any]] = []
         self._session = session
         self.config: ConfigStore = self._joined("config", stores.config)
@@ -99,6 +110,16 @@ class UnitOfWork:
             self._session = UnitSession(self.connection)
         return self._session
 
+    async def flush(self) -> None:
+        """Send the writes that the unit has collected, and wait for their outcome.
+
+        Raises:
+            StoreError: A write was rejected; the others have taken effect.
+        """
+        self._collected.flush()
+        if self._transaction is not None:
+            await self._transaction.flush()
+
     def after_commit(self, callback: Callable[[], Any]) -> None:
         """Register `callback` to be called, and its result awaited if it is awaitable, after the commit.
 
@@ -135,6 +156,10 @@ class UnitOfWork:
         if isinstance(connection, UnitConnection):
             await connection.close()
 
+    def flush_in_memory(self) -> None:
+        """Make the collected writes of in-memory stores."""
+        self._collected.flush()
+
     def check_in_memory(self) -> None:
         """Check that the changes to in-memory stores can be committed. Called before PostgreSQL commits.
 
@@ -151,6 +176,7 @@ class UnitOfWork:
 
     def end_in_memory(self) -> None:
         """Discard uncommitted changes to in-memory stores, and reject further calls."""
+        self._collected.clear()
         for store in self._in_memory:
             store.end()
         self._in_memory.clear()
@@ -176,7 +202,7 @@ class UnitOfWork:
     def _joined(self, name: str, store: S) -> S:
         """Return the store to use in place of `store` within this unit."""
         if isinstance(store, InMemoryStore):
-            begun = store.begin()
+            begun = store.begin(self._collected)
             self._in_memory.append(begun)
             return cast("S", begun)
         # Looked up on the class, because a wrapper's __getattr__ may delegate to the wrapped store.
@@ -187,7 +213,8 @@ class UnitOfWork:
                 "join(transaction): add one that returns a store on that transaction, or self if its writes do not "
                 "have to commit or roll back with the rest"
             )
-        return cast("S", join(store, self._transaction))
+        executor = None if self._transaction is None else self._transaction.executor()
+        return cast("S", join(store, executor))
 
 
 @asynccontextmanager
@@ -196,13 +223,14 @@ async def begin_unit_of_work(
 ) -> AsyncIterator[UnitOfWork]:
     """Begin a unit of work; commit at the end, or roll back on an exception. The caller runs the callbacks."""
     async with AsyncExitStack() as stack:
-        transaction = None if database is None else await stack.enter_async_context(database.transaction())
-        if transaction is not None and tenant_id is not None:
-            await transaction.use_tenant(tenant_id)
+        transaction = (
+            None if database is None else await stack.enter_async_context(begin_unit(database, tenant_id))
+        )
         unit = UnitOfWork(transaction, stores)
         try:
             yield unit
             await unit.flush_session()
+            unit.flush_in_memory()
             unit.check_in_memory()
             if transaction is not None:
                 await transaction.commit()
@@ -238,6 +266,7 @@ async def join_unit_of_work(
         try:
             yield unit
             await unit.flush_session()
+            unit.flush_in_memory()
             unit.check_in_memory()
         except BaseException:
             unit.end_in_memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 from soldier_data.audit import subjects
@@ -111,23 +112,22 @@ class InMemoryAuditStore(AuditStore, InMemoryRecords, InMemoryStore):
 
 def _append(table: MemoryTable[R], record: R) -> UUID:
     check_storable(record)
-    key = (record.tenant_id, record_id(record))
-    stored = table.peek(key)
-    if stored is None:
-        table.put(key, record)
-    else:
-        require_same(stored, record)
+    table.collect(partial(_write_all, table), [record])
     return record_id(record)
 
 
 def _append_all(table: MemoryTable[R], listed: list[R]) -> int:
+    table.collect(partial(_write_all, table), list(check_list(listed).values()))
+    return len(listed)
+
+
+def _write_all(table: MemoryTable[R], records: Sequence[R]) -> None:
     new: list[R] = []
-    for id_, record in check_list(listed).items():
-        stored = table.peek((record.tenant_id, id_))
+    for record in records:
+        stored = table.peek((record.tenant_id, record_id(record)))
         if stored is None:
             new.append(record)
         else:
             require_same(stored, record)
     for record in new:
         table.put((record.tenant_id, record_id(record)), record)
-    return len(listed)

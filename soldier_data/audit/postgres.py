@@ -19,6 +19,7 @@ from soldier_data.base.paging import Cursor, check_page
 from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_storable, check_text
 from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.collecting import CollectedWrite
 from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.queries import cursor_values
 from soldier_data.postgres.statements import Row, Values
@@ -114,10 +115,14 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
         self, statements: sql.RecordStatements, record: R, record_of: Callable[[Row], R]
     ) -> UUID:
         check_storable(record)
-        values = _values(record)
-        if await self._db.fetch_one(statements.insert, values) is None:
-            row = await self._db.fetch_one(statements.get, values)
-            require_same(record_of(row) if row else None, record)
+
+        async def write(db: Executor, rows: Sequence[Values]) -> None:
+            [values] = rows
+            if await db.fetch_one(statements.insert, values) is None:
+                row = await db.fetch_one(statements.get, values)
+                require_same(record_of(row) if row else None, record)
+
+        await self._db.collect(CollectedWrite(statements.insertion, [_values(record)], write))
         return record_id(record)
 
     async def _append_all(
@@ -126,22 +131,25 @@ class PostgresAuditStore(AuditStore, PostgresStore, SubjectRecords):
         records = check_list(listed)
         if not records:
             return 0
+
+        async def write(db: Executor, rows: Sequence[Values]) -> None:
+            async def work(transaction: Transaction) -> None:
+                inserted = {row["id"] for row in await transaction.fetch_many(statements.insert, rows)}
+                existing = [id_ for id_ in records if id_ not in inserted]
+                if not existing:
+                    return
+                values = {"tenant_id": listed[0].tenant_id, "ids": existing}
+                stored = {
+                    row["id"]: record_of(row)
+                    for row in await transaction.fetch_all(statements.get_listed, values)
+                }
+                for id_ in existing:
+                    require_same(stored.get(id_), records[id_])
+
+            await db.atomically(work, statements.insert.operation)
+
         rows = [_values(record) for record in records.values()]
-
-        async def work(transaction: Transaction) -> None:
-            inserted = {row["id"] for row in await transaction.fetch_many(statements.insert, rows)}
-            existing = [id_ for id_ in records if id_ not in inserted]
-            if not existing:
-                return
-            values = {"tenant_id": listed[0].tenant_id, "ids": existing}
-            stored = {
-                row["id"]: record_of(row)
-                for row in await transaction.fetch_all(statements.get_listed, values)
-            }
-            for id_ in existing:
-                require_same(stored.get(id_), records[id_])
-
-        await self._db.atomically(work, statements.insert.operation)
+        await self._db.collect(CollectedWrite(statements.insertion, rows, write))
         return len(listed)
 
 

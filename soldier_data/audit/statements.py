@@ -7,8 +7,10 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import DateTime, Select, Table, select, update
+from sqlalchemy.dialects.postgresql import Insert
 
 from soldier_data.audit.orm import AuditEventRow, TurnRecordRow
+from soldier_data.postgres.collecting import Insertion
 from soldier_data.postgres.queries import (
     LIMIT,
     OFFSET,
@@ -16,6 +18,7 @@ from soldier_data.postgres.queries import (
     equals_any,
     has_key,
     insert_row,
+    insert_rows,
     newest_first,
     of_tenant,
 )
@@ -33,11 +36,13 @@ class RecordStatements:
 
     Attributes:
         insert: Returns the id, or no row if the id is taken.
+        insertion: The same in a collected statement.
         get: Returns the row of the parameter `id`.
         get_listed: Returns the rows of the parameter `ids`, a list.
     """
 
     insert: Statement
+    insertion: Insertion
     get: Statement
     get_listed: Statement
 
@@ -47,12 +52,13 @@ def _records(table: Table) -> Select[Any]:
 
 
 def _record_statements(name: str, table: Table) -> RecordStatements:
-    # DO UPDATE would require a privilege that the application's role does not have.
-    inserting = (
-        insert_row(table).on_conflict_do_nothing(index_elements=["tenant_id", "id"]).returning(table.c.id)
-    )
+    def unless_taken(inserting: Insert) -> Any:
+        # DO UPDATE would require a privilege that the application's role does not have.
+        return inserting.on_conflict_do_nothing(index_elements=["tenant_id", "id"]).returning(table.c.id)
+
     return RecordStatements(
-        insert=Statement(f"saving the {name}", inserting),
+        insert=Statement(f"saving the {name}", unless_taken(insert_row(table))),
+        insertion=Insertion(table, lambda rows, _: unless_taken(insert_rows(table, rows))),
         get=Statement(f"reading the {name}", _records(table).where(equals(table.c.id))),
         get_listed=Statement(f"reading {name}s", _records(table).where(equals_any(table.c.id, "ids"))),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, ClassVar, Generic, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
 
+from soldier_data.base.collected import MOST_COLLECTED, CollectedInMemory
 from soldier_data.base.embedded_texts import EmbeddedTextStore, TextToEmbed, check_embeddings, page_of_texts
 from soldier_data.base.items import id_taken
 from soldier_data.base.models import utcnow
@@ -18,6 +19,7 @@ from soldier_data.base.values import check_text
 from soldier_data.errors import ConflictError, StoreError
 
 V = TypeVar("V", bound=BaseModel)
+E = TypeVar("E", bound=BaseModel)
 
 Key = tuple[Any, ...]
 """A primary key. Its first element is the tenant_id."""
@@ -31,20 +33,41 @@ class MemoryTable(Generic[V]):
 
     Args:
         parent: The table that this one is begun on.
+        collected: The collected writes of the unit of work.
+        store: Identifies the store that the table belongs to.
         embedding: The field that holds an embedding, which is rounded to float32 as PostgreSQL stores it.
     """
 
-    def __init__(self, parent: MemoryTable[V] | None = None, *, embedding: str | None = None) -> None:
+    def __init__(
+        self,
+        parent: MemoryTable[V] | None = None,
+        *,
+        embedding: str | None = None,
+        collected: CollectedInMemory | None = None,
+        store: object = None,
+    ) -> None:
         self.embedding = embedding
         self._parent = parent
+        self._collected = collected
+        self._store = store
         self._rows: dict[Key, V | None] = {}
         # The parent's entity when a key was first written here.
         self._before: dict[Key, V | None] = {}
         self._ended = False
 
-    def begin(self) -> MemoryTable[V]:
+    def begin(self, collected: CollectedInMemory | None, store: object) -> MemoryTable[V]:
         """Return a table for one unit of work."""
-        return MemoryTable(self, embedding=self.embedding)
+        return MemoryTable(self, embedding=self.embedding, collected=collected, store=store)
+
+    def collect(self, write: Callable[[Sequence[E]], object], entities: Sequence[E]) -> None:
+        """Call `write(entities)`; in a unit of work later, with copies, before the store's next other call."""
+        if self._collected is None or len(entities) > MOST_COLLECTED:
+            write(entities)
+            return
+        if self._ended:
+            raise _ended()
+        kept = copies(entities)
+        self._collected.add(self._store, lambda: write(kept))
 
     def changed(self) -> Iterator[V]:
         """The entities put by a unit of work, not copied.
@@ -102,7 +125,7 @@ class MemoryTable(Generic[V]):
         self._write(key, stored)
 
     def add_all(self, entities: Sequence[Any], operation: str) -> None:
-        """Insert entities under new ids, all or none.
+        """Insert entities under new ids, all or none; in a unit of work they are collected.
 
         Args:
             entities: Entities with a tenant_id and an id, which are their key.
@@ -111,6 +134,10 @@ class MemoryTable(Generic[V]):
         Raises:
             ConflictError: One of the ids is taken.
         """
+        self.collect(lambda added: self.insert_all(added, operation), entities)
+
+    def insert_all(self, entities: Sequence[Any], operation: str) -> None:
+        """Like `add_all`, at once."""
         if any(self.peek((entity.tenant_id, entity.id)) is not None for entity in entities):
             raise id_taken(operation)
         for entity in entities:
@@ -161,7 +188,13 @@ class MemoryTable(Generic[V]):
 
     def _check_open(self) -> None:
         if self._ended:
-            raise StoreError("the unit of work has ended: begin another one")
+            raise _ended()
+        if self._collected is not None:
+            self._collected.flush_for(self._store)
+
+
+def _ended() -> StoreError:
+    return StoreError("the unit of work has ended: begin another one")
 
 
 class TableSet:
@@ -170,11 +203,11 @@ class TableSet:
     The attributes of a subclass are its tables, named as those in PostgreSQL.
     """
 
-    def begin(self) -> Self:
+    def begin(self, collected: CollectedInMemory | None = None) -> Self:
         """Return the tables of a unit of work on these."""
         begun = copy(self)
         for name, table in vars(self).items():
-            setattr(begun, name, table.begin())
+            setattr(begun, name, table.begin(collected, begun))
         return begun
 
     def all(self) -> tuple[MemoryTable[Any], ...]:
@@ -191,10 +224,10 @@ class InMemoryStore:
 
     _tables: TableSet
 
-    def begin(self) -> Self:
+    def begin(self, collected: CollectedInMemory | None = None) -> Self:
         """Return a store for one unit of work, which sees this store's entities and keeps changes until `commit()`."""
         store = copy(self)
-        store._tables = self._tables.begin()
+        store._tables = self._tables.begin(collected)
         return store
 
     def tables(self) -> Iterable[MemoryTable[Any]]:
@@ -295,7 +328,7 @@ class InMemoryEmbeddedTexts(EmbeddedTextStore):
         return entity.deleted_at is None
 
 
-def copies(entities: Iterable[V]) -> list[V]:
+def copies(entities: Iterable[E]) -> list[E]:
     """Return deep copies of stored entities."""
     return [entity.model_copy(deep=True) for entity in entities]
 

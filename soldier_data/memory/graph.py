@@ -7,9 +7,11 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     Column,
     ColumnElement,
+    FromClause,
     Select,
     Table,
     Text,
@@ -41,6 +43,7 @@ from soldier_data.memory.statements import (
     of_group,
     readable,
 )
+from soldier_data.postgres.collecting import Insertion
 from soldier_data.postgres.purging import AT_A_TIME, oldest
 from soldier_data.postgres.queries import (
     LIMIT,
@@ -88,6 +91,28 @@ def _add_relationship() -> Statement:
     )
 
 
+def _insert_relationships(rows: FromClause, earlier: Mapping[str, CTE]) -> Any:
+    """Insert relationships whose entities exist, or are inserted with them."""
+    inserted = earlier.get(str(ENTITIES.name))
+
+    def lives(end: ColumnElement[Any]) -> ColumnElement[bool]:
+        stored = (
+            select(ENTITIES.c.id)
+            .where(ENTITIES.c.tenant_id == rows.c.tenant_id, ENTITIES.c.id == end, is_living(ENTITIES))
+            .with_for_update(read=True)
+            .exists()
+        )
+        if inserted is None:
+            return stored
+        return or_(stored, select(inserted.c.id).where(inserted.c.id == end).exists())
+
+    names = [column.name for column in RELATIONSHIPS.columns]
+    found = select(*(rows.c[name] for name in names)).where(
+        lives(rows.c.from_entity_id), lives(rows.c.to_entity_id)
+    )
+    return unless_taken(insert(RELATIONSHIPS).from_select(names, found))
+
+
 def _update_relationship() -> Statement:
     ends = _living_ends()
     stored = (
@@ -126,6 +151,7 @@ def _delete_entity() -> Statement:
 
 
 add_relationship = _add_relationship()
+insertion = Insertion(RELATIONSHIPS, _insert_relationships)
 update_relationship = _update_relationship()
 delete_entity = _delete_entity()
 

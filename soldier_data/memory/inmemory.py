@@ -181,10 +181,15 @@ class InMemoryMemoryStore(InMemoryEmbeddedTexts, MemoryStore, InMemoryRecords, I
 
     async def add_relationship(self, relationship: Relationship) -> UUID:
         check_memory_item(relationship, self._dimensions)
-        if not self._tables.ends_live(relationship):
-            raise missing_end(f"adding the relationship {relationship.id}")
-        self._tables.relationships.add_all([relationship], f"adding the relationship {relationship.id}")
+        self._tables.relationships.collect(self._add_relationship, [relationship])
         return relationship.id
+
+    def _add_relationship(self, added: Sequence[Relationship]) -> None:
+        [relationship] = added
+        operation = f"adding the relationship {relationship.id}"
+        if not self._tables.ends_live(relationship):
+            raise missing_end(operation)
+        self._tables.relationships.insert_all(added, operation)
 
     async def get_relationship(self, tenant_id: UUID, relationship_id: UUID) -> Relationship | None:
         found = get_living(self._tables.relationships, tenant_id, relationship_id)

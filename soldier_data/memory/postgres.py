@@ -29,6 +29,7 @@ from soldier_data.memory.models import Entity, EntityHit, Episode, EpisodeFilter
 from soldier_data.memory.search import candidates, fold, patterns_of, words_of
 from soldier_data.memory.store import MemoryStore
 from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.collecting import CollectedWrite
 from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.missing_embeddings import PostgresEmbeddedTexts
 from soldier_data.postgres.queries import cursor_values
@@ -184,12 +185,8 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
 
     async def add_relationship(self, relationship: Relationship) -> UUID:
         check_memory_item(relationship, self._dimensions)
-        row = await self._db.fetch_one(graph.add_relationship, _values(relationship, new_id()))
-        assert row is not None
-        if not row["ends_live"]:
-            raise missing_end(f"adding the relationship {relationship.id}")
-        if not row["written"]:
-            raise id_taken(f"adding the relationship {relationship.id}")
+        values = _values(relationship, new_id())
+        await self._db.collect(CollectedWrite(graph.insertion, [values], _add_relationship))
         return relationship.id
 
     async def get_relationship(self, tenant_id: UUID, relationship_id: UUID) -> Relationship | None:
@@ -303,6 +300,16 @@ class PostgresMemoryStore(PostgresEmbeddedTexts, MemoryStore, PostgresStore, Sub
             assert row is not None
             how_many, more = how_many + row["how_many"], row["more"]
         return how_many
+
+
+async def _add_relationship(db: Executor, rows: Sequence[Values]) -> None:
+    [values] = rows
+    row = await db.fetch_one(graph.add_relationship, values)
+    assert row is not None
+    if not row["ends_live"]:
+        raise missing_end(f"adding the relationship {values['id']}")
+    if not row["written"]:
+        raise id_taken(f"adding the relationship {values['id']}")
 
 
 def _values(entity: Episode | Entity | Relationship, write_id: UUID) -> Values:

@@ -7,7 +7,6 @@ from typing import Self
 
 from soldier_data.errors import ConfigurationError
 from soldier_data.postgres.executor import Executor
-from soldier_data.postgres.transaction import Transaction
 
 
 class PostgresStore:
@@ -15,7 +14,7 @@ class PostgresStore:
 
     _db: Executor
 
-    def join(self, transaction: Transaction | None) -> Self:
+    def join(self, transaction: Executor | None) -> Self:
         """A copy of this store that runs on the transaction of a unit of work.
 
         Raises:

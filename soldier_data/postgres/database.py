@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.postgres import bulk
+from soldier_data.postgres.collecting import CollectedWrite
 from soldier_data.postgres.engine_pool import EnginePool
 from soldier_data.postgres.errors import READ_ONLY, TransientError, as_store_error
 from soldier_data.postgres.hosts import STANDBY_KINDS, read_target
@@ -26,6 +28,8 @@ from soldier_data.postgres.transaction import Transaction, describe
 from soldier_data.settings import Settings
 
 T = TypeVar("T")
+
+_Begin: TypeAlias = Callable[[Transaction], Awaitable[None]]
 
 NO_TENANT = UUID(int=0)
 """The tenant_id of statements that do not belong to a tenant."""
@@ -62,6 +66,23 @@ class Database:
         # SET LOCAL needs a transaction; and outside of one, PgBouncer may send the messages of a statement to
         # different servers.
         self._always_begin = settings.row_level_security or settings.pgbouncer
+        # As the role or the database sets it; known after the first transaction.
+        self._isolation: str | None = None
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine of the connections, in AUTOCOMMIT mode for SQLAlchemy."""
+        return self._pool.engine
+
+    @property
+    def begins_at_once(self) -> bool:
+        """True if a unit of work must begin its transaction with its first read."""
+        return self._always_begin or self._isolation != "read committed"
+
+    def check_open(self, operation: str) -> None:
+        """Raise StoreError if the database has been closed."""
+        if self._pool.is_closed:
+            raise StoreError(f"{operation}: the data layer is closed")
 
     async def fetch_all(self, statement: Statement, values: Values) -> list[Row]:
         """Run `statement` and return its rows."""
@@ -111,6 +132,10 @@ class Database:
         """Like `fetch_one`, for a statement that may violate a unique index."""
         return await self.fetch_one(statement, values)
 
+    async def collect(self, write: CollectedWrite) -> None:
+        """Make the write at once."""
+        await write.write(self, write.rows)
+
     async def atomically(self, work: Callable[[Transaction], Awaitable[T]], operation: str) -> T:
         """Run `work` in a transaction of its own, again after a transient failure."""
 
@@ -129,9 +154,22 @@ class Database:
         return await self._repeat(attempt, failure)
 
     @asynccontextmanager
-    async def transaction(self, operation: str = "beginning a unit of work") -> AsyncIterator[Transaction]:
-        """A transaction that commits at the end of the block, and rolls back on an exception. It is not repeated."""
-        lease, transaction = await self._begin(operation)
+    async def transaction(
+        self,
+        operation: str = "beginning a unit of work",
+        tenant_id: UUID | None = None,
+        *,
+        savepoint: bool = False,
+    ) -> AsyncIterator[Transaction]:
+        """A transaction that commits at the end of the block, and rolls back on an exception. It is not repeated.
+
+        Args:
+            operation: For error messages.
+            tenant_id: The tenant to set at the beginning, if row-level security is enabled.
+            savepoint: Whether the first thing to do is `Transaction.atomically`.
+        """
+        begin = partial(Transaction.begin, tenant_id=tenant_id, savepoint=savepoint)
+        lease, transaction = await self._begin(operation, begin)
         broken = True
         try:
             yield transaction
@@ -149,18 +187,18 @@ class Database:
         """Wait for running calls, for at most `command_timeout`, and close all connections."""
         await self._pool.close()
 
-    async def _begin(self, operation: str) -> tuple[Lease, Transaction]:
+    async def _begin(self, operation: str, begin: _Begin) -> tuple[Lease, Transaction]:
         """Acquire a connection and begin a transaction on it."""
         lease = await self._pool.acquire(operation)
         try:
-            return lease, await self._begin_on(lease)
+            return lease, await self._begin_on(lease, begin)
         except TransientError:
             # The connection was lost while idle. The next one is new, or was tested.
             pass
         lease = await self._pool.acquire(operation)
-        return lease, await self._begin_on(lease)
+        return lease, await self._begin_on(lease, begin)
 
-    async def _begin_on(self, lease: Lease) -> Transaction:
+    async def _begin_on(self, lease: Lease, begin: _Begin) -> Transaction:
         transaction = Transaction(
             self._driver_of(lease),
             self.settings,
@@ -168,7 +206,9 @@ class Database:
             lambda: unit_connection(self._pool.engine, lease.proxy, self._schemas.tables),
         )
         try:
-            await transaction.begin()
+            await begin(transaction)
+            if self._isolation is None:
+                self._isolation = await transaction.isolation()
         except BaseException:
             await self._pool.release(lease, broken=True)
             raise
@@ -176,7 +216,7 @@ class Database:
 
     async def _fetch(self, statement: Statement, *rows: Values) -> list[Row]:
         if self._always_begin:
-            async with self.transaction(statement.operation) as transaction:
+            async with self.transaction(statement.operation, rows[0]["tenant_id"]) as transaction:
                 if len(rows) == 1:
                     return await transaction.fetch_all(statement, rows[0])
                 return await transaction.fetch_many(statement, rows)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from soldier_data.postgres.statements import Row, Statement, Values
-from soldier_data.postgres.transaction import Transaction
 from soldier_data.settings import Settings
+
+if TYPE_CHECKING:
+    from soldier_data.postgres.collecting import CollectedWrite
+    from soldier_data.postgres.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -30,6 +33,9 @@ class Executor(Protocol):
 
     async def write_one(self, statement: Statement, values: Values) -> Row | None:
         """Like `fetch_one`, for a statement that may violate a unique index: a transaction remains usable."""
+
+    async def collect(self, write: CollectedWrite) -> None:
+        """Make a write that nothing waits for: at once, or later if in a unit of work."""
 
     async def atomically(self, work: Callable[[Transaction], Awaitable[T]], operation: str) -> T:
         """Run `work` so that all of it takes effect or nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import Connection, event
@@ -24,7 +24,26 @@ _CALLBACKS = "soldier_data.callbacks"
 
 
 class JoinedTransaction(Transaction):
-    """A transaction of the service. Each write is in a savepoint, so that a rejected one leaves it usable."""
+    """A transaction of the service. Each write is in a savepoint, so that a rejected one leaves it usable.
+
+    Nothing is collected: the service's own statements see what its stores have written.
+    """
+
+    def __init__(self, driver: Any, settings: Settings, connection: AsyncConnection) -> None:
+        super().__init__(driver, settings, Schemas.of(settings), lambda: _sync(connection))
+        self._given = connection
+        self._is_shared = True
+
+    def executor(self) -> JoinedTransaction:
+        """Return the interface for a store."""
+        return self
+
+    def sqlalchemy_connection(self) -> AsyncConnection:
+        """Return the service's connection."""
+        return self._given
+
+    async def flush(self) -> None:
+        """Do nothing: everything has been sent."""
 
     async def fetch_all(self, statement: Statement, values: Values) -> list[Row]:
         """Run `statement` and return its rows."""
@@ -91,7 +110,7 @@ async def join_transaction(connection: AsyncConnection, settings: Settings) -> J
         )
     sync_connection = _sync(connection)
     observed = ObservedConnection(driver, lambda: sync_connection) if is_observed(sync_connection) else driver
-    return JoinedTransaction(observed, settings, Schemas.of(settings), lambda: connection)
+    return JoinedTransaction(observed, settings, connection)
 
 
 async def call_after_commit(connection: AsyncConnection, callback: Callable[[], Awaitable[None]]) -> None:

@@ -138,6 +138,12 @@ def insert_row(table: Table) -> Insert:
     return insert(table).values({column.name: column_param(column) for column in table.columns})
 
 
+def insert_rows(table: Table, rows: FromClause) -> Insert:
+    """An INSERT of rows that have the columns of the table."""
+    names = [column.name for column in table.columns]
+    return insert(table).from_select(names, select(*(rows.c[name] for name in names)))
+
+
 def unless_taken(statement: Insert) -> Any:
     """Let an INSERT do nothing where the id is taken, and return the ids of the rows that it inserted.
 

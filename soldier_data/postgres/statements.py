@@ -90,8 +90,11 @@ class Statement:
 
     @cached_property
     def writes(self) -> bool:
-        """True if the statement, or a CTE of it, changes rows."""
-        return any(isinstance(part, UpdateBase) for part in iterate(self._clause))
+        """True if the statement, or a CTE of it, changes or locks rows."""
+        return any(
+            isinstance(part, UpdateBase) or getattr(part, "_for_update_arg", None) is not None
+            for part in iterate(self._clause)
+        )
 
     @cached_property
     def _compiled(self) -> _Compiled:

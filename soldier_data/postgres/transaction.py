@@ -9,10 +9,11 @@ from itertools import groupby
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from soldier_data.errors import StoreError
 from soldier_data.postgres import bulk
+from soldier_data.postgres.collecting import CollectedWrite
 from soldier_data.postgres.errors import as_store_error
 from soldier_data.postgres.statements import Row, Schemas, Statement, Values
 from soldier_data.settings import Settings
@@ -33,7 +34,7 @@ class Transaction:
 
     Attributes:
         settings: The settings in force.
-        sqlalchemy_connection: Returns an SQLAlchemy connection in this transaction.
+        connect: Returns an SQLAlchemy connection in this transaction.
         interrupted: Whether a statement was cancelled or timed out. It may still be running, so the transaction
             cannot be committed, and its connection has to be closed.
     """
@@ -43,10 +44,10 @@ class Transaction:
         connection: Any,
         settings: Settings,
         schemas: Schemas,
-        sqlalchemy_connection: Callable[[], AsyncConnection],
+        connect: Callable[[], Connection],
     ) -> None:
         self.settings = settings
-        self.sqlalchemy_connection = sqlalchemy_connection
+        self.connect = connect
         self._schemas = schemas
         self._connection = connection
         self._tenant_id: UUID | None = None
@@ -54,6 +55,13 @@ class Transaction:
         self._time_out = settings.command_timeout.total_seconds()
         self._ended = False
         self.interrupted = False
+        self._savepoint = "inner_work"
+        # Set, and nothing written since.
+        self._savepoint_is_new = False
+        # To be released together with setting the next one, which saves a round trip.
+        self._savepoint_is_open = False
+        # Whether the service runs statements in this transaction too.
+        self._is_shared = False
 
     async def fetch_all(self, statement: Statement, values: Values) -> list[Row]:
         """Run `statement` and return its rows."""
@@ -84,12 +92,20 @@ class Transaction:
         """Like `fetch_one`, for a statement that may violate a unique index: the transaction remains usable."""
         return await self.atomically(lambda inner: inner.fetch_one(statement, values), statement.operation)
 
+    async def collect(self, write: CollectedWrite) -> None:
+        """Make the write at once."""
+        await write.write(self, write.rows)
+
     async def atomically(self, work: Callable[[Transaction], Awaitable[T]], operation: str) -> T:
         """Run `work` in a savepoint: if it fails, its changes are undone and the transaction remains usable."""
         async with self._turn:
-            inner = Transaction(self._connection, self.settings, self._schemas, self.sqlalchemy_connection)
+            inner = Transaction(self._connection, self.settings, self._schemas, self.connect)
+            inner._savepoint = f"{self._savepoint}_inner"
             inner._tenant_id = self._tenant_id
-            await self._command("SAVEPOINT inner_work", operation)
+            if not self._savepoint_is_new:
+                release = f"RELEASE SAVEPOINT {self._savepoint}; " if self._savepoint_is_open else ""
+                await self._command(f"{release}SAVEPOINT {self._savepoint}", operation)
+            self._savepoint_is_new, self._savepoint_is_open = False, True
             try:
                 try:
                     result = await work(inner)
@@ -100,12 +116,28 @@ class Transaction:
                 # On a lost connection this fails too, and the first error is the one to raise.
                 with suppress(StoreError):
                     # This also restores the tenant, as it was set with SET LOCAL.
-                    await self._command("ROLLBACK TO SAVEPOINT inner_work", operation)
-                    await self._command("RELEASE SAVEPOINT inner_work", operation)
+                    await self._command(f"ROLLBACK TO SAVEPOINT {self._savepoint}", operation)
+                    await self._release(operation)
                 raise
-            await self._command("RELEASE SAVEPOINT inner_work", operation)
+            if self._is_shared:
+                await self._release(operation)
             self._tenant_id = inner._tenant_id
             return result
+
+    async def share(self) -> Connection:
+        """Return an SQLAlchemy connection in this transaction.
+
+        From now on savepoints are released at once: to release them later would release the caller's own too.
+        """
+        async with self._turn:
+            self._is_shared = True
+            if self._savepoint_is_open:
+                await self._release("beginning to use the connection of the unit of work")
+        return self.connect()
+
+    async def _release(self, operation: str) -> None:
+        self._savepoint_is_open = self._savepoint_is_new = False
+        await self._command(f"RELEASE SAVEPOINT {self._savepoint}", operation)
 
     async def copy_rows(
         self, table: str, columns: list[str], rows: list[tuple[Any, ...]], operation: str
@@ -120,13 +152,31 @@ class Transaction:
     async def use_tenant(self, tenant_id: UUID) -> None:
         """Set the tenant that row-level-security policies compare with, if they are enabled."""
         if self.settings.row_level_security and tenant_id != self._tenant_id:
-            # SET takes no parameters; a UUID contains no character that needs quoting.
-            await self._command(f"SET LOCAL app.tenant_id = '{UUID(str(tenant_id))}'", "choosing the tenant")
+            await self._command(_set_tenant(tenant_id), "choosing the tenant")
             self._tenant_id = tenant_id
 
-    async def begin(self) -> None:
-        """Begin the transaction."""
-        await self._command("BEGIN", "beginning a transaction")
+    async def begin(self, tenant_id: UUID | None, *, savepoint: bool = False) -> None:
+        """Begin the transaction, in one round trip.
+
+        Args:
+            tenant_id: The tenant to set, as in `use_tenant`, unless it is None.
+            savepoint: Whether to set the savepoint of the next call of `atomically` as well.
+        """
+        commands = ["BEGIN"]
+        if tenant_id is not None and self.settings.row_level_security:
+            commands.append(_set_tenant(tenant_id))
+            self._tenant_id = tenant_id
+        if savepoint:
+            commands.append(f"SAVEPOINT {self._savepoint}")
+            self._savepoint_is_new = self._savepoint_is_open = True
+        await self._command("; ".join(commands), "beginning a transaction")
+
+    async def isolation(self) -> str:
+        """Return the isolation level that transactions have by default."""
+        async with self._turn:
+            query = self._connection.fetchval("SELECT current_setting('default_transaction_isolation')")
+            found: str = await self._guard(query, "beginning a transaction")
+        return found
 
     async def commit(self) -> None:
         """Commit the transaction.
@@ -191,6 +241,11 @@ class Transaction:
 def describe(statement: Statement, values: Values) -> str:
     """The operation for an error message, with the id of the entity."""
     return f"{statement.operation} {values['id']}" if "id" in values else statement.operation
+
+
+def _set_tenant(tenant_id: UUID) -> str:
+    # SET takes no parameters; a UUID contains no character that needs quoting.
+    return f"SET LOCAL app.tenant_id = '{UUID(str(tenant_id))}'"
 
 
 def _discard(call: Awaitable[Any]) -> None:

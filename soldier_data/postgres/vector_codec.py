@@ -80,7 +80,10 @@ def _register(dialect: Dialect, dbapi_connection: Any, record: Any) -> None:
 
 
 def encode_vector(value: Any) -> bytes:
-    """The binary format of a vector: a list of floats, a NumPy array, a `pgvector.Vector`, or its text."""
+    """The binary format of a vector: a list of floats, a NumPy array, a `pgvector.Vector`, its text, or that format."""
+    if isinstance(value, bytes):
+        # In arrays, because asyncpg takes lists of lists for matrices.
+        return value
     if isinstance(value, str):
         # What pgvector's SQLAlchemy types bind.
         return Vector.from_text(value).to_binary()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from decimal import Decimal, localcontext
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -189,13 +190,17 @@ class InMemoryRunStore(RunStore, InMemoryRecords, InMemoryStore):
 
     def _save(self, table: MemoryTable[P], part: P) -> UUID:
         check_storable(part)
-        stored = table.peek((part.tenant_id, part.id))
-        if stored is not None and stored.run_id != part.run_id:
-            raise elsewhere(part)
-        if not self._is_living(part.tenant_id, part.run_id) or not self._has_step(part):
-            raise missing(part)
-        table.put((part.tenant_id, part.id), part)
+        table.collect(partial(self._save_all, table), [part])
         return part.id
+
+    def _save_all(self, table: MemoryTable[P], parts: Sequence[P]) -> None:
+        for part in parts:
+            stored = table.peek((part.tenant_id, part.id))
+            if stored is not None and stored.run_id != part.run_id:
+                raise elsewhere(part)
+            if not self._is_living(part.tenant_id, part.run_id) or not self._has_step(part):
+                raise missing(part)
+            table.put((part.tenant_id, part.id), part)
 
     def _has_step(self, part: Step | Artifact | LLMCall) -> bool:
         if not isinstance(part, LLMCall) or part.step_id is None:

@@ -12,6 +12,7 @@ from soldier_data.base.subjects import DataSubject, SubjectRecords
 from soldier_data.base.values import check_key, check_storable
 from soldier_data.errors import ConflictError
 from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.collecting import CollectedWrite
 from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.queries import columns_except, cursor_values
 from soldier_data.postgres.statements import Row, Statement, Values
@@ -163,10 +164,16 @@ class PostgresRunStore(RunStore, PostgresStore, SubjectRecords):
         self, part: Part, statements: sql.PartStatements, save: Statement, documents: dict[str, str]
     ) -> UUID:
         """Save a part. The values of its columns are its fields, but for the JSON columns in `documents`."""
+
+        async def write(db: Executor, rows: Sequence[Values]) -> None:
+            [values] = rows
+            if await db.fetch_one(save, values) is None:
+                stored = await db.fetch_one(statements.stored, values)
+                elsewhere_ = stored is not None and stored["run_id"] != values["run_id"]
+                raise elsewhere(part) if elsewhere_ else missing(part)
+
         values = {**part.__dict__, **documents}
-        if await self._db.fetch_one(save, values) is None:
-            stored = await self._db.fetch_one(statements.stored, values)
-            raise missing(part) if stored is None or stored["run_id"] == part.run_id else elsewhere(part)
+        await self._db.collect(CollectedWrite(statements.insertion, [values], write))
         return part.id
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
+    FromClause,
     Select,
     Table,
     and_,
@@ -19,8 +22,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 
+from soldier_data.postgres.collecting import Insertion
 from soldier_data.postgres.queries import (
     LIMIT,
     OFFSET,
@@ -28,6 +32,7 @@ from soldier_data.postgres.queries import (
     equals,
     equals_any,
     has_key,
+    is_living,
     living,
     newest_first,
     of_tenant,
@@ -121,11 +126,13 @@ class PartStatements:
     Attributes:
         save: Insert or replace a row; returns its id, or nothing if the run does not exist or the row belongs to
             another run.
+        insertion: The same in a collected statement.
         listed: The rows of a run.
         stored: The run_id of the row with an id.
     """
 
     save: Statement
+    insertion: Insertion
     listed: Statement
     stored: Statement
 
@@ -139,7 +146,10 @@ def _save(table: Table, parents: Select[Any]) -> Any:
     values = [column_param(column) for column in table.columns]
     # The lock that foreign keys take: the run can be saved meanwhile, but not deleted.
     row = parents.with_only_columns(*values).with_for_update(read=True, key_share=True)
-    statement = insert(table).from_select([column.name for column in table.columns], row)
+    return _replacing(table, insert(table).from_select([column.name for column in table.columns], row))
+
+
+def _replacing(table: Table, statement: Insert) -> Any:
     changed = {
         column.name: statement.excluded[column.name]
         for column in table.columns
@@ -150,11 +160,35 @@ def _save(table: Table, parents: Select[Any]) -> Any:
     ).returning(table.c.id)
 
 
+def _insertion(table: Table) -> Insertion:
+    def build(rows: FromClause, earlier: Mapping[str, CTE]) -> Any:
+        run = and_(RUNS.c.tenant_id == rows.c.tenant_id, RUNS.c.id == rows.c.run_id, is_living(RUNS))
+        found = select(*rows.c).join(RUNS, run).with_for_update(read=True, key_share=True, of=RUNS)
+        if "step_id" in table.c:
+            found = found.where(_has_step(rows, earlier.get(str(STEPS.name))))
+        inserting = insert(table).from_select([column.name for column in rows.c], found)
+        return _replacing(table, inserting).returning(table.c.tenant_id, table.c.run_id)
+
+    return Insertion(table, build)
+
+
+def _has_step(calls: FromClause, inserted: CTE | None) -> ColumnElement[bool]:
+    """The condition for LLM calls that belong to no step, or to one of their run, stored or inserted with them."""
+
+    def exists(steps: FromClause) -> ColumnElement[bool]:
+        own = (steps.c.tenant_id == calls.c.tenant_id, steps.c.run_id == calls.c.run_id)
+        return select(literal_column("1")).where(*own, steps.c.id == calls.c.step_id).exists()
+
+    found = [calls.c.step_id.is_(None), exists(STEPS)]
+    return or_(*found) if inserted is None else or_(*found, exists(inserted))
+
+
 def _part_statements(name: str, table: Table, *order: ColumnElement[Any]) -> PartStatements:
     rows = select(*table.columns).where(of_tenant(table), equals(table.c.run_id))
     run = select(literal_column("1")).where(_of_run(table)).exists()
     return PartStatements(
         save=Statement(f"saving the {name}", _save(table, select(RUNS.c.id).where(_of_run(table)))),
+        insertion=_insertion(table),
         listed=Statement(f"listing the {name}s", rows.where(run).order_by(*order)),
         stored=Statement(f"saving the {name}", select(table.c.run_id).where(has_key(table))),
     )

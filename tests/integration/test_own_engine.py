@@ -167,7 +167,8 @@ async def test_a_full_pool_is_told_as_the_engines(
         create_async_engine(_url(database_url), pool_size=1, max_overflow=0, pool_timeout=0.1)
     )
     settings = settings.model_copy(update={"retry_budget": timedelta(0)})
-    async with DataLayer.open(settings, engine=own) as data, data.unit_of_work():
+    async with DataLayer.open(settings, engine=own) as data, data.unit_of_work() as uow:
+        await uow.session.connection()
         with pytest.raises(StoreConnectionError, match="all connections of the engine's pool are in use"):
             await data.config.get_agent(tenant_id, tenant_id)
     await own.dispose()

@@ -21,6 +21,7 @@ from soldier_data.errors import (
     ValidationError,
 )
 from soldier_data.postgres.engine import driver_url
+from soldier_data.postgres.unit_transaction import UnitTransaction
 from soldier_data.settings import Settings
 from soldier_data.unit_of_work import UnitOfWork
 from tests.conftest import DIMENSIONS
@@ -381,9 +382,10 @@ async def test_a_swallowed_failure_of_a_statement_does_not_lose_the_work_silentl
         async with data.unit_of_work() as uow:
             uow.after_commit(lambda: called.append("never"))
             await uow.config.save_agent(agent)
-            assert uow._transaction is not None
+            assert isinstance(uow._transaction, UnitTransaction)
+            transaction = await uow._transaction.begun()
             with pytest.raises(StoreError):
-                await uow._transaction._command("SELECT 1 / 0", "dividing")
+                await transaction._command("SELECT 1 / 0", "dividing")
     assert called == []
     assert await data.config.get_agent(agent.tenant_id, agent.id) is None
 

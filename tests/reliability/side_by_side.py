@@ -115,14 +115,19 @@ class Side:
         self._block = self._layer.unit_of_work()
         self._unit = await self._block.__aenter__()
 
-    async def end(self, *, commit: bool) -> None:
-        """End it."""
+    async def flush(self) -> Any:
+        """Send what the unit has collected; returns the class of the error."""
+        assert self._unit is not None
+        return await _error_of(self._unit.flush())
+
+    async def end(self, *, commit: bool) -> Any:
+        """End it; returns the class of the error of what it had collected."""
         assert self._block is not None
         assert self._unit is not None
         if not commit:
             await self._unit.rollback()
         self._unit, block = None, self._block
-        await block.__aexit__(None, None, None)
+        return await _error_of(block.__aexit__(None, None, None))
 
     async def abandon(self) -> None:
         """Leave it by an exception, if there is one."""
@@ -159,6 +164,14 @@ class Side:
             case list() | tuple():
                 return [self._comparable(item) for item in value]
         return value
+
+
+async def _error_of(call: Awaitable[object]) -> Any:
+    try:
+        await call
+    except StoreError as error:
+        return type(error), len(getattr(error, "__notes__", ()))
+    return None
 
 
 class _Left(Exception):  # noqa: N818 - what a block is left by.
@@ -244,6 +257,11 @@ def machine_for(
         @rule(calls=reads())
         def read_beside_unit(self, calls: Sequence[Call]) -> None:
             self.compare(calls, beside_unit=True)
+
+        @precondition(lambda self: self.in_unit)
+        @rule()
+        def flush(self) -> None:
+            self.both(lambda side: side.flush())
 
         @precondition(lambda self: self.in_unit)
         @rule(commit=st.booleans())

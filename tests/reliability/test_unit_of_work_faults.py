@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +13,7 @@ from soldier_data.config import Agent
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import StoreConnectionError
 from soldier_data.memory import Episode
+from soldier_data.postgres.unit_transaction import UnitTransaction
 from soldier_data.unit_of_work import UnitOfWork
 from tests.backends.connections import assert_clean, pool_of
 from tests.conftest import settings_for
@@ -21,8 +22,8 @@ from tests.factories.memory import EpisodeFactory
 from tests.reliability.conftest import Counts, Found
 from tests.reliability.faulty_proxy import FaultyProxy, faulty_proxy
 
-ANSWERS = ("BEGIN", "SAVEPOINT", "first save", "RELEASE SAVEPOINT", "second save", "COMMIT")
-"""What the server is asked by `Work`, in this order."""
+ANSWERS = ("BEGIN", "first save", "RELEASE SAVEPOINT", "second save", "COMMIT")
+"""What the server is asked by `Work`, in this order: BEGIN and RELEASE SAVEPOINT together with a SAVEPOINT."""
 
 
 class Work:
@@ -98,6 +99,8 @@ async def test_a_lost_reply_fails_the_unit_of_work_as_a_whole(
 ) -> None:
     for place, answer in enumerate(ANSWERS):
         work = Work(uuid4())
+        # On a new connection, asyncpg also asks for the types of parameters.
+        await prepared(data)
         passing.lose_reply(place)
         if answer == "BEGIN":
             # Nothing is done yet: it takes another connection.
@@ -124,6 +127,7 @@ async def test_a_reply_that_does_not_come_fails_the_unit_of_work_in_time(
     places = range(len(ANSWERS))[-count(1, len(ANSWERS)) :]
     for place in places:
         work = Work(uuid4())
+        await prepared(data)
         passing.stall_reply(place)
         await fails(data, work)
         passing.stall_after = None
@@ -141,6 +145,8 @@ async def test_run_in_transaction_repeats_the_work_after_a_lost_reply(
 ) -> None:
     for place, answer in enumerate(ANSWERS):
         work = Work(uuid4())
+        # On a new connection, asyncpg also asks for the types of parameters.
+        await prepared(data)
         passing.lose_reply(place)
         await data.run_in_transaction(work)
         assert passing.lost == place + 1
@@ -201,7 +207,7 @@ async def test_run_in_transaction_repeats_the_work_after_a_serialization_failure
     async def work(unit: UnitOfWork) -> None:
         nonlocal runs
         runs += 1
-        transaction: Any = unit._transaction
+        transaction = await cast("UnitTransaction", unit._transaction).begun()
         await transaction._command("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "testing")
         read = await unit.config.get_agent(tenant_id, agent.id)
         assert read is not None

@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any, TypeAlias
 
+from soldier_data.audit import statements as audit
+from soldier_data.memory import graph
+from soldier_data.memory import statements as memory
 from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.collecting import all_insertions
 from soldier_data.postgres.database import Database
 from soldier_data.postgres.statements import Statement
+from soldier_data.runs import statements as runs
 from soldier_data.settings import Settings
+from soldier_data.vectors import statements as vectors
 from tests.cases.case import Domain, public_methods
 from tests.conftest import DIMENSIONS
 from tests.statements.calls import DOMAINS, calls_of
@@ -19,6 +25,18 @@ from tests.statements.recording import Copy, Event, record
 
 Recorded: TypeAlias = dict[str, dict[str, list[Event]]]
 """What each method sends, by its full name ("config.get_agent") and by `Call.when`."""
+
+_INSERTIONS = (
+    audit.turns.insertion,
+    audit.events.insertion,
+    memory.episodes.insertion,
+    memory.entities.insertion,
+    graph.insertion,
+    runs.steps.insertion,
+    runs.artifacts.insertion,
+    runs.llm_calls.insertion,
+    vectors.embeddings.insertion,
+)
 
 _INTRODUCTION = """\
 # The statements
@@ -91,6 +109,11 @@ async def record_all(settings: Settings) -> Recorded:
                     for event in await record(domain, call, databases[key]):
                         if isinstance(event, str) or text_of(event) not in sent_texts(events):
                             events.append(event)
+    recorded["unit_of_work.flush"] = {
+        "what has been collected, without the parts that add nothing": [
+            all_insertions(_INSERTIONS),
+        ]
+    }
     return recorded
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from soldier_data.errors import StoreError
 from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.collecting import CollectedWrite
 from soldier_data.postgres.database import Database
 from soldier_data.postgres.statements import Row, Statement, Values
 from soldier_data.settings import Settings
@@ -86,6 +87,9 @@ class Recorder:
         self.note(statement)
         returned: list[Row] = await self._inner.fetch_many(statement, rows)
         return returned
+
+    async def collect(self, write: CollectedWrite) -> None:
+        await write.write(self, write.rows)
 
     async def copy_rows(
         self, table: str, columns: list[str], rows: list[tuple[Any, ...]], operation: str
