@@ -92,7 +92,7 @@ async def episodes(
     vectors = await provider.embed_batch([turn.text for turn in messages])
     mentioned = [customer_entity_id(session)]
     if exchange.task:
-        mentioned.append(_task_id(session, exchange.task))
+        mentioned.append(task_entity_id(session, exchange.task))
     return [
         Episode(
             tenant_id=session.tenant_id,
@@ -150,7 +150,7 @@ async def new_relationship(
     memory: MemoryStore, session: Session, name: str, task: str
 ) -> tuple[list[Entity], Relationship] | None:
     """Return what the graph lacks of the relationship between the customer and a task; None if it is stored."""
-    customer_id, task_id = customer_entity_id(session), _task_id(session, task)
+    customer_id, task_id = customer_entity_id(session), task_entity_id(session, task)
     scope: dict[str, Any] = {"tenant_id": session.tenant_id, "group_id": GRAPH}
     reached = await memory.traverse_from_entities([customer_id], **scope, depth=1)
     known = {entity.id for entity in reached}
@@ -176,5 +176,6 @@ def customer_entity_id(session: Session) -> UUID:
     return uuid5(session.agent_id, f"customer {session.user_channel_id}")
 
 
-def _task_id(session: Session, task: str) -> UUID:
+def task_entity_id(session: Session, task: str) -> UUID:
+    """Return the id of the entity for a task."""
     return uuid5(session.agent_id, f"task {task}")
