@@ -32,6 +32,9 @@ DIRECT = "sockets"
 _SESSION_DURABILITY = "session_durability"
 _WARM_UP = 4
 
+# In which a model replies.
+_PAUSE = 1.0
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -42,7 +45,7 @@ class Sizes:
         at_measured: With the delay whose figures have bars.
         at_once: At once, in the figure for several.
         many: In each round of that figure.
-        rounds: Rounds of that figure, and of the whole demo.
+        rounds: Rounds of that figure.
         demo: Through the demo, in each round.
     """
 
@@ -56,8 +59,8 @@ class Sizes:
     @classmethod
     def of(cls, bench: Bench, conversations: int) -> Sizes:
         if bench.quick:
-            return cls(each=3, at_measured=6, at_once=50, many=50, rounds=2, demo=24)
-        return cls(each=20, at_measured=60, at_once=50, many=100, rounds=4, demo=-(-conversations // 4))
+            return cls(each=3, at_measured=6, at_once=50, many=50, rounds=1, demo=24)
+        return cls(each=12, at_measured=40, at_once=50, many=100, rounds=3, demo=-(-conversations // 4))
 
 
 async def measure(bench: Bench) -> None:
@@ -75,8 +78,8 @@ async def measure(bench: Bench) -> None:
             _say(f"a turn with {name} each way")
             await _in_turns(workers, name, count)
         _rows(bench, workers)
-        _picture(bench, workers)
-        _say(f"{sizes.at_once} conversations at once")
+        if not bench.quick:
+            _picture(bench, workers)
         await _at_once(bench, workers, sizes)
         _say("the whole demo")
         await _demo(bench, workers, sizes, len(conversations))
@@ -198,26 +201,31 @@ def _holds(bench: Bench, turns: Mapping[str, Sequence[Turn]]) -> None:
 
 
 async def _at_once(bench: Bench, workers: Mapping[str, Worker], sizes: Sizes) -> None:
-    """Replay many conversations at once, ours and before in turns."""
+    """Replay many conversations at once, ours and before in turns: one turn after another, and with pauses."""
     compared = {name: workers[name] for name in (NOW, BEFORE) if name in workers}
-    seconds: dict[str, list[float]] = {name: [] for name in compared}
-    for round_ in range(sizes.rounds + 1):
-        for name, each in compared.items():
-            each.turns.clear()
-            await each.replay(MEASURED, 1_000 + round_ * sizes.many, sizes.many, at_once=sizes.at_once)
-            # The first round opens the connections and prepares their statements.
-            if round_ > 0:
-                seconds[name] += [turn.seconds for turn in each.turns[MEASURED]]
-    operation = f"a turn, 1 ms each way, {sizes.at_once} conversations at once"
-    _compare(bench, operation, seconds, BEFORE, Bar(0.3))
-    _tail(bench, operation, seconds[NOW])
+    start = 1_000
+    for pause, how in ((_PAUSE, f"pausing for {_PAUSE:g} s"), (0.0, "without a pause")):
+        operation = f"a turn, {MEASURED} each way, {sizes.at_once} conversations at once, {how}"
+        _say(operation)
+        seconds: dict[str, list[float]] = {name: [] for name in compared}
+        for round_ in range(sizes.rounds + 1):
+            for name, each in compared.items():
+                each.turns.clear()
+                await each.replay(MEASURED, start, sizes.many, at_once=sizes.at_once, pause=pause)
+                # The first round opens the connections and prepares their statements.
+                if round_ > 0:
+                    seconds[name] += [turn.seconds for turn in each.turns[MEASURED]]
+            start += sizes.many
+        _compare(bench, operation, seconds, BEFORE, Bar(0.3))
+        _tail(bench, operation, seconds[NOW])
 
 
 async def _demo(bench: Bench, workers: Mapping[str, Worker], sizes: Sizes, stored: int) -> None:
     """Replay all conversations as `soldier-data demo` does, ours and before in turns."""
     compared = {name: workers[name] for name in (NOW, BEFORE) if name in workers}
     rates: dict[str, list[float]] = {name: [] for name in compared}
-    left = sizes.demo * sizes.rounds if bench.quick else stored
+    conversations = 2 * sizes.demo if bench.quick else stored
+    left = conversations
     start = 10_000 * stored
     while left > 0:
         count = min(left, sizes.demo)
@@ -226,7 +234,6 @@ async def _demo(bench: Bench, workers: Mapping[str, Worker], sizes: Sizes, store
             rates[name].append(turns / seconds)
         start += count
         left -= count
-    conversations = sizes.demo * sizes.rounds if bench.quick else stored
     operation = f"turns a second, {conversations:,} conversations through the demo"
     _compare(bench, operation, rates, BEFORE, Bar(1.5, at_least=True), "count")
 

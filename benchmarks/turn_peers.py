@@ -150,6 +150,7 @@ class _OpenAIAgents(Reads):
     async def get_session(self, session_id: UUID) -> Session:
         await self._items.get_items()
         assert self._state is not None
+        assert self._state.session_id == session_id
         return self._state
 
     async def write(self, session: Session, writes: Writes) -> None:

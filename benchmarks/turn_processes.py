@@ -88,6 +88,7 @@ class Worker:
         count: int = 1,
         *,
         at_once: int = 1,
+        pause: float = 0.0,
         embed: bool = False,
         keep: bool = True,
     ) -> tuple[float, int]:
@@ -98,10 +99,18 @@ class Worker:
             start: Number of the first conversation.
             count: Number of conversations.
             at_once: Number of conversations at once.
+            pause: Mean length of a pause before each turn, in seconds.
             embed: Whether to make the embeddings in the turns instead of before.
             keep: Whether to add the turns to `turns`; False to warm up.
         """
-        request = {"network": network, "start": start, "count": count, "at_once": at_once, "embed": embed}
+        request = {
+            "network": network,
+            "start": start,
+            "count": count,
+            "at_once": at_once,
+            "pause": pause,
+            "embed": embed,
+        }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         reply = await self.reply()

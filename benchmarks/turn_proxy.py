@@ -127,9 +127,9 @@ def main() -> None:
     # Timers of the kernel may be late by 50 us otherwise, and those of asyncio's default selector by 1 ms.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)
-    # It must not wait for the programs whose network it is.
-    with contextlib.suppress(OSError):
-        os.nice(-5)
+    # A network does not wait for a processor. What it does is short.
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     runner = asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector()))
     with runner:
         runner.run(_serve(float(sys.argv[1]), sys.argv[2:]))

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from random import Random
 from time import perf_counter
 from typing import Any
 
@@ -48,7 +49,9 @@ class _Worker:
         self.replay: Callable[[Conversation], Awaitable[None]] | None = None
         self.data: DataLayer | None = None
 
-    async def run(self, conversations: list[Conversation], at_once: int, *, embed: bool) -> dict[str, Any]:
+    async def run(
+        self, conversations: list[Conversation], at_once: int, *, pause: float, embed: bool
+    ) -> dict[str, Any]:
         """Replay conversations; return their turns, and the whole time in seconds."""
         provider: EmbeddingProvider = self._known
         if embed:
@@ -63,7 +66,7 @@ class _Worker:
                 await self.replay(conversation)
         else:
             assert self.data is not None
-            with _recording(self.recorder, at_once):
+            with _recording(self.recorder, at_once, pause):
                 await replay.replay(
                     self.data, self.desk, conversations, provider, replay.Stopwatch(), lambda: None
                 )
@@ -72,12 +75,16 @@ class _Worker:
 
 
 @contextmanager
-def _recording(recorder: Recorder, at_once: int) -> Any:
-    """Record the turns of the demo, with this number of conversations at once."""
+def _recording(recorder: Recorder, at_once: int, pause: float) -> Any:
+    """Record the turns of the demo, with this number of conversations at once, and a pause before each turn."""
+    # Of varying length, so that the conversations do not go in step; the same in each process.
+    lengths = Random(2026)  # noqa: S311 - nothing secret.
     plain, usual = replay._ConversationReplay, replay.CONVERSATIONS_AT_ONCE  # noqa: SLF001 - not the demo's business.
 
     class Timed(plain):  # type: ignore[valid-type, misc]
         async def _replay_exchange(self, exchange: Exchange, *, is_last: bool) -> None:
+            if pause:
+                await asyncio.sleep(lengths.uniform(0, 2 * pause))
             async with recorder.turn(exchange.number):
                 await super()._replay_exchange(exchange, is_last=is_last)
 
@@ -157,7 +164,7 @@ async def _work(options: dict[str, Any]) -> None:
             chosen = some_of(conversations, request["start"], request["count"])
             _reply(
                 await workers[request["network"]].run(
-                    chosen, request.get("at_once", 1), embed=request.get("embed", False)
+                    chosen, request["at_once"], pause=request["pause"], embed=request["embed"]
                 )
             )
 

@@ -25,7 +25,7 @@ from soldier_data.demo.records import (
 )
 from soldier_data.demo.run_records import llm_call, run_of, step_of
 from soldier_data.errors import ConflictError
-from soldier_data.memory.models import Entity, Relationship
+from soldier_data.memory.models import Episode
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.runs.models import RunStatus
 from soldier_data.sessions.models import Session, SessionStatus, StepVisit
@@ -37,8 +37,9 @@ CONVERSATIONS_AT_ONCE = 16
 _FIRING_SCORE = 0.25
 _FIRING_RULES = 3
 
-# Attempts at a turn: one conflict about the customer and one about the task are possible.
-_ATTEMPTS = 3
+# Attempts at a turn. Other conversations may add the customer, the task and the relationship, one after the other, so
+# that three attempts can fail.
+_ATTEMPTS = 4
 
 
 @dataclass
@@ -174,18 +175,7 @@ class _ConversationReplay:
         self._result.runs[self._run.id] = self._conversation.id
 
     async def _replay_exchange(self, exchange: Exchange, *, is_last: bool) -> None:
-        for attempt in range(_ATTEMPTS):
-            try:
-                await self._process_turn(exchange, is_last=is_last)
-                break
-            except ConflictError:
-                # Another conversation has added the same customer or task to the graph meanwhile.
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        self._result.turns += 1
-
-    async def _process_turn(self, exchange: Exchange, *, is_last: bool) -> None:
-        """Read everything that the turn needs, then write what it adds in a unit of work."""
+        """Read what the turn needs, then write what it adds in a unit of work."""
         started = perf_counter()
         with self._stopwatch.measure("read a session"):
             session = await self._data.sessions.get(self._session_id)
@@ -197,23 +187,46 @@ class _ConversationReplay:
                 session.customer_profile_id = await learn_profile(
                     self._data.profiles, session, self._conversation
                 )
-        learned = None
-        if exchange.task and exchange.task != session.variables.get("open_task"):
-            customer = self._conversation.customer_name or "unknown"
-            learned = await new_relationship(self._data.memory, session, customer, exchange.task)
-        added = await episodes(session, self._conversation, exchange, self._provider)
+        new_task = None if exchange.task == session.variables.get("open_task") else exchange.task
         self._move(session, exchange)
         session.turn_count += 1
         if is_last and any(turn.action == "complete" for turn in exchange.turns):
             session.status = SessionStatus.CLOSED
-        with self._stopwatch.measure("write a turn in a unit of work"):
-            async with self._data.unit_of_work(session.tenant_id) as uow:
-                if learned is not None:
-                    await _add_relationship(uow, *learned)
-                await uow.memory.add_episodes(added)
-                await self._record(uow, session, exchange, rule_ids, perf_counter() - started)
-                # The session is saved only after the turn's writes have been committed.
-                uow.after_commit(lambda: self._save(session))
+        said = await episodes(session, self._conversation, exchange, self._provider)
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._stopwatch.measure("write a turn in a unit of work"):
+                    await self._write(session, exchange, rule_ids, new_task, said, started)
+                break
+            except ConflictError:
+                # Another conversation has added the same records to the graph meanwhile. They are found next time.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        self._result.turns += 1
+
+    async def _write(
+        self,
+        session: Session,
+        exchange: Exchange,
+        rule_ids: list[UUID],
+        new_task: str | None,
+        said: list[Episode],
+        started: float,
+    ) -> None:
+        learned = None
+        if new_task:
+            customer = self._conversation.customer_name or "unknown"
+            learned = await new_relationship(self._data.memory, session, customer, new_task)
+        async with self._data.unit_of_work(session.tenant_id) as uow:
+            if learned is not None:
+                entities, relationship = learned
+                for entity in entities:
+                    await uow.memory.add_entity(entity)
+                await uow.memory.add_relationship(relationship)
+            await uow.memory.add_episodes(said)
+            await self._record(uow, session, exchange, rule_ids, perf_counter() - started)
+            # The session is saved only after the turn's writes have been committed.
+            uow.after_commit(lambda: self._save(session))
 
     async def _fire_rules(self, session: Session, exchange: Exchange) -> list[UUID]:
         if not exchange.customer_text:
@@ -289,9 +302,3 @@ class _ConversationReplay:
     async def _save(self, session: Session) -> None:
         with self._stopwatch.measure("save a session"):
             await self._data.sessions.save(session)
-
-
-async def _add_relationship(uow: UnitOfWork, entities: list[Entity], relationship: Relationship) -> None:
-    for entity in entities:
-        await uow.memory.add_entity(entity)
-    await uow.memory.add_relationship(relationship)
