@@ -73,14 +73,15 @@ async def measure(bench: Bench) -> None:
             networks[name] = await stack.enter_async_context(network(bench.data.settings, delay))
         workers = await _start(stack, bench, networks)
         await _accuracy(bench)
-        for name in DELAYS:
+        for place, name in enumerate(DELAYS):
             count = sizes.at_measured if name == MEASURED else sizes.each
             _say(f"a turn with {name} each way")
-            await _in_turns(workers, name, count)
+            # The same conversations with each delay, but other customers.
+            await _in_turns(workers, name, place * len(conversations), count)
         _rows(bench, workers)
         if not bench.quick:
             _picture(bench, workers)
-        await _at_once(bench, workers, sizes)
+        await _at_once(bench, workers, sizes, 100 * len(conversations))
         _say("the whole demo")
         await _demo(bench, workers, sizes, len(conversations))
 
@@ -120,15 +121,15 @@ async def _start(stack: AsyncExitStack, bench: Bench, networks: Mapping[str, Net
     return workers
 
 
-async def _in_turns(workers: Mapping[str, Worker], name: str, count: int) -> None:
+async def _in_turns(workers: Mapping[str, Worker], name: str, start: int, count: int) -> None:
     """Replay the same conversations with each worker, one conversation at a time, in turns."""
     everyone = list(workers.values())
     for each in everyone:
-        await each.replay(name, 0, _WARM_UP, keep=False)
+        await each.replay(name, start, _WARM_UP, keep=False)
     for number in range(count):
-        start = number % len(everyone)
-        for each in everyone[start:] + everyone[:start]:
-            await each.replay(name, _WARM_UP + number)
+        first = number % len(everyone)
+        for each in everyone[first:] + everyone[:first]:
+            await each.replay(name, start + _WARM_UP + number)
 
 
 def _rows(bench: Bench, workers: Mapping[str, Worker]) -> None:
@@ -200,10 +201,9 @@ def _holds(bench: Bench, turns: Mapping[str, Sequence[Turn]]) -> None:
     bench.add(Row("all the time that a turn holds connections, 1 ms each way", Spread.of(held[NOW])))
 
 
-async def _at_once(bench: Bench, workers: Mapping[str, Worker], sizes: Sizes) -> None:
+async def _at_once(bench: Bench, workers: Mapping[str, Worker], sizes: Sizes, start: int) -> None:
     """Replay many conversations at once, ours and before in turns: one turn after another, and with pauses."""
     compared = {name: workers[name] for name in (NOW, BEFORE) if name in workers}
-    start = 1_000
     for pause, how in ((_PAUSE, f"pausing for {_PAUSE:g} s"), (0.0, "without a pause")):
         operation = f"a turn, {MEASURED} each way, {sizes.at_once} conversations at once, {how}"
         _say(operation)
