@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import dialect
 from benchmarks import by_hand
 from benchmarks.turn_others import FIRING_RULES, FIRING_SCORE, Other, SessionsInRedis, sessions_in_redis
 from benchmarks.turn_rows import Values, Writes, row_of
-from soldier_data import Rule, Session
+from soldier_data import Agent, Rule, Session
 from soldier_data.demo.agent import SupportDesk
 from soldier_data.schema import metadata
 
@@ -54,9 +54,9 @@ class Reads(Other):
     async def get_session(self, session_id: UUID) -> Session:
         return await self.sessions.get(session_id)
 
-    async def find_rules(self, session: Session, query: list[float]) -> list[UUID]:
+    async def find_rules(self, agent: Agent, query: list[float]) -> list[UUID]:
         rows = await self.connection.fetch(
-            _FIND_RULES, session.tenant_id, session.agent_id, query, 1 - FIRING_SCORE, FIRING_RULES
+            _FIND_RULES, agent.tenant_id, agent.id, query, 1 - FIRING_SCORE, FIRING_RULES
         )
         return [row["id"] for row in rows]
 

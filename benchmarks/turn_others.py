@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 
 from benchmarks.turn_rows import Writes, profile_rows, row_of, typed_templates
 from benchmarks.turn_sample import Recorder
-from soldier_data import Channel, Session
+from soldier_data import Agent, Channel, Session
 from soldier_data.base.models import new_id
 from soldier_data.demo import records, replay
 from soldier_data.demo.agent import SupportDesk
@@ -37,7 +38,7 @@ class Other(ABC):
     async def get_session(self, session_id: UUID) -> Session: ...
 
     @abstractmethod
-    async def find_rules(self, session: Session, query: list[float]) -> list[UUID]: ...
+    async def find_rules(self, agent: Agent, query: list[float]) -> list[UUID]: ...
 
     @abstractmethod
     async def find_profile(self, session: Session) -> UUID | None: ...
@@ -78,11 +79,12 @@ class Other(ABC):
         )
         for exchange in conversation.exchanges():
             async with recorder.turn(exchange.number):
-                await self._turn(session.session_id, conversation, run, exchange, moving, provider)
+                await self._turn(session.session_id, agent, conversation, run, exchange, moving, provider)
 
     async def _turn(
         self,
         session_id: UUID,
+        agent: Agent,
         conversation: Conversation,
         run: Run,
         exchange: Exchange,
@@ -91,10 +93,13 @@ class Other(ABC):
     ) -> None:
         started = perf_counter()
         writes: Writes = {}
-        session = await self.get_session(session_id)
-        rule_ids = []
-        if exchange.customer_text:
-            rule_ids = await self.find_rules(session, await provider.embed(exchange.customer_text))
+
+        async def find_rules() -> list[UUID]:
+            if not exchange.customer_text:
+                return []
+            return await self.find_rules(agent, await provider.embed(exchange.customer_text))
+
+        session, rule_ids = await asyncio.gather(self.get_session(session_id), find_rules())
         for id_ in rule_ids:
             session.rule_fires[str(id_)] = session.rule_fires.get(str(id_), 0) + 1
             session.rule_last_fire_turn[str(id_)] = session.turn_count

@@ -24,7 +24,7 @@ from benchmarks.turn_others import (
     sessions_in_redis,
 )
 from benchmarks.turn_rows import Values, Writes, row_of
-from soldier_data import Rule, Session
+from soldier_data import Agent, Rule, Session
 from soldier_data.config.orm import RuleRow, TemplateRow
 from soldier_data.demo.agent import SupportDesk
 from soldier_data.memory.orm import EntityRow, RelationshipRow
@@ -72,11 +72,11 @@ class _Orm(Other):
     async def get_session(self, session_id: UUID) -> Session:
         return await self._sessions.get(session_id)
 
-    async def find_rules(self, session: Session, query: list[float]) -> list[UUID]:
+    async def find_rules(self, agent: Agent, query: list[float]) -> list[UUID]:
         distance = RuleRow.embedding.cosine_distance(query)
         found = await self._db.scalars(
             select(RuleRow.id)
-            .where(RuleRow.tenant_id == session.tenant_id, RuleRow.agent_id == session.agent_id)
+            .where(RuleRow.tenant_id == agent.tenant_id, RuleRow.agent_id == agent.id)
             .where(RuleRow.deleted_at.is_(None), RuleRow.enabled, distance <= 1 - FIRING_SCORE)
             .order_by(distance, RuleRow.id)
             .limit(FIRING_RULES)
@@ -210,7 +210,7 @@ class _Langgraph(Other):
         found = await self._saver.aget_tuple(config)
         return Session.model_validate(found.checkpoint["channel_values"]["session"])
 
-    async def find_rules(self, _session: Session, query: list[float]) -> list[UUID]:
+    async def find_rules(self, _agent: Agent, query: list[float]) -> list[UUID]:
         self._vectors["query"] = query
         items = await self._store.asearch((self._tenant, "rules"), query="query", limit=FIRING_RULES)
         return [UUID(item.key) for item in items if item.score >= FIRING_SCORE]

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from soldier_data.base.channels import Channel
 from soldier_data.base.models import new_id, utcnow
-from soldier_data.config.models import Template
+from soldier_data.config.models import RuleHit, Template
 from soldier_data.data_layer import DataLayer
 from soldier_data.demo.agent import SupportDesk, build_support_desk, step_content_hash
 from soldier_data.demo.models import Conversation, Exchange, Guideline
@@ -177,10 +177,13 @@ class _ConversationReplay:
     async def _replay_exchange(self, exchange: Exchange, *, is_last: bool) -> None:
         """Read what the turn needs, then write what it adds in a unit of work."""
         started = perf_counter()
-        with self._stopwatch.measure("read a session"):
-            session = await self._data.sessions.get(self._session_id)
-        assert session is not None, "the session was saved by the exchange before"
-        rule_ids = await self._fire_rules(session, exchange)
+        # The search needs nothing of the session, so that neither waits for the other.
+        session, found = await asyncio.gather(self._read_session(), self._find_rules(exchange))
+        rule_ids = [hit.rule.id for hit in found]
+        for rule_id in rule_ids:
+            key = str(rule_id)
+            session.rule_fires[key] = session.rule_fires.get(key, 0) + 1
+            session.rule_last_fire_turn[key] = session.turn_count
         await self._save_templates(session, exchange)
         if exchange.number == 1:
             with self._stopwatch.measure("get or create a profile"):
@@ -228,21 +231,23 @@ class _ConversationReplay:
             # The session is saved only after the turn's writes have been committed.
             uow.after_commit(lambda: self._save(session))
 
-    async def _fire_rules(self, session: Session, exchange: Exchange) -> list[UUID]:
+    async def _read_session(self) -> Session:
+        with self._stopwatch.measure("read a session"):
+            session = await self._data.sessions.get(self._session_id)
+        assert session is not None, "the session was saved by the exchange before"
+        return session
+
+    async def _find_rules(self, exchange: Exchange) -> list[RuleHit]:
         if not exchange.customer_text:
             return []
         if exchange.task and len(exchange.customer_text.split()) > 5:
             self._result.sentences.setdefault(exchange.task, exchange.customer_text.replace("\n", " "))
         query = await self._provider.embed(exchange.customer_text)
+        agent = self._desk.agent
         with self._stopwatch.measure("find rules by vector search"):
-            found = await self._data.config.vector_search_rules(
-                query, session.tenant_id, session.agent_id, limit=_FIRING_RULES, min_score=_FIRING_SCORE
+            return await self._data.config.vector_search_rules(
+                query, agent.tenant_id, agent.id, limit=_FIRING_RULES, min_score=_FIRING_SCORE
             )
-        for hit in found:
-            key = str(hit.rule.id)
-            session.rule_fires[key] = session.rule_fires.get(key, 0) + 1
-            session.rule_last_fire_turn[key] = session.turn_count
-        return [hit.rule.id for hit in found]
 
     async def _record(
         self, uow: UnitOfWork, session: Session, exchange: Exchange, rule_ids: list[UUID], seconds: float
