@@ -31,6 +31,7 @@ DIRECT = "sockets"
 
 _SESSION_DURABILITY = "session_durability"
 _WARM_UP = 4
+_WARM_UP_AT_ONCE = 48
 
 # In which a model replies.
 _PAUSE = 1.0
@@ -227,6 +228,9 @@ async def _demo(bench: Bench, workers: Mapping[str, Worker], sizes: Sizes, store
     conversations = 2 * sizes.demo if bench.quick else stored
     left = conversations
     start = 10_000 * stored
+    for each in compared.values():
+        # Opens the connections and prepares their statements.
+        await each.replay(DIRECT, start - stored, _WARM_UP_AT_ONCE, at_once=16, embed=True, keep=False)
     while left > 0:
         count = min(left, sizes.demo)
         for name, each in compared.items():
