@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import audit, config, lookups, memory, profiles, report, sessions, startup, vectors
+from benchmarks import audit, config, lookups, memory, profiles, report, sessions, startup, turn, vectors
 from benchmarks.harness import Bench
 from soldier_data import DataLayer
 from soldier_data.settings import Settings
@@ -22,6 +22,7 @@ SUBJECTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "profiles": profiles.measure,
     "sessions": sessions.measure,
     "lookups": lookups.measure,
+    "turn": turn.measure,
     "startup": startup.measure,
     "vectors": vectors.measure,
 }

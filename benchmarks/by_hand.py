@@ -132,17 +132,19 @@ async def connect(url: str) -> Any:
 async def register_vector(connection: Any) -> None:
     """Decode vectors to lists, in the fastest way of the standard library."""
     await connection.set_type_codec(
-        "vector", schema="public", encoder=_encode_vector, decoder=_decode_vector, format="binary"
+        "vector", schema="public", encoder=encode_vector, decoder=decode_vector, format="binary"
     )
 
 
-def _encode_vector(value: list[float]) -> bytes:
+def encode_vector(value: list[float]) -> bytes:
+    """Return a vector in pgvector's binary format."""
     numbers = array("f", value)
     numbers.byteswap()
     return len(value).to_bytes(2) + b"\0\0" + numbers.tobytes()
 
 
-def _decode_vector(value: bytes) -> list[float]:
+def decode_vector(value: bytes) -> list[float]:
+    """Return the numbers of a vector in pgvector's binary format."""
     numbers = array("f")
     numbers.frombytes(value[4:])
     numbers.byteswap()

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
 from soldier_data.audit.models import AuditEvent, ToolCall, TurnRecord
+from soldier_data.base.models import new_id
 from soldier_data.demo.models import Conversation, Exchange
 from soldier_data.errors import ConflictError
 from soldier_data.memory.models import Entity, Episode, EpisodeSource, Relationship
-from soldier_data.profiles.models import CustomerProfile, ProfileField, ProfileFieldSource
+from soldier_data.memory.store import MemoryStore
+from soldier_data.profiles.models import (
+    ChannelIdentity,
+    CustomerProfile,
+    ProfileField,
+    ProfileFieldSource,
+)
+from soldier_data.profiles.store import ProfileStore
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.sessions.models import Session
-from soldier_data.unit_of_work import UnitOfWork
 
 GRAPH = "who asks for what"
 """Group of the entities and relationships: one graph for the whole support desk."""
@@ -86,7 +92,7 @@ async def episodes(
     vectors = await provider.embed_batch([turn.text for turn in messages])
     mentioned = [customer_entity_id(session)]
     if exchange.task:
-        mentioned.append(_task_id(session, exchange.task))
+        mentioned.append(task_entity_id(session, exchange.task))
     return [
         Episode(
             tenant_id=session.tenant_id,
@@ -106,14 +112,30 @@ async def episodes(
     ]
 
 
-async def learn_profile(uow: UnitOfWork, profile: CustomerProfile, conversation: Conversation) -> None:
-    """Add the customer's data in the conversation to the profile, unless it is there already."""
+async def learn_profile(profiles: ProfileStore, session: Session, conversation: Conversation) -> UUID:
+    """Store what the conversation tells about the customer in the customer's profile; return the profile's id."""
+    identity = ChannelIdentity(channel=session.channel, channel_user_id=session.user_channel_id, primary=True)
+    while True:
+        profile = await profiles.get_by_channel_identity(
+            session.tenant_id, session.channel, session.user_channel_id
+        ) or CustomerProfile(tenant_id=session.tenant_id, customer_id=new_id(), channel_identities=[identity])
+        learned = _learned_fields(profile, conversation)
+        if profile.revision and not learned:
+            return profile.id
+        profile.fields |= learned
+        # Another conversation of the same customer may save the profile meanwhile. It is read again then.
+        with suppress(ConflictError):
+            return await profiles.save(profile, if_revision=profile.revision)
+
+
+def _learned_fields(profile: CustomerProfile, conversation: Conversation) -> dict[str, ProfileField]:
+    learned = {}
     for name in _PROFILE_FIELDS:
         value = conversation.customer.get(name)
         known = profile.fields.get(name)
         if value is None or (known is not None and known.value == value):
             continue
-        field = ProfileField(
+        learned[name] = ProfileField(
             name=name,
             value=value,
             value_type="string",
@@ -121,38 +143,32 @@ async def learn_profile(uow: UnitOfWork, profile: CustomerProfile, conversation:
             collected_at=conversation.started_at,
             updated_at=conversation.started_at,
         )
-        await uow.profiles.update_field(profile.tenant_id, profile.id, field)
+    return learned
 
 
-async def learn_relationship(uow: UnitOfWork, session: Session, name: str, task: str) -> None:
-    """Store the relationship between the customer and a task."""
-    customer_id, task_id = customer_entity_id(session), _task_id(session, task)
-    relationship_id = uuid5(customer_id, task)
-    if await uow.memory.get_relationship(session.tenant_id, relationship_id) is not None:
-        return
+async def new_relationship(
+    memory: MemoryStore, session: Session, name: str, task: str
+) -> tuple[list[Entity], Relationship] | None:
+    """Return what the graph lacks of the relationship between the customer and a task; None if it is stored."""
+    customer_id, task_id = customer_entity_id(session), task_entity_id(session, task)
     scope: dict[str, Any] = {"tenant_id": session.tenant_id, "group_id": GRAPH}
-    entities = [
-        Entity(id=customer_id, name=name, entity_type="customer", **scope),
-        Entity(id=task_id, name=task, entity_type="task", **scope),
-    ]
-    for entity in entities:
-        if await uow.memory.get_entity(entity.tenant_id, entity.id) is None:
-            await _unless_taken(uow.memory.add_entity(entity))
-    edge = Relationship(
-        id=relationship_id,
+    reached = await memory.traverse_from_entities([customer_id], **scope, depth=1)
+    known = {entity.id for entity in reached}
+    if task_id in known:
+        return None
+    entities = []
+    if customer_id not in known:
+        entities.append(Entity(id=customer_id, name=name, entity_type="customer", **scope))
+    if await memory.get_entity(session.tenant_id, task_id) is None:
+        entities.append(Entity(id=task_id, name=task, entity_type="task", **scope))
+    relationship = Relationship(
+        id=uuid5(customer_id, task),
         from_entity_id=customer_id,
         to_entity_id=task_id,
         relation_type="asked for",
         **scope,
     )
-    await _unless_taken(uow.memory.add_relationship(edge))
-
-
-async def _unless_taken(adding: Awaitable[UUID]) -> None:
-    # Another conversation of the same customer may add the same record meanwhile. The conflict leaves the unit of work
-    # usable.
-    with suppress(ConflictError):
-        await adding
+    return entities, relationship
 
 
 def customer_entity_id(session: Session) -> UUID:
@@ -160,5 +176,6 @@ def customer_entity_id(session: Session) -> UUID:
     return uuid5(session.agent_id, f"customer {session.user_channel_id}")
 
 
-def _task_id(session: Session, task: str) -> UUID:
+def task_entity_id(session: Session, task: str) -> UUID:
+    """Return the id of the entity for a task."""
     return uuid5(session.agent_id, f"task {task}")

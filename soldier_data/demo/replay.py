@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from soldier_data.base.channels import Channel
 from soldier_data.base.models import new_id, utcnow
-from soldier_data.config.models import Template
+from soldier_data.config.models import RuleHit, Template
 from soldier_data.data_layer import DataLayer
 from soldier_data.demo.agent import SupportDesk, build_support_desk, step_content_hash
 from soldier_data.demo.models import Conversation, Exchange, Guideline
@@ -20,10 +20,12 @@ from soldier_data.demo.records import (
     audit_events,
     episodes,
     learn_profile,
-    learn_relationship,
+    new_relationship,
     turn_record,
 )
 from soldier_data.demo.run_records import llm_call, run_of, step_of
+from soldier_data.errors import ConflictError
+from soldier_data.memory.models import Episode
 from soldier_data.providers.embeddings import EmbeddingProvider
 from soldier_data.runs.models import RunStatus
 from soldier_data.sessions.models import Session, SessionStatus, StepVisit
@@ -34,6 +36,10 @@ CONVERSATIONS_AT_ONCE = 16
 # Least similarity between the customer's message and a rule that fires.
 _FIRING_SCORE = 0.25
 _FIRING_RULES = 3
+
+# Attempts at a turn. Other conversations may add the customer, the task and the relationship, one after the other, so
+# that three attempts can fail.
+_ATTEMPTS = 4
 
 
 @dataclass
@@ -169,70 +175,89 @@ class _ConversationReplay:
         self._result.runs[self._run.id] = self._conversation.id
 
     async def _replay_exchange(self, exchange: Exchange, *, is_last: bool) -> None:
+        """Read what the turn needs, then write what it adds in a unit of work."""
+        started = perf_counter()
+        # The search needs nothing of the session, so that neither waits for the other.
+        session, found = await asyncio.gather(self._read_session(), self._find_rules(exchange))
+        rule_ids = [hit.rule.id for hit in found]
+        for rule_id in rule_ids:
+            key = str(rule_id)
+            session.rule_fires[key] = session.rule_fires.get(key, 0) + 1
+            session.rule_last_fire_turn[key] = session.turn_count
+        await self._save_templates(session, exchange)
+        if exchange.number == 1:
+            with self._stopwatch.measure("get or create a profile"):
+                session.customer_profile_id = await learn_profile(
+                    self._data.profiles, session, self._conversation
+                )
+        new_task = None if exchange.task == session.variables.get("open_task") else exchange.task
+        self._move(session, exchange)
+        session.turn_count += 1
+        if is_last and any(turn.action == "complete" for turn in exchange.turns):
+            session.status = SessionStatus.CLOSED
+        said = await episodes(session, self._conversation, exchange, self._provider)
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._stopwatch.measure("write a turn in a unit of work"):
+                    await self._write(session, exchange, rule_ids, new_task, said, started)
+                break
+            except ConflictError:
+                # Another conversation has added the same records to the graph meanwhile. They are found next time.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        self._result.turns += 1
+
+    async def _write(
+        self,
+        session: Session,
+        exchange: Exchange,
+        rule_ids: list[UUID],
+        new_task: str | None,
+        said: list[Episode],
+        started: float,
+    ) -> None:
+        learned = None
+        if new_task:
+            customer = self._conversation.customer_name or "unknown"
+            learned = await new_relationship(self._data.memory, session, customer, new_task)
+        async with self._data.unit_of_work(session.tenant_id) as uow:
+            if learned is not None:
+                entities, relationship = learned
+                for entity in entities:
+                    await uow.memory.add_entity(entity)
+                await uow.memory.add_relationship(relationship)
+            await uow.memory.add_episodes(said)
+            await self._record(uow, session, exchange, rule_ids, perf_counter() - started)
+            # The session is saved only after the turn's writes have been committed.
+            uow.after_commit(lambda: self._save(session))
+
+    async def _read_session(self) -> Session:
         with self._stopwatch.measure("read a session"):
             session = await self._data.sessions.get(self._session_id)
         assert session is not None, "the session was saved by the exchange before"
-        with self._stopwatch.measure("process a turn in a unit of work"):
-            async with self._data.unit_of_work(session.tenant_id) as uow:
-                started = perf_counter()
-                rule_ids = await self._fire_rules(uow, session, exchange)
-                self._move(session, exchange)
-                # Concurrent conversations write the same rows, always in this order, so that they do not deadlock.
-                await self._save_templates(uow, session, exchange)
-                if exchange.number == 1:
-                    await self._load_profile(uow, session)
-                if exchange.task:
-                    customer = self._conversation.customer_name or "unknown"
-                    await learn_relationship(uow, session, customer, exchange.task)
-                await self._add_episodes(uow, session, exchange)
-                await self._record(uow, session, exchange, rule_ids, perf_counter() - started)
-                session.turn_count += 1
-                if is_last and any(turn.action == "complete" for turn in exchange.turns):
-                    session.status = SessionStatus.CLOSED
-                # The session is saved only after the turn's writes have been committed.
-                uow.after_commit(lambda: self._save(session))
-        self._result.turns += 1
+        return session
 
-    async def _fire_rules(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> list[UUID]:
+    async def _find_rules(self, exchange: Exchange) -> list[RuleHit]:
         if not exchange.customer_text:
             return []
         if exchange.task and len(exchange.customer_text.split()) > 5:
             self._result.sentences.setdefault(exchange.task, exchange.customer_text.replace("\n", " "))
         query = await self._provider.embed(exchange.customer_text)
+        agent = self._desk.agent
         with self._stopwatch.measure("find rules by vector search"):
-            found = await uow.config.vector_search_rules(
-                query, session.tenant_id, session.agent_id, limit=_FIRING_RULES, min_score=_FIRING_SCORE
+            return await self._data.config.vector_search_rules(
+                query, agent.tenant_id, agent.id, limit=_FIRING_RULES, min_score=_FIRING_SCORE
             )
-        for hit in found:
-            key = str(hit.rule.id)
-            session.rule_fires[key] = session.rule_fires.get(key, 0) + 1
-            session.rule_last_fire_turn[key] = session.turn_count
-        return [hit.rule.id for hit in found]
-
-    async def _load_profile(self, uow: UnitOfWork, session: Session) -> None:
-        with self._stopwatch.measure("get or create a profile"):
-            profile = await uow.profiles.get_or_create(
-                session.tenant_id, session.channel, session.user_channel_id
-            )
-        session.customer_profile_id = profile.id
-        await learn_profile(uow, profile, self._conversation)
-
-    async def _add_episodes(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
-        added = await episodes(session, self._conversation, exchange, self._provider)
-        with self._stopwatch.measure("add the episodes of a turn"):
-            await uow.memory.add_episodes(added)
 
     async def _record(
         self, uow: UnitOfWork, session: Session, exchange: Exchange, rule_ids: list[UUID], seconds: float
     ) -> None:
         record = turn_record(session, exchange, rule_ids, latency_ms=seconds * 1000)
-        with self._stopwatch.measure("save a turn record"):
-            await uow.audit.save_turn(record)
+        await uow.audit.save_turn(record)
         await uow.audit.save_events(audit_events(session, exchange, record))
         step = step_of(self._run, exchange, seconds)
-        with self._stopwatch.measure("save a step and its LLM call"):
-            await uow.runs.save_step(step)
-            await uow.runs.save_llm_call(llm_call(step, exchange, seconds))
+        await uow.runs.save_step(step)
+        await uow.runs.save_llm_call(llm_call(step, exchange, seconds))
 
     def _move(self, session: Session, exchange: Exchange) -> None:
         """Move the session to the step of the agent's last turn in the guidelines."""
@@ -261,14 +286,13 @@ class _ConversationReplay:
                 session.variables["last_query"] = {"api": turn.api, "constraints": turn.constraints}
                 session.variable_updated_at["last_query"] = utcnow()
 
-    async def _save_templates(self, uow: UnitOfWork, session: Session, exchange: Exchange) -> None:
+    async def _save_templates(self, session: Session, exchange: Exchange) -> None:
         """Save replies that the agent typed as templates. Equal texts share a template."""
         typed = {
             turn.text
             for turn in exchange.turns
             if turn.role == "agent" and turn.free_text and turn.text.strip()
         }
-        # In a fixed order, as above.
         for text in sorted(typed):
             template = Template(
                 id=uuid5(session.agent_id, text),
@@ -278,7 +302,7 @@ class _ConversationReplay:
                 text=text,
             )
             with self._stopwatch.measure("save a template"):
-                await uow.config.save_template(template)
+                await self._data.config.save_template(template)
 
     async def _save(self, session: Session) -> None:
         with self._stopwatch.measure("save a session"):
