@@ -43,7 +43,8 @@ class UnitTransaction:
         self._transaction: Transaction | None = None
         self._connection: Connection | None = None
         self._collected: list[tuple[object, CollectedWrite]] = []
-        self._turn = asyncio.Lock()
+        self._beginning = asyncio.Lock()
+        self._sending = asyncio.Lock()
         self._ended = False
 
     def executor(self) -> UnitExecutor:
@@ -61,7 +62,7 @@ class UnitTransaction:
             savepoint: Whether the next thing to do is `Transaction.atomically`.
         """
         self._check_open()
-        async with self._turn:
+        async with self._beginning:
             if self._transaction is None:
                 self._transaction = await self._stack.enter_async_context(
                     self._database.transaction(tenant_id=self._tenant_id, savepoint=savepoint)
@@ -88,8 +89,8 @@ class UnitTransaction:
         self._collected.append((owner, replace(write, rows=rows)))
 
     def has_collected(self, owner: object) -> bool:
-        """Return True if writes of the store `owner` have not been sent."""
-        return any(each is owner for each, _ in self._collected)
+        """Return True if writes of the store `owner` have not been sent, or any are being sent."""
+        return self._sending.locked() or any(each is owner for each, _ in self._collected)
 
     async def flush(self) -> None:
         """Send what has been collected.
@@ -97,9 +98,10 @@ class UnitTransaction:
         Raises:
             StoreError: A write was rejected; the others have taken effect.
         """
-        writes = self._take_collected()
-        if writes:
-            await self._write(await self.begun(savepoint=True), writes)
+        async with self._sending:
+            writes = self._take_collected()
+            if writes:
+                await self._write(await self.begun(savepoint=True), writes)
 
     async def commit(self) -> None:
         """Send what has been collected, and commit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -127,6 +128,15 @@ async def test_a_unit_sees_what_it_has_collected(data: DataLayer, turn: Turn) ->
         await turn.check(uow)
         assert await data.audit.get_turn(turn.run.tenant_id, turn.record.turn_id) is None
     await turn.check(data)
+
+
+async def test_calls_side_by_side_see_what_was_collected(data: DataLayer, turn: Turn) -> None:
+    async with data.unit_of_work() as uow:
+        await uow.memory.add_episodes(turn.episodes)
+        found = await asyncio.gather(
+            *(uow.memory.get_episode(one.tenant_id, one.id) for one in turn.episodes * 3)
+        )
+        assert found == turn.episodes * 3
 
 
 async def test_flushed_writes_are_rolled_back_with_the_unit(data: DataLayer, turn: Turn) -> None:
