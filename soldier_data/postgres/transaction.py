@@ -56,7 +56,7 @@ class Transaction:
         self._ended = False
         self.interrupted = False
         self._savepoint = "inner_work"
-        # Set, and nothing written since.
+        # Nothing has been written since the savepoint was set, nor the tenant been changed.
         self._savepoint_is_new = False
         # To be released together with setting the next one, which saves a round trip.
         self._savepoint_is_open = False
@@ -81,6 +81,7 @@ class Transaction:
         sql = statement.sql_in(self._schemas)
         returned: list[Row] = []
         async with self._turn:
+            self._savepoint_is_new = False
             for tenant_id, of_tenant in self._groups(rows):
                 await self.use_tenant(tenant_id)
                 arguments = [statement.arguments(values) for values in of_tenant]
@@ -144,6 +145,7 @@ class Transaction:
     ) -> None:
         """Insert `rows` with binary COPY, the fastest way for many rows. Values are in the order of `columns`."""
         async with self._turn:
+            self._savepoint_is_new = False
             call = bulk.copy_rows(
                 self._connection, self._schemas.tables, table, columns, rows, self._time_out
             )
@@ -152,6 +154,8 @@ class Transaction:
     async def use_tenant(self, tenant_id: UUID) -> None:
         """Set the tenant that row-level-security policies compare with, if they are enabled."""
         if self.settings.row_level_security and tenant_id != self._tenant_id:
+            # To roll back to the savepoint would restore the tenant that was set before.
+            self._savepoint_is_new = False
             await self._command(_set_tenant(tenant_id), "choosing the tenant")
             self._tenant_id = tenant_id
 
@@ -160,7 +164,7 @@ class Transaction:
 
         Args:
             tenant_id: The tenant to set, as in `use_tenant`, unless it is None.
-            savepoint: Whether to set the savepoint of the next call of `atomically` as well.
+            savepoint: Whether to set the savepoint of the first call of `atomically` as well.
         """
         commands = ["BEGIN"]
         if tenant_id is not None and self.settings.row_level_security:
@@ -212,6 +216,7 @@ class Transaction:
 
     async def _fetch(self, statement: Statement, values: Values) -> list[Row]:
         await self.use_tenant(values["tenant_id"])
+        self._savepoint_is_new &= not statement.writes
         arguments = statement.arguments(values)
         rows: list[Row] = await self._guard(
             self._connection.fetch(statement.sql_in(self._schemas), *arguments), describe(statement, values)

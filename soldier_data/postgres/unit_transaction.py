@@ -55,11 +55,11 @@ class UnitTransaction:
         """Return an SQLAlchemy connection that begins the transaction with its first statement."""
         return UnitConnection(self._database.engine, self._connect)
 
-    async def begun(self, *, savepoint: bool = False) -> Transaction:
+    async def begun(self, *, savepoint: bool = True) -> Transaction:
         """Return the transaction; begin it unless it has begun.
 
         Args:
-            savepoint: Whether the next thing to do is `Transaction.atomically`.
+            savepoint: Whether to begin with the savepoint of the first write, which then takes no round trip.
         """
         self._check_open()
         async with self._beginning:
@@ -101,7 +101,7 @@ class UnitTransaction:
         async with self._sending:
             writes = self._take_collected()
             if writes:
-                await self._write(await self.begun(savepoint=True), writes)
+                await self._write(await self.begun(), writes)
 
     async def commit(self) -> None:
         """Send what has been collected, and commit.
@@ -111,7 +111,7 @@ class UnitTransaction:
         """
         writes = self._take_collected()
         if writes and (self._transaction is not None or self._database.begins_at_once):
-            await self._write(await self.begun(savepoint=True), writes)
+            await self._write(await self.begun(), writes)
         elif writes:
             await self._write_at_once(writes)
         self._ended = True
@@ -173,7 +173,7 @@ class UnitTransaction:
 
     async def _connect(self) -> Connection:
         await self.flush()
-        transaction = await self.begun()
+        transaction = await self.begun(savepoint=False)
         if self._connection is None:
             self._connection = await transaction.share()
         return self._connection
@@ -213,19 +213,19 @@ class UnitExecutor:
 
     async def write_one(self, statement: Statement, values: Values) -> Row | None:
         """Like `fetch_one`, for a statement that may violate a unique index: the transaction remains usable."""
-        return await (await self._begun(savepoint=True)).write_one(statement, values)
+        return await (await self._begun()).write_one(statement, values)
 
     async def atomically(self, work: Callable[[Transaction], Awaitable[T]], operation: str) -> T:
         """Run `work` in a savepoint."""
-        return await (await self._begun(savepoint=True)).atomically(work, operation)
+        return await (await self._begun()).atomically(work, operation)
 
     async def collect(self, write: CollectedWrite) -> None:
         """Keep a write for later."""
         self._unit.collect(self, write)
 
-    async def _begun(self, *, savepoint: bool = False) -> Transaction:
+    async def _begun(self) -> Transaction:
         await self._send_collected()
-        return await self._unit.begun(savepoint=savepoint)
+        return await self._unit.begun()
 
     async def _send_collected(self) -> None:
         if self._unit.has_collected(self):

@@ -19,6 +19,7 @@ from soldier_data.settings import Settings
 from tests.backends.connections import administrator, bound_role, pool_of
 from tests.conftest import DIMENSIONS, settings_for, with_database
 from tests.factories.audit import AuditEventFactory, TurnRecordFactory
+from tests.factories.config import AgentFactory
 from tests.factories.memory import EntityFactory, EpisodeFactory, RelationshipFactory
 from tests.factories.runs import ArtifactFactory, LLMCallFactory, RunFactory, StepFactory
 from tests.factories.vectors import EmbeddingFactory
@@ -345,6 +346,42 @@ async def test_policies_hold_for_collected_rows_of_several_tenants(database_url:
                         await uow.memory.add_episode(episode)
                 for episode in together:
                     assert await data.memory.get_episode(episode.tenant_id, episode.id) == episode
+
+
+async def test_with_policies_a_unit_sends_four_messages(
+    database_url: str, tenant_id: UUID, sent: list[str]
+) -> None:
+    async with bound_role(database_url) as bound:
+        settings = settings_for(bound, row_level_security=True, session_backend="inmemory")
+        async with DataLayer.open(settings) as data:
+            run: Run = RunFactory(tenant_id=tenant_id)
+            await data.runs.save_run(run)
+            sent.clear()
+            turn = Turn(run)
+            async with data.unit_of_work(tenant_id) as uow:
+                assert await uow.runs.get_run(tenant_id, run.id) == run
+                await turn.add(uow)
+            assert sent == ["BEGIN", "SELECT", "WITH", "COMMIT"]
+            await turn.check(data)
+
+
+async def test_a_rejected_write_restores_the_tenant_of_the_unit(database_url: str) -> None:
+    async with bound_role(database_url) as bound:
+        settings = settings_for(bound, row_level_security=True, session_backend="inmemory")
+        async with DataLayer.open(settings) as data:
+            [first, second] = agents = AgentFactory.build_batch(2)
+            for agent in agents:
+                await data.config.save_agent(agent)
+            async with data.unit_of_work(first.tenant_id) as uow:
+                assert await uow.config.get_agent(second.tenant_id, second.id) == second
+                with pytest.raises(ConflictError):
+                    await uow.config.save_agent(AgentFactory(tenant_id=first.tenant_id, name=first.name))
+                for agent in agents:
+                    assert await uow.config.get_agent(agent.tenant_id, agent.id) == agent
+                with pytest.raises(ConflictError):
+                    await uow.config.save_agent(AgentFactory(tenant_id=second.tenant_id, name=second.name))
+                for agent in agents:
+                    assert await uow.config.get_agent(agent.tenant_id, agent.id) == agent
 
 
 async def test_a_higher_isolation_level_holds_from_the_first_read(
