@@ -178,7 +178,8 @@ class Transaction:
     async def isolation(self) -> str:
         """Return the isolation level that transactions have by default."""
         async with self._turn:
-            query = self._connection.fetchval("SELECT current_setting('default_transaction_isolation')")
+            # A SELECT would prevent SET TRANSACTION, which must precede all queries.
+            query = self._connection.fetchval("SHOW default_transaction_isolation")
             found: str = await self._guard(query, "beginning a transaction")
         return found
 

@@ -67,6 +67,14 @@ async def test_objects_and_stores_commit_together(data: DataLayer, agent: Agent)
     assert ticket.title == "first"
 
 
+async def test_the_isolation_level_can_be_set_first(settings: Settings) -> None:
+    async with DataLayer.open(settings) as data:
+        for _ in range(2):
+            async with data.unit_of_work() as uow:
+                await uow.session.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+                assert await uow.session.scalar(text("SHOW transaction_isolation")) == "serializable"
+
+
 async def test_an_error_rolls_both_back(data: DataLayer, agent: Agent) -> None:
     async def work(uow: UnitOfWork) -> None:
         uow.session.add(Ticket(tenant_id=agent.tenant_id, title="first"))

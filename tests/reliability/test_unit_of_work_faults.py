@@ -207,7 +207,7 @@ async def test_run_in_transaction_repeats_the_work_after_a_serialization_failure
     async def work(unit: UnitOfWork) -> None:
         nonlocal runs
         runs += 1
-        transaction = await cast("UnitTransaction", unit._transaction).begun()
+        transaction = await cast("UnitTransaction", unit._transaction).begun(savepoint=False)
         await transaction._command("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "testing")
         read = await unit.config.get_agent(tenant_id, agent.id)
         assert read is not None
