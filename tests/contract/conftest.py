@@ -41,7 +41,8 @@ async def shared_database(shared_database_url: str) -> AsyncIterator[Database]:
 async def service_engine(shared_database_url: str) -> AsyncIterator[AsyncEngine]:
     """An engine of a service."""
     url = driver_url(shared_database_url).replace("postgresql://", "postgresql+asyncpg://")
-    engine = prepare_engine(create_async_engine(url))
+    # Other tests on the same database end all connections to it.
+    engine = prepare_engine(create_async_engine(url, pool_pre_ping=True))
     yield engine
     await engine.dispose()
 

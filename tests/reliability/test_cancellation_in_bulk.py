@@ -101,6 +101,7 @@ class Bulk:
         """Let whoever writes the list wait: another transaction has written its first row, and undoes that."""
         async with self.data.unit_of_work(self._tenant_id) as unit:
             await written.first(unit)
+            await unit.flush()
             yield
             await unit.rollback()
 
