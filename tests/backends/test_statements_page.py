@@ -74,7 +74,9 @@ def test_every_statement_of_the_stores_is_sent_by_a_method(recorded: Recorded) -
     stores = [module for module in modules if module.__name__.split(".")[1] in {d.store for d in DOMAINS}]
     made = {statement for module in stores for statement in statements_in(module)}
     assert len(made) > 100
-    missing = {statement.sql for statement in made - NEVER_SENT if text_of(statement) not in sent}
+    unsent = {statement.sql for statement in made - NEVER_SENT if text_of(statement) not in sent}
+    # Without embeddings, if another test has read so: the page shows them with embeddings.
+    missing = {sql for sql in unsent if not any(is_part_of(sql, longer) for longer in sent)}
     assert not missing, "add a Call to tests/statements/calls.py"
     # Functions that make statements, one for each combination of filters.
     makers = [
