@@ -38,24 +38,23 @@ async def shared_database(shared_database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture(scope="session")
-async def service_engine(shared_database_url: str) -> AsyncIterator[AsyncEngine]:
-    """An engine of a service."""
+async def service(shared_database_url: str) -> AsyncIterator[tuple[DataLayer, AsyncEngine]]:
+    """A data layer on the engine of a service."""
     url = driver_url(shared_database_url).replace("postgresql://", "postgresql+asyncpg://")
     # Other tests on the same database end all connections to it.
     engine = prepare_engine(create_async_engine(url, pool_pre_ping=True))
-    yield engine
+    async with DataLayer.open(
+        settings_for(shared_database_url, session_backend="inmemory"), engine=engine
+    ) as data:
+        yield data, engine
     await engine.dispose()
 
 
 @pytest.fixture
-async def unit_in_session(shared_database_url: str, service_engine: AsyncEngine) -> AsyncIterator[UnitOfWork]:
+async def unit_in_session(service: tuple[DataLayer, AsyncEngine]) -> AsyncIterator[UnitOfWork]:
     """A unit of work in the transaction of a service's session."""
-    settings = settings_for(shared_database_url, session_backend="inmemory")
-    async with (
-        DataLayer.open(settings, engine=service_engine) as data,
-        AsyncSession(service_engine) as session,
-        data.unit_of_work(session=session) as unit,
-    ):
+    data, engine = service
+    async with AsyncSession(engine) as session, data.unit_of_work(session=session) as unit:
         yield unit
 
 
