@@ -33,7 +33,7 @@ from soldier_data.runs.inmemory import InMemoryRunStore
 from soldier_data.runs.postgres import PostgresRunStore
 from soldier_data.runs.store import RunStore
 from soldier_data.sessions.inmemory import InMemorySessionStore
-from soldier_data.sessions.opening import open_redis_store, session_tiers
+from soldier_data.sessions.opening import open_durable_store, open_redis_store, session_tiers
 from soldier_data.sessions.redis import RedisSessionStore
 from soldier_data.sessions.store import SessionStore
 from soldier_data.settings import DatabaseBackend, Settings
@@ -85,11 +85,7 @@ class DataLayer:
         self.vectors: VectorStore = self._create_store(
             settings.vector_backend, PostgresVectorStore, lambda: InMemoryVectorStore(dimensions, model)
         )
-        self.sessions: SessionStore = (
-            open_redis_store(settings)
-            if settings.session_backend == "redis"
-            else InMemorySessionStore(session_tiers(settings))
-        )
+        self.sessions: SessionStore = self._create_session_store()
 
     @classmethod
     @asynccontextmanager
@@ -191,8 +187,8 @@ class DataLayer:
     ) -> AsyncIterator[UnitOfWork]:
         """Begin a unit of work: all calls on its stores commit together when the block ends.
 
-        Any exception rolls everything back and propagates. Sessions in Redis are not part of the transaction: save
-        them in `uow.after_commit`.
+        Any exception rolls everything back and propagates. Sessions in Redis alone are not part of the transaction:
+        save them in `uow.after_commit`; see `uow.sessions` for those in PostgreSQL.
 
         With `session` or `connection` the unit takes part in a transaction of yours: it runs in a savepoint, which an
         exception undoes, and you commit. Callbacks of `uow.after_commit` then run after your commit, before the call
@@ -319,6 +315,14 @@ class DataLayer:
 
     def _rights(self) -> CustomerRights:
         return CustomerRights(self, self.sessions, self.run_in_transaction)
+
+    def _create_session_store(self) -> SessionStore:
+        if self.settings.session_backend == "inmemory":
+            return InMemorySessionStore(session_tiers(self.settings))
+        if self.settings.has_durable_sessions:
+            assert self._database is not None, "sessions use PostgreSQL"
+            return open_durable_store(self.settings, self._database)
+        return open_redis_store(self.settings)
 
     def _create_store(
         self, backend: DatabaseBackend, on_postgres: Callable[[Database], S], in_memory: Callable[[], S]

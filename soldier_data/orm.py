@@ -13,7 +13,7 @@ set when the session flushes. The session does not notice changes inside a docum
 **Validation is the stores' part.** A session writes whatever the table accepts. If it is not valid for the entity, such
 as an empty name, reading the row through a store raises `StoreError`. A session also does not keep the former values of
 profile fields and the former identifiers of customers, and does not delete the parts of a deleted agent. Prefer the
-stores for writing.
+stores for writing. `SessionRow`, whose document is compressed and which Redis has a copy of, is for reading only.
 
 **Revisions.** A flush of a changed object increments its `revision` as a store does. So a store's `if_revision` detects
 changes by sessions, and a session raises SQLAlchemy's `StaleDataError` after a change by a store. UPDATE statements of
@@ -76,6 +76,7 @@ from soldier_data.profiles.orm import (
     ProfileFieldRow,
 )
 from soldier_data.runs.orm import ArtifactRow, LLMCallRow, RunRow, StepRow
+from soldier_data.sessions.orm import SessionRow
 from soldier_data.vectors.orm import EmbeddingRow
 
 __all__ = [
@@ -99,6 +100,7 @@ __all__ = [
     "RunRow",
     "ScenarioArchiveRow",
     "ScenarioRow",
+    "SessionRow",
     "StepRow",
     "TemplateRow",
     "ToolActivationRow",

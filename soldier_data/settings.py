@@ -35,6 +35,7 @@ from soldier_data.setting_names import (
 
 DatabaseBackend = Literal["postgres", "inmemory"]
 SessionBackend = Literal["redis", "inmemory"]
+SessionDurability = Literal["redis", "postgres"]
 
 Password = str | Callable[[], str | Awaitable[str]]
 """A password, or a function, sync or async, that returns one for each new connection."""
@@ -153,6 +154,11 @@ class Settings(BaseSettings):
     )
     session_backend: SessionBackend = Field(
         default="redis", description="Storage of sessions: `redis` or `inmemory`."
+    )
+    session_durability: SessionDurability = Field(
+        default="redis",
+        description="Where the sessions of the backend `redis` are durable: in Redis alone (`redis`), or also in "
+        "PostgreSQL (`postgres`).",
     )
 
     pool_size: int = Field(default=20, ge=1, description="PostgreSQL connections that the pool keeps open.")
@@ -295,7 +301,12 @@ class Settings(BaseSettings):
     @property
     def uses_postgres(self) -> bool:
         """True if any store keeps its data in PostgreSQL."""
-        return "postgres" in (getattr(self, name) for name in self._backends())
+        return self.has_durable_sessions or "postgres" in (getattr(self, name) for name in self._backends())
+
+    @property
+    def has_durable_sessions(self) -> bool:
+        """True if sessions are stored in PostgreSQL as well as in Redis."""
+        return self.session_backend == "redis" and self.session_durability == "postgres"
 
     def in_memory(self) -> Settings:
         """Return a copy of these settings with every store in memory."""

@@ -18,11 +18,14 @@ from soldier_data.config.store import ConfigStore
 from soldier_data.errors import ConfigurationError, StoreError
 from soldier_data.memory.store import MemoryStore
 from soldier_data.postgres.database import Database
+from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.joining import JoinedTransaction, call_after_commit, join_transaction
 from soldier_data.postgres.sqlalchemy_session import UnitConnection, UnitSession
 from soldier_data.postgres.unit_transaction import UnitTransaction, begin_unit
 from soldier_data.profiles.store import ProfileStore
 from soldier_data.runs.store import RunStore
+from soldier_data.sessions.durable import DurableSessionStore
+from soldier_data.sessions.store import SessionStore, UnitSessions
 from soldier_data.settings import Settings
 from soldier_data.vectors.store import VectorStore
 
@@ -43,6 +46,7 @@ class Stores(Protocol):
     profiles: ProfileStore
     runs: RunStore
     vectors: VectorStore
+    sessions: SessionStore
 
 
 class UnitOfWork:
@@ -79,6 +83,21 @@ class UnitOfWork:
         self.profiles: ProfileStore = self._joined("profiles", stores.profiles)
         self.runs: RunStore = self._joined("runs", stores.runs)
         self.vectors: VectorStore = self._joined("vectors", stores.vectors)
+        self._sessions = self._joined_sessions(stores.sessions)
+
+    @property
+    def sessions(self) -> UnitSessions:
+        """The sessions, if they are stored in PostgreSQL or in memory.
+
+        Raises:
+            ConfigurationError: They are stored in Redis alone.
+        """
+        if self._sessions is None:
+            raise ConfigurationError(
+                "uow.sessions: sessions are stored in Redis alone, which cannot commit with the unit of work: set "
+                "SOLDIER_SESSION_DURABILITY=postgres, or save the session in uow.after_commit"
+            )
+        return self._sessions
 
     @cached_property
     def connection(self) -> AsyncConnection:
@@ -199,6 +218,15 @@ class UnitOfWork:
                     error.committed = True
                 raise
 
+    def _joined_sessions(self, store: SessionStore) -> UnitSessions | None:
+        if isinstance(store, InMemoryStore):
+            return cast("UnitSessions", self._joined("sessions", store))
+        return (
+            store.join(self._executor(), self.after_commit)
+            if isinstance(store, DurableSessionStore)
+            else None
+        )
+
     def _joined(self, name: str, store: S) -> S:
         """Return the store to use in place of `store` within this unit."""
         if isinstance(store, InMemoryStore):
@@ -213,8 +241,10 @@ class UnitOfWork:
                 "join(transaction): add one that returns a store on that transaction, or self if its writes do not "
                 "have to commit or roll back with the rest"
             )
-        executor = None if self._transaction is None else self._transaction.executor()
-        return cast("S", join(store, executor))
+        return cast("S", join(store, self._executor()))
+
+    def _executor(self) -> Executor | None:
+        return None if self._transaction is None else self._transaction.executor()
 
 
 @asynccontextmanager

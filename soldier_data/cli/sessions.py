@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 from uuid import UUID
 
 import typer
@@ -13,6 +13,7 @@ from rich.table import Table
 from soldier_data.cli.running import run
 
 if TYPE_CHECKING:
+    from soldier_data.sessions.durable import SessionRepair
     from soldier_data.sessions.redis import RedisSessionStore
 
 T = TypeVar("T")
@@ -41,6 +42,46 @@ def sweep() -> None:
 
 
 @app.command()
+def repair(
+    only_in_redis: Annotated[
+        Literal["keep", "adopt", "delete"],
+        typer.Option(help="Keep sessions that PostgreSQL lacks, adopt them there, or delete them."),
+    ] = "keep",
+) -> None:
+    """Bring Redis in line with PostgreSQL, page by page (with SOLDIER_SESSION_DURABILITY=postgres).
+
+    When you switch to that setting, pass --only-in-redis adopt once, while no service saves sessions.
+    """
+    from soldier_data.errors import ConfigurationError
+    from soldier_data.sessions.durable import DurableSessionStore
+
+    async def work(store: RedisSessionStore) -> SessionRepair:
+        if not isinstance(store, DurableSessionStore):
+            raise ConfigurationError(
+                "sessions are stored in Redis alone: there is nothing to repair unless SOLDIER_SESSION_DURABILITY is "
+                "postgres"
+            )
+        return await store.repair(only_in_redis)
+
+    done = _run(work)
+    console = Console()
+    console.print(
+        f"Checked {done.checked:,} sessions and copied {done.copied:,} of them to Redis.", highlight=False
+    )
+    if done.only_in_redis:
+        outcome = {
+            "keep": "were kept: pass --only-in-redis adopt or --only-in-redis delete",
+            "adopt": "were saved in PostgreSQL",
+            "delete": "were deleted",
+        }[only_in_redis]
+        console.print(
+            f"{done.only_in_redis:,} sessions that PostgreSQL lacked {outcome}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
 def show(session_id: Annotated[UUID, typer.Argument(help="Id of the session.")]) -> None:
     """Print one session as JSON, without promoting it. The output contains personal data."""
 
@@ -63,13 +104,17 @@ def _run(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:
 
 async def _with_store(work: Callable[[RedisSessionStore], Awaitable[T]]) -> T:
     from soldier_data.logging import configure_logging
-    from soldier_data.sessions.opening import open_redis_store
+    from soldier_data.postgres.database import Database
+    from soldier_data.sessions.opening import open_durable_store, open_redis_store
     from soldier_data.settings import Settings
 
     settings = Settings()
     configure_logging(settings)
-    store = open_redis_store(settings)
+    database = Database(settings) if settings.has_durable_sessions else None
+    store = open_redis_store(settings) if database is None else open_durable_store(settings, database)
     try:
         return await work(store)
     finally:
         await store.client.aclose()
+        if database is not None:
+            await database.close()

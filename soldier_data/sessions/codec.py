@@ -85,11 +85,39 @@ def encode(session: Session, last_activity_at: datetime) -> bytes:
     )
 
 
-def stored_values(tenant_id: str, created_at: datetime, body: bytes) -> tuple[bytes, bytes]:
-    """Return the persistent and the hot value, with blanks for the script that stores them."""
+def pack(body: bytes) -> bytes:
+    """Return a body in compressed form."""
+    packed: bytes = _compress(body, 1)
+    return packed
+
+
+def unpack(packed: bytes, name: str) -> bytes:
+    """Return the body in its compressed form.
+
+    Raises:
+        StoreError: This is not a compressed body; the message calls it `name`.
+    """
+    try:
+        return zlib.decompress(packed)
+    except zlib.error as error:
+        cause = error
+    raise unreadable(name, cause)
+
+
+def stored_values(
+    tenant_id: str, created_at: datetime, body: bytes, packed: bytes | None = None
+) -> tuple[bytes, bytes]:
+    """Return the persistent and the hot value, with blanks for the script that stores them.
+
+    Args:
+        tenant_id: The session's tenant.
+        created_at: The session's creation time.
+        body: The body.
+        packed: The result of `pack(body)`, if it is known.
+    """
     tenant = tenant_id.encode()
     return (
-        b"%b%b %d\n%b" % (_PERSISTENT_BLANKS, tenant, milliseconds(created_at), _compress(body, 1)),
+        b"%b%b %d\n%b" % (_PERSISTENT_BLANKS, tenant, milliseconds(created_at), packed or pack(body)),
         b'%b%b",%b' % (_HOT_BLANKS, tenant, body),
     )
 
@@ -102,6 +130,28 @@ def new_write_id() -> str:
 def join(revision: int, tenant_id: str, body: bytes) -> bytes:
     """Return the complete JSON of a session."""
     return b'{"revision":%d,"tenant_id":"%b",%b' % (revision, tenant_id.encode(), body)
+
+
+def decode_body(revision: int, tenant_id: str, body: bytes, name: str) -> Session:
+    """Return the session with this body.
+
+    Raises:
+        StoreError: It is not the body of a session; the message calls it `name`.
+    """
+    try:
+        return Session.model_validate_json(join(revision, tenant_id, body))
+    except ValueError as error:
+        cause = error
+    raise unreadable(name, cause)
+
+
+def last_write(value: bytes) -> tuple[int, str] | None:
+    """Return the revision and the latest write id in a persistent value, or None if it has a different form."""
+    try:
+        version, revision, writes, *_ = value.partition(b"\n")[0].decode().split()
+        return (int(revision), writes.partition(",")[0]) if version == "1" else None
+    except ValueError:
+        return None
 
 
 def decode(value: bytes, key: str) -> Session:
@@ -120,7 +170,7 @@ def decode(value: bytes, key: str) -> Session:
             return Session.model_validate_json(join(int(revision), tenant, zlib.decompress(packed)))
     except (ValueError, zlib.error) as error:
         cause = error
-    raise unreadable(key, cause)
+    raise unreadable(f"Redis key {key}", cause)
 
 
 def _wrong_field(session: Session) -> str:

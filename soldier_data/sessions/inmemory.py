@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 from uuid import UUID
 
+from pydantic import BaseModel
+
 from soldier_data.base.channels import Channel
+from soldier_data.base.inmemory import InMemoryStore, MemoryTable, TableSet
 from soldier_data.base.models import mark_saved, utcnow
 from soldier_data.base.paging import check_page
 from soldier_data.base.scope_filters import ScopeFilter
@@ -18,15 +20,22 @@ from soldier_data.sessions.lifetimes import milliseconds_to_live, past_max_age
 from soldier_data.sessions.models import PendingMigration, Session, SessionStatus, SessionTierConfig
 from soldier_data.sessions.refusals import conflict, id_taken
 from soldier_data.sessions.step_places import check_place, in_scope, step_place
-from soldier_data.sessions.store import SessionStore
+from soldier_data.sessions.store import SessionStore, UnitSessions
 
 
-class _Record(NamedTuple):
+class _Record(BaseModel):
     session: Session
     expires_at: datetime
 
 
-class InMemorySessionStore(SessionStore):
+class _Tables(TableSet):
+    """The sessions, by their id alone: it is unique among all tenants."""
+
+    def __init__(self) -> None:
+        self.sessions: MemoryTable[_Record] = MemoryTable()
+
+
+class InMemorySessionStore(SessionStore, UnitSessions, InMemoryStore):
     """Stores sessions in a dict, for tests and for development without Redis.
 
     Args:
@@ -34,17 +43,25 @@ class InMemorySessionStore(SessionStore):
         now: The clock; tests may pass their own.
     """
 
+    _tables: _Tables
+
     def __init__(
         self, config: SessionTierConfig | None = None, *, now: Callable[[], datetime] = utcnow
     ) -> None:
         self.config = config or SessionTierConfig()
         self._now = now
-        self._records: dict[UUID, _Record] = {}
+        self._tables = _Tables()
         self._log = get_logger(__name__)
 
-    async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
+    async def get(
+        self,
+        session_id: UUID,
+        *,
+        tenant_id: UUID | None = None,
+        fresh: bool = False,  # noqa: ARG002 - there is no other copy.
+    ) -> Session | None:
         session = self._find(session_id)
-        if session is not None and tenant_id is not None and session.tenant_id != tenant_id:
+        if session is not None and tenant_id not in {None, session.tenant_id}:
             session = None
         self._log.debug("session_get", session_id=str(session_id), found=session is not None)
         return session and session.model_copy(deep=True)
@@ -62,7 +79,7 @@ class InMemorySessionStore(SessionStore):
         if if_revision is not None and if_revision != revision:
             raise conflict(session, if_revision, revision)
         copy = Session.model_validate_json(join(revision + 1, str(session.tenant_id), body))
-        self._records[session.session_id] = _Record(copy, now + ttl)
+        self._put(copy, now + ttl)
         mark_saved(session, now, revision + 1, "last_activity_at")
         self._log.debug("session_saved", session_id=str(session.session_id), revision=session.revision)
         return session.session_id
@@ -71,7 +88,7 @@ class InMemorySessionStore(SessionStore):
         session = self._find(session_id)
         found = session is not None and tenant_id in {None, session.tenant_id}
         if found:
-            del self._records[session_id]
+            self._tables.sessions.remove((session_id,))
         self._log.debug("session_deleted", session_id=str(session_id), found=found)
         return found
 
@@ -139,10 +156,11 @@ class InMemorySessionStore(SessionStore):
         check_storable(pending)
         marked = 0
         for session_id in set(session_ids):
-            session = self._find(session_id)
-            if session is not None and session.tenant_id == tenant_id:
-                session.pending_migration = pending.model_copy()
-                session.revision += 1
+            record = self._tables.sessions.get((session_id,))
+            if record is not None and record.session.tenant_id == tenant_id and not self._is_expired(record):
+                record.session.pending_migration = pending.model_copy()
+                record.session.revision += 1
+                self._put(record.session, record.expires_at)
                 marked += 1
         self._log.debug("sessions_marked", tenant_id=str(tenant_id), marked=marked)
         return marked
@@ -150,21 +168,26 @@ class InMemorySessionStore(SessionStore):
     async def health_check(self) -> bool:
         return True
 
+    def _put(self, session: Session, expires_at: datetime) -> None:
+        record = _Record.model_construct(session=session, expires_at=expires_at)
+        self._tables.sessions.put((session.session_id,), record)
+
     def _find(self, session_id: UUID) -> Session | None:
-        record = self._records.get(session_id)
-        if record is not None and self._is_expired(record):
-            del self._records[session_id]
-            return None
-        return record and record.session
+        """The stored session itself, which must not be changed."""
+        record = self._tables.sessions.peek((session_id,))
+        return None if record is None or self._is_expired(record) else record.session
 
     def _select(
         self, event: str, tenant_id: UUID, matches: Callable[[Session], bool], limit: int | None = None
     ) -> list[Session]:
         if limit is not None:
             check_page(limit)
-        self._records = {id_: record for id_, record in self._records.items() if not self._is_expired(record)}
-        sessions = (record.session for record in self._records.values())
-        found = [session for session in sessions if session.tenant_id == tenant_id and matches(session)]
+        found: list[Session] = []
+        for record in list(self._tables.sessions.rows(None)):
+            if self._is_expired(record):
+                self._tables.sessions.remove((record.session.session_id,))
+            elif record.session.tenant_id == tenant_id and matches(record.session):
+                found.append(record.session)
         found.sort(key=lambda session: (session.last_activity_at, str(session.session_id)), reverse=True)
         copies = [session.model_copy(deep=True) for session in found[:limit]]
         self._log.debug(event, found=len(copies))

@@ -15,7 +15,7 @@ from soldier_data.base.paging import check_page
 from soldier_data.base.scope_filters import ScopeFilter
 from soldier_data.base.subjects import DataSubject
 from soldier_data.base.values import check_revision, check_storable, check_text
-from soldier_data.errors import ConflictError, StoreConnectionError, StoreError
+from soldier_data.errors import StoreConnectionError, StoreError
 from soldier_data.logging import get_logger
 from soldier_data.sessions.client import RETRY_BUDGET, WAIT_TIMEOUT, RedisRunner, load_script
 from soldier_data.sessions.cluster_entries import ClusterEntries
@@ -35,7 +35,7 @@ from soldier_data.sessions.models import (
     SessionStatus,
     SessionTierConfig,
 )
-from soldier_data.sessions.refusals import refused_save, unreadable
+from soldier_data.sessions.refusals import changed_while_marking, refused_save, unreadable
 from soldier_data.sessions.removal import DELETE, delete_sessions, deletion
 from soldier_data.sessions.step_places import check_place, in_scope
 from soldier_data.sessions.store import SessionStore
@@ -106,7 +106,13 @@ class RedisSessionStore(SessionStore):
         """Close the client. A data layer does this for its own store."""
         await self._redis.close()
 
-    async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
+    async def get(
+        self,
+        session_id: UUID,
+        *,
+        tenant_id: UUID | None = None,
+        fresh: bool = False,  # noqa: ARG002 - there is no other copy.
+    ) -> Session | None:
         session = await self._read(session_id, tenant_id)
         self._log.debug("session_get", session_id=str(session_id), found=session is not None)
         return session
@@ -116,22 +122,34 @@ class RedisSessionStore(SessionStore):
         write = self._unconfirmed.start(session, if_revision)
         ttl = milliseconds_to_live(session, self.config, write.time)
         body = encode(session, write.time)
+        values = stored_values(str(session.tenant_id), session.created_at, body)
         try:
-            revision = await self._store(session, write, ttl, body)
+            revision = await self._store(session, write, ttl, values)
         except (StoreConnectionError, asyncio.CancelledError):
             self._unconfirmed.add(session, write, body)
             raise
         mark_saved(session, write.time, revision, "last_activity_at")
         return session.session_id
 
-    async def _store(self, session: Session, write: Write, ttl: int, body: bytes) -> int:
-        """Run `save.lua` and return the new revision."""
+    async def _store(
+        self,
+        session: Session,
+        write: Write,
+        ttl: int,
+        values: tuple[bytes, bytes],
+        assigned: int | None = None,
+    ) -> int:
+        """Run `save.lua` and return the stored revision: `assigned` or a later one, or by default the next one."""
         session_id, tenant_id = str(session.session_id), str(session.tenant_id)
         score = microseconds(write.time)
         # Sessions last saved a whole persist_ttl ago have expired, unless another process has a longer one.
         dead_score = score - self._persist_ttl * 1000
         index_ttl = max(self._max_age, ttl)
         keys = self._keys.session(session_id)
+        if assigned is not None:
+            expected = f"={assigned}"
+        else:
+            expected = "-" if write.if_revision is None else str(write.if_revision)
         entries = None
         if self._redis.is_cluster:
             # The script reaches only the slot of the session, so the entries are written before and after it.
@@ -141,9 +159,9 @@ class RedisSessionStore(SessionStore):
             f"saving session {session_id}",
             _SAVE,
             (*keys, *self._keys.indexes(session)) if entries is None else keys,
-            f"{'-' if write.if_revision is None else write.if_revision} {write.id} {tenant_id}"
+            f"{expected} {write.id} {tenant_id}"
             f" {min(self._hot_ttl, ttl)} {ttl} {score} {index_ttl} {dead_score} {_STATUSES}",
-            *stored_values(tenant_id, session.created_at, body),
+            *values,
         )
         if isinstance(reply, list):
             raise refused_save(session, write.if_revision, *reply, key=keys[1])
@@ -157,7 +175,7 @@ class RedisSessionStore(SessionStore):
         keys, arguments = deletion(self._keys, session_id, tenant_id)
         removed = await self._redis.script(f"deleting session {session_id}", DELETE, keys, *arguments)
         if removed < 0:
-            raise unreadable(keys[1])
+            raise unreadable(f"Redis key {keys[1]}")
         self._log.debug("session_deleted", session_id=str(session_id), found=removed > 0)
         return bool(removed)
 
@@ -240,10 +258,7 @@ class RedisSessionStore(SessionStore):
         )
         self._log.debug("sessions_marked", tenant_id=str(tenant_id), marked=marked)
         if left:
-            raise ConflictError(
-                f"{len(left)} sessions, such as {left[0]}, changed during every attempt to mark them; {marked} were "
-                "marked: try again"
-            )
+            raise changed_while_marking(left, marked)
         return marked
 
     async def ping(self) -> None:

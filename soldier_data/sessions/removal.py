@@ -23,39 +23,65 @@ _REMEMBERED_FOR = timedelta(minutes=1)
 
 
 def deletion(
-    keys: SessionKeys, session_id: UUID, tenant_id: UUID | None, indexes: Iterable[str] = ()
-) -> tuple[tuple[str, ...], tuple[str, str, int]]:
-    """Return the keys and arguments of `DELETE`. Without a tenant, the session may belong to any tenant."""
+    keys: SessionKeys,
+    session_id: UUID,
+    tenant_id: UUID | None,
+    indexes: Iterable[str] = (),
+    *,
+    durable: bool = False,
+) -> tuple[tuple[str, ...], tuple[str, str, int, int]]:
+    """Return the keys and arguments of `DELETE`. Without a tenant, the session may belong to any tenant.
+
+    With `durable`, PostgreSQL has the session too: copies of it that others are about to write are refused.
+    """
     session_keys = (*keys.session(session_id), keys.deleted(session_id))
     tenant = "" if tenant_id is None else str(tenant_id)
-    return (*session_keys, *indexes), (tenant, new_write_id(), _REMEMBERED_FOR // MILLISECOND)
+    return (*session_keys, *indexes), (tenant, new_write_id(), _REMEMBERED_FOR // MILLISECOND, int(durable))
 
 
 async def delete_sessions(
-    redis: RedisRunner, keys: SessionKeys, lookup: SessionLookup, tenant_id: UUID, session_ids: Iterable[UUID]
+    redis: RedisRunner,
+    keys: SessionKeys,
+    lookup: SessionLookup,
+    tenant_id: UUID,
+    session_ids: Iterable[UUID],
+    *,
+    durable: bool = False,
 ) -> int:
-    """Delete sessions of the tenant with their index entries, and return the number deleted."""
+    """Delete sessions of the tenant with their index entries, and return the number deleted.
+
+    `durable` as for `deletion`.
+    """
     removed = 0
     for ids in batches(list(dict.fromkeys(session_ids)), BATCH_SIZE):
-        removed += await _delete_batch(redis, keys, lookup, tenant_id, ids)
+        removed += await _delete_batch(redis, keys, lookup, tenant_id, ids, durable=durable)
     return removed
 
 
 async def _delete_batch(
-    redis: RedisRunner, keys: SessionKeys, lookup: SessionLookup, tenant_id: UUID, ids: Sequence[UUID]
+    redis: RedisRunner,
+    keys: SessionKeys,
+    lookup: SessionLookup,
+    tenant_id: UUID,
+    ids: Sequence[UUID],
+    *,
+    durable: bool,
 ) -> int:
     indexes = [_indexes(keys, session, tenant_id) for session in await lookup.read(ids)]
     if redis.is_cluster:
         # The indexes are in other slots. The last entry is removed after the session, so that a repetition of an
         # interrupted deletion still finds the session.
         await _remove_entries(redis, ids, [listing[:-1] for listing in indexes])
-        calls = [deletion(keys, session_id, tenant_id) for session_id in ids]
+        calls = [deletion(keys, session_id, tenant_id, durable=durable) for session_id in ids]
     else:
-        calls = [deletion(keys, id_, tenant_id, listing) for id_, listing in zip(ids, indexes, strict=True)]
+        calls = [
+            deletion(keys, id_, tenant_id, listing, durable=durable)
+            for id_, listing in zip(ids, indexes, strict=True)
+        ]
     replies = await redis.scripts(_ACTION, DELETE, calls)
     for session_id, reply in zip(ids, replies, strict=True):
         if reply < 0:
-            raise unreadable(keys.session(session_id)[1])
+            raise unreadable(f"Redis key {keys.session(session_id)[1]}")
     if redis.is_cluster:
         await _remove_entries(redis, ids, [listing[-1:] for listing in indexes])
     return sum(replies)

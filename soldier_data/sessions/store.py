@@ -32,8 +32,17 @@ class SessionStore(ChecksArguments, ABC):
     """
 
     @abstractmethod
-    async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
+    async def get(
+        self, session_id: UUID, *, tenant_id: UUID | None = None, fresh: bool = False
+    ) -> Session | None:
         """Return the session, or None if it does not exist or, with `tenant_id`, belongs to another tenant.
+
+        Args:
+            session_id: The session's id.
+            tenant_id: The session's tenant. Required with `SOLDIER_SESSION_DURABILITY=postgres` and
+                `SOLDIER_ROW_LEVEL_SECURITY=true`.
+            fresh: With `SOLDIER_SESSION_DURABILITY=postgres`, read the session from PostgreSQL and replace the copy in
+                Redis if it differs. Otherwise without effect.
 
         Raises:
             StoreError: The stored value is not a session that this version can read. It is not changed.
@@ -179,3 +188,22 @@ class SessionStore(ChecksArguments, ABC):
     @abstractmethod
     async def health_check(self) -> bool:
         """Return whether the store is reachable and ready for writes. Never raises."""
+
+
+class UnitSessions(ABC):
+    """The sessions of a unit of work: saves commit or roll back with everything else in it.
+
+    Raises (every method): as the methods of `SessionStore`.
+    """
+
+    @abstractmethod
+    async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
+        """Return the session as this unit sees it, or None; the arguments are those of `SessionStore.get`."""
+
+    @abstractmethod
+    async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
+        """Save the session as `SessionStore.save` does. Redis is written after the commit.
+
+        After a rollback, read the session again: its `revision` and `last_activity_at` are those of the save that was
+        undone.
+        """

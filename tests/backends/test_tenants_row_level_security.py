@@ -19,6 +19,7 @@ from soldier_data.postgres.statements import Schemas, Statement
 from soldier_data.profiles import CustomerProfile, PostgresProfileStore
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator, bound_role
+from tests.cases import sessions
 from tests.cases.case import Case, Domain
 from tests.cases.rows import dump_database
 from tests.cases.stores import DOMAINS, outcome
@@ -119,6 +120,7 @@ async def filled(owner: Database) -> UUID:
     tenant_id = uuid4()
     for domain in _DOMAINS:
         await domain.seed(domain.backends["postgres"](owner), tenant_id)
+    await sessions.seed_row(owner, tenant_id)
     # Other tests purge what is deleted of every tenant: a living profile, too, has lost something.
     store = PostgresProfileStore(owner)
     profile: CustomerProfile = FullProfileFactory(tenant_id=tenant_id)

@@ -9,6 +9,7 @@ from soldier_data.base.inmemory import InMemoryStore, MemoryTable
 from soldier_data.postgres.transaction import Transaction
 from soldier_data.schema import metadata
 from soldier_data.sessions import InMemorySessionStore, RedisSessionStore
+from soldier_data.sessions.durable import DurableSessionStore
 from tests.backends.connections import administrator
 
 Dump: TypeAlias = dict[str, list[str]]
@@ -17,10 +18,14 @@ Dump: TypeAlias = dict[str, list[str]]
 
 async def dump(store: Any, tenant_id: UUID) -> Dump:
     """What the store holds of the tenant; of a Redis store, which tests have for themselves, all it holds."""
+    if isinstance(store, DurableSessionStore):
+        rows = await dump_database(store._database.settings.database_url, tenant_id)
+        return {**await _dump_redis(store), **rows}
     if isinstance(store, RedisSessionStore):
         return await _dump_redis(store)
     if isinstance(store, InMemorySessionStore):
-        kept = [one.session for one in store._records.values() if one.session.tenant_id == tenant_id]
+        records = store._tables.sessions.rows(None)
+        kept = [record.session for record in records if record.session.tenant_id == tenant_id]
         return {"sessions": [session.model_dump_json() for session in kept]}
     if isinstance(store, InMemoryStore):
         tables = _memory_tables(store)

@@ -7,13 +7,19 @@ from uuid import UUID, uuid4
 from soldier_data.base.models import utcnow
 from soldier_data.base.subjects import DataSubject
 from soldier_data.errors import ConflictError
+from soldier_data.postgres.executor import Executor
 from soldier_data.sessions import (
     InMemorySessionStore,
     PendingMigration,
     RedisSessionStore,
     Session,
     SessionStore,
+    SessionTierConfig,
 )
+from soldier_data.sessions.codec import new_write_id
+from soldier_data.sessions.durable import DurableSessionStore
+from soldier_data.sessions.rows import SessionRows, prepare
+from soldier_data.sessions.unconfirmed import Write
 from tests.cases.case import Case, Domain, as_of
 from tests.factories.sessions import SessionFactory
 
@@ -22,6 +28,13 @@ async def seed(store: SessionStore, tenant_id: UUID) -> Session:
     session: Session = SessionFactory(tenant_id=tenant_id)
     await store.save(session)
     return session
+
+
+async def seed_row(db: Executor, tenant_id: UUID) -> None:
+    """Store a session in PostgreSQL alone."""
+    config = SessionTierConfig()
+    write = Write(new_write_id(), utcnow(), None)
+    await SessionRows(db, config).save(prepare(SessionFactory(tenant_id=tenant_id), write, config))
 
 
 async def list_by_customer(store: SessionStore, own: Session, other: UUID) -> object:
@@ -57,7 +70,11 @@ async def mark_pending_migration(store: SessionStore, own: Session, other: UUID)
 DOMAIN: Domain[SessionStore, Session] = Domain(
     store="sessions",
     contract=SessionStore,
-    backends={"inmemory": InMemorySessionStore, "redis": RedisSessionStore},
+    backends={
+        "inmemory": InMemorySessionStore,
+        "redis": RedisSessionStore,
+        "redis-durable": DurableSessionStore,
+    },
     seed=seed,
     cases=[
         Case("get", lambda store, own, other: store.get(own.session_id, tenant_id=other), None),

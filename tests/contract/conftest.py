@@ -18,6 +18,7 @@ from soldier_data.postgres.engine import driver_url
 from soldier_data.postgres.executor import Executor
 from soldier_data.profiles import CustomerProfile, ProfileStore
 from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
+from soldier_data.sessions.durable import DurableSessionStore
 from soldier_data.settings import Settings
 from tests.cases import audit, config, memory, profiles, runs, sessions, vectors
 from tests.cases.case import Domain
@@ -26,7 +27,7 @@ from tests.conftest import settings_for
 from tests.factories.config import AgentFactory
 from tests.factories.profiles import FullProfileFactory
 
-SESSION_BACKENDS = ("inmemory", "redis", "redis-cluster", "redis-on-path")
+SESSION_BACKENDS = ("inmemory", "redis", "redis-cluster", "redis-on-path", "redis-durable")
 
 
 @pytest.fixture(scope="session")
@@ -166,6 +167,16 @@ async def redis_on_path_store(redis_on_path_url: str) -> AsyncIterator[RedisSess
     """A session store on the Redis that the machine has installed."""
     async with _store_of(create_redis_client(Settings(redis_url=redis_on_path_url))) as made:
         yield made
+
+
+@pytest.fixture
+async def redis_durable_store(
+    redis_url: str, shared_database: Database
+) -> AsyncIterator[DurableSessionStore]:
+    """A session store on PostgreSQL, with copies on the tests' Redis."""
+    client = create_redis_client(Settings(redis_url=redis_url))
+    yield DurableSessionStore(client, shared_database, SessionTierConfig(key_prefix=f"t{uuid4().hex}"))
+    await client.aclose()
 
 
 @pytest.fixture

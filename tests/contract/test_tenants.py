@@ -42,6 +42,7 @@ OPERATORS_METHODS = {
         "watch_demotions",
     },
 }
+OPERATORS_METHODS["DurableSessionStore"] = {*OPERATORS_METHODS["RedisSessionStore"], "repair"}
 
 
 @pytest.mark.parametrize(("case", "domain", "backend"), EVERY_CASE)

@@ -110,6 +110,30 @@ def test_sweep_removes_what_is_too_old(prefix: str, monkeypatch: pytest.MonkeyPa
     with_store(prefix, check)
 
 
+def test_repair_tells_what_it_did(
+    prefix: str, shared_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session: Session = SessionFactory()
+
+    async def fill(store: RedisSessionStore) -> None:
+        await store.save(session)
+
+    with_store(prefix, fill)
+    done = run("repair")
+    assert done.exit_code == 1
+    assert "SOLDIER_SESSION_DURABILITY" in done.stderr
+    monkeypatch.setenv("SOLDIER_SESSION_DURABILITY", "postgres")
+    monkeypatch.setenv("SOLDIER_DATABASE_URL", shared_database_url)
+    done = run("repair")
+    assert done.exit_code == 0, done.output
+    assert "1 sessions that PostgreSQL lacked were kept" in done.output
+    assert "1 sessions that PostgreSQL lacked were saved" in run("repair", "--only-in-redis", "adopt").output
+    done = run("repair", "--only-in-redis", "delete")
+    assert "Checked" in done.output
+    assert "lacked" not in done.output
+    assert run("sweep").exit_code == 0
+
+
 def test_an_unreachable_redis_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOLDIER_REDIS_URL", "redis://user:hunter2@127.0.0.1:1/0")
     monkeypatch.setenv("SOLDIER_REDIS_TIMEOUT", "1")

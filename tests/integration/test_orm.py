@@ -63,6 +63,8 @@ VECTOR = [1.0, *[0.0] * (DIMENSIONS - 1)]
 
 configure_mappers()
 ROWS: list[Any] = [getattr(orm, name) for name in orm.__all__ if name != "Base"]
+# A session is written by its store: the document of its row is compressed.
+WRITABLE = [row for row in ROWS if row is not orm.SessionRow]
 RELATIONSHIPS: list[RelationshipProperty[Any]] = [
     each for row in ROWS for each in row.__mapper__.relationships
 ]
@@ -260,7 +262,7 @@ READINGS: dict[Any, Reading] = {
 """How the entity of a row is read through its store."""
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__name__)
+@pytest.mark.parametrize("row", WRITABLE, ids=lambda row: row.__name__)
 def test_a_field_with_a_default_is_a_column_with_the_same(row: Any) -> None:
     fields = ENTITIES[row].model_fields
     if row in DOCUMENTS:
@@ -284,7 +286,7 @@ def test_a_field_with_a_default_is_a_column_with_the_same(row: Any) -> None:
         assert isinstance(made, type(expected)), f"{row.__name__}.{key}"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__name__)
+@pytest.mark.parametrize("row", WRITABLE, ids=lambda row: row.__name__)
 async def test_a_row_of_its_required_columns_is_a_valid_entity(
     data: DataLayer, session: AsyncSession, row: Any, tenant_id: UUID
 ) -> None:

@@ -20,7 +20,13 @@ from soldier_data.profiles import (
 )
 from soldier_data.profiles import ProfileFieldSource as FieldSource
 from soldier_data.schema import metadata
-from soldier_data.sessions import PendingMigration, RedisSessionStore, Session, SessionStatus
+from soldier_data.sessions import (
+    InMemorySessionStore,
+    PendingMigration,
+    RedisSessionStore,
+    Session,
+    SessionStatus,
+)
 from tests.backends.connections import administrator
 from tests.conftest import DIMENSIONS
 from tests.factories.audit import AuditEventFactory, ToolCallFactory, TurnRecordFactory
@@ -303,7 +309,9 @@ async def _rows(data: DataLayer) -> list[str]:
     async with administrator(data.settings.database_url) as connection:
         names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         assert {row["tablename"] for row in names} >= set(metadata.tables)
-        return [
+        documents = await connection.fetch("SELECT document FROM sessions")
+        inflated = [zlib.decompress(row["document"]).decode() for row in documents]
+        return inflated + [
             row[0]
             for name in names
             for row in await connection.fetch(f"SELECT row::text FROM {name[0]} AS row")  # noqa: S608 - ours.
@@ -312,8 +320,8 @@ async def _rows(data: DataLayer) -> list[str]:
 
 async def _redis_values(data: DataLayer) -> list[str]:
     if not isinstance(data.sessions, RedisSessionStore):
-        kept = data.sessions._records.values()  # type: ignore[attr-defined] # the store in memory.
-        return [one.session.model_dump_json() for one in kept]
+        assert isinstance(data.sessions, InMemorySessionStore)
+        return [one.session.model_dump_json() for one in data.sessions._tables.sessions.rows(None)]
     redis: Any = data.sessions.client
     found: list[str] = []
     async for key in redis.scan_iter(match=f"{data.settings.session_key_prefix}:*"):

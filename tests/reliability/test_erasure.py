@@ -69,7 +69,14 @@ _NOT_FREE = {
     "steps": {"status"},
     "embeddings": {"source_id", "embedding_model"},
     "entities": {"embedding_model"},
+    "sessions": {"channel", "status", "step_content_hash", "write_id"},
 }
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Sessions are in PostgreSQL and in Redis."""
+    return settings.model_copy(update={"session_durability": "postgres"})
 
 
 async def test_every_column_that_takes_free_text_was_planted(data: DataLayer, tenant_id: UUID) -> None:

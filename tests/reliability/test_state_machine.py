@@ -39,15 +39,34 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture
-def real(shared_database_url: str, redis_url: str, runner: asyncio.Runner) -> Iterator[DataLayer]:
+def durability() -> str:
+    """Where sessions are durable."""
+    return "redis"
+
+
+@pytest.fixture
+def real(
+    shared_database_url: str, redis_url: str, runner: asyncio.Runner, durability: str
+) -> Iterator[DataLayer]:
     layer = DataLayer(
-        settings_for(shared_database_url, redis_url=redis_url, session_key_prefix=f"t{uuid4().hex}")
+        settings_for(
+            shared_database_url,
+            redis_url=redis_url,
+            session_key_prefix=f"t{uuid4().hex}",
+            session_durability=durability,
+        )
     )
     yield layer
     runner.run(layer.close())
 
 
-@every_store
+@pytest.mark.parametrize(
+    ("operations", "durability"),
+    [
+        *(pytest.param(operations, "redis", id=operations.store) for operations in STORES),
+        pytest.param(people.DURABLE_SESSION_OPERATIONS, "postgres", id="durable sessions"),
+    ],
+)
 def test_random_operations_have_the_same_outcome_in_memory_and_on_the_server(
     operations: Operations, real: DataLayer, runner: asyncio.Runner, count: Counts, report: Found
 ) -> None:

@@ -14,6 +14,7 @@ from soldier_data.data_layer import DataLayer
 from soldier_data.migrations import run_grants
 from soldier_data.schema import metadata
 from tests.backends.connections import administrator
+from tests.cases import sessions
 from tests.cases.stores import DOMAINS
 from tests.conftest import settings_for
 from tests.reliability.conftest import Found
@@ -150,6 +151,8 @@ async def test_without_a_tenant_that_role_sees_nothing_of_any_table(
         for domain in DOMAINS:
             if "postgres" in domain.backends:
                 await domain.seed(stores[domain.backends["postgres"]], tenant_id)
+        assert data._database is not None
+        await sessions.seed_row(data._database, tenant_id)
     async with administrator(database_url) as connection:
         await connection.execute("ANALYZE")
         held = await _counts(connection)

@@ -65,6 +65,7 @@ Beside these statements, the library sends:
   latter also sets and reads a parameter `soldier_data.unit_...` to call `after_commit`.
 - On a new connection, settings of `extra_float_digits` and `gin_fuzzy_search_limit`, and queries of `pg_type` for the
   types of parameters and results. asyncpg looks up further types when it first meets them.
+- With `SOLDIER_SESSION_DURABILITY=postgres`, the statements of `soldier_data/sessions/statements.py`.
 - For `health()`, queries of the version table (`SOLDIER_VERSION_TABLE`) and of the parameter `transaction_read_only`.
 
 ## Plans

@@ -1,14 +1,17 @@
 -- KEYS: hot, persistent, then the sorted sets that list the session: the second is that of its agent, the third that of
 --       its agent and status. On Redis Cluster the sets are in other slots: there the script gets only the first two
 --       keys, and the store writes the sets before and after it (see add_entry.lua).
--- ARGV: 1 separated by spaces, because redis-py is slower with many arguments: expected revision or '-', write id,
---       tenant, hot TTL, persistent TTL, score in the sets, TTL of the sets; then, parsed only if needed, the score
---       below which entries may be dead, and all statuses.
+-- ARGV: 1 separated by spaces, because redis-py is slower with many arguments: expected revision, or '-' for
+--       any, or '=' and the revision that PostgreSQL has assigned to the session; write id, tenant, hot TTL, persistent
+--       TTL, score in the sets, TTL of the sets; then, parsed only if needed, the score below which entries may be dead,
+--       and all statuses.
 --       2 persistent value. 3 hot value. Both have blanks for revision and write ids (see codec.py).
 -- Returns the new revision; or, if the save is refused, a list of the reason and the stored revision. (redis-py parses
--- a number much faster than a list.)
+-- a number much faster than a list.) With an assigned revision, returns the revision that is now stored, which may be a
+-- later one, or 0 if the session was deleted less than a minute ago.
 local expected, write_id, tenant_id, hot_ttl, persistent_ttl, score, set_ttl, rarely_used =
   string.match(ARGV[1], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.+)$')
+local assigned = tonumber(string.match(expected, '^=(%d+)$'))
 local revision, writes = 0, ''
 local head = stored_head()
 if head ~= '' then
@@ -20,16 +23,27 @@ if head ~= '' then
   if tenant ~= tenant_id then
     return {'taken', 0}
   end
+  local place = string.find(writes, write_id, 1, true)
+  -- A different write under the same revision is one that PostgreSQL has lost.
+  if assigned and (revision > assigned or (revision == assigned and place)) then
+    return revision
+  end
   -- This repeats a save whose reply was lost, perhaps with other saves in between. Each save adds one to the revision
   -- and one id to the list, so the position of the id gives its revision.
-  local place = string.find(writes, write_id, 1, true)
-  if place then
+  if place and not assigned then
     -- This writes something, because WAIT waits only for writes of its own connection.
     redis.call('PEXPIRE', KEYS[2], persistent_ttl)
     return revision - (place - 1) / WRITE_STEP
   end
 end
-if expected ~= '-' and tonumber(expected) ~= revision then
+if assigned then
+  -- A copy that was read before the deletion must not bring the session back. The id is in braces at the end of the key.
+  local start_of_key, id = string.match(KEYS[2], '^(.*:)persist:(.*)$')
+  if redis.call('EXISTS', start_of_key .. 'deleted:' .. id) == 1 then
+    return 0
+  end
+  revision, writes = assigned - 1, ''
+elseif expected ~= '-' and tonumber(expected) ~= revision then
   return {'conflict', revision}
 end
 

@@ -66,7 +66,7 @@ async def _delete(store: Any, session: Session, tenant_id: UUID) -> bool:
 SESSION = Kind(
     name="session",
     store="sessions",
-    tables=(),
+    tables=("sessions",),
     model=Session,
     make=SessionFactory,
     full=_full_session,

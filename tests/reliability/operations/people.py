@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import strategies as st
@@ -204,4 +205,23 @@ SESSION_OPERATIONS = Operations(
     ],
     run_ids=tuple(SESSION_IDS),
     has_units=False,
+)
+
+
+def _of_one_tenant(session: Session) -> Session:
+    """The session under an id that only its tenant uses."""
+    is_owners = session.tenant_id == OWNER
+    if is_owners == (session.session_id != SESSION_IDS[-1]):
+        return session
+    return session.model_copy(update={"session_id": SESSION_IDS[0 if is_owners else -1]})
+
+
+# PostgreSQL knows a session by its tenant and its id, so another tenant's id is refused only if Redis has the session.
+DURABLE_SESSION_OPERATIONS = replace(
+    SESSION_OPERATIONS,
+    writes=[
+        call("save", SESSIONS.map(_of_one_tenant)),
+        call("save", SESSIONS.map(_of_one_tenant), if_revision=REVISIONS),
+        *(calls for calls in SESSION_OPERATIONS.writes if calls.method != "save"),
+    ],
 )
