@@ -53,10 +53,11 @@ class UnitOfWork:
     """The stores in one transaction: either everything commits, or nothing does.
 
     The transaction begins when it is needed: until something is written, reads run by themselves. Writes that only add
-    (turn records, audit events, episodes, entities, relationships, steps, artifacts, LLM calls and embeddings) are
-    collected, and sent together as one statement: before the next other call on the same store, before a statement of
-    `session` or `connection`, by `flush()`, and at the end of the block. If one of them is rejected, the error is
-    raised there, as in a session of SQLAlchemy; call `flush()` to have it at once.
+    (turn records, audit events, episodes, entities, relationships, steps, artifacts, LLM calls and embeddings), and
+    saves of sessions with `if_revision`, are collected, and sent together as one statement: before the next other call
+    on the same store, before a statement of `session` or `connection`, by `flush()`, and at the end of the block. If
+    one of them is rejected, the error is raised there, as in a session of SQLAlchemy; call `flush()` to have it
+    at once.
 
     Concurrent calls within a unit run one after the other. A rejected write (a duplicate name, for example) leaves
     the unit usable. Saves set `revision` on the entities passed to them: after a rollback, read those entities again.

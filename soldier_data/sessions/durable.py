@@ -340,6 +340,7 @@ class _DurableUnitSessions(UnitSessions):
         self._write_copy = write_copy
         self._after_commit = after_commit
         self._saved: dict[UUID, StoredSession] = {}
+        self._registered = False
 
     async def get(self, session_id: UUID, *, tenant_id: UUID | None = None) -> Session | None:
         stored = await self._rows.get(session_id, tenant_id)
@@ -347,14 +348,21 @@ class _DurableUnitSessions(UnitSessions):
 
     async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
         check_revision(if_revision)
+        session_id = session.session_id
         write = Write(new_write_id(), utcnow(), if_revision)
-        saved = await self._rows.save(prepare(session, write, self._rows.config))
-        mark_saved(session, write.time, saved.revision, "last_activity_at")
-        if not self._saved:
+        new = prepare(session, write, self._rows.config)
+        if if_revision is None:
+            new = await self._rows.save(new)
+        else:
+            new = new._replace(revision=if_revision + 1)
+            await self._rows.collect(new, lambda: self._saved.pop(session_id, None))
+        mark_saved(session, write.time, new.revision, "last_activity_at")
+        if not self._registered:
+            self._registered = True
             self._after_commit(self._write_copies)
         # The caller may change the session before the commit.
-        self._saved[session.session_id] = saved.unshared()
-        return session.session_id
+        self._saved[session_id] = new.unshared()
+        return session_id
 
     async def _write_copies(self) -> None:
         for saved in self._saved.values():

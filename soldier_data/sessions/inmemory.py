@@ -72,6 +72,17 @@ class InMemorySessionStore(SessionStore, UnitSessions, InMemoryStore):
         ttl = timedelta(milliseconds=milliseconds_to_live(session, self.config, now))
         # Converted to JSON and back, so that reads return the same as from Redis.
         body = encode(session, now)
+        if if_revision is None:
+            revision = self._write(session, None, body, now + ttl)
+        else:
+            revision = if_revision + 1
+            self._tables.sessions.collect(lambda _: self._write(session, if_revision, body, now + ttl), [])
+        mark_saved(session, now, revision, "last_activity_at")
+        self._log.debug("session_saved", session_id=str(session.session_id), revision=session.revision)
+        return session.session_id
+
+    def _write(self, session: Session, if_revision: int | None, body: bytes, expires_at: datetime) -> int:
+        """Store the body of a session, and return the new revision."""
         stored = self._find(session.session_id)
         if stored is not None and stored.tenant_id != session.tenant_id:
             raise id_taken(session)
@@ -79,10 +90,8 @@ class InMemorySessionStore(SessionStore, UnitSessions, InMemoryStore):
         if if_revision is not None and if_revision != revision:
             raise conflict(session, if_revision, revision)
         copy = Session.model_validate_json(join(revision + 1, str(session.tenant_id), body))
-        self._put(copy, now + ttl)
-        mark_saved(session, now, revision + 1, "last_activity_at")
-        self._log.debug("session_saved", session_id=str(session.session_id), revision=session.revision)
-        return session.session_id
+        self._put(copy, expires_at)
+        return revision + 1
 
     async def delete(self, session_id: UUID, *, tenant_id: UUID | None = None) -> bool:
         session = self._find(session_id)

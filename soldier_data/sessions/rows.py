@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,9 +11,10 @@ from soldier_data.base.channels import Channel
 from soldier_data.base.models import utcnow
 from soldier_data.base.subjects import DataSubject, batches
 from soldier_data.base.values import check_integer, check_key
-from soldier_data.errors import ConfigurationError, StoreError, ValidationError
+from soldier_data.errors import ConfigurationError, ConflictError, StoreError, ValidationError
 from soldier_data.logging import get_logger
 from soldier_data.postgres.base_store import PostgresStore
+from soldier_data.postgres.collecting import CollectedWrite
 from soldier_data.postgres.database import NO_TENANT
 from soldier_data.postgres.executor import Executor
 from soldier_data.postgres.statements import Row, Statement, Values, quoted
@@ -108,6 +109,27 @@ class SessionRows(PostgresStore):
             return new._replace(revision=row["revision"])
         assert expected is not None
         raise conflict(new.session, expected, await self.stored_revision(new.session), fresh=True)
+
+    async def collect(self, new: StoredSession, forget: Callable[[], object]) -> None:
+        """Save a session whose `revision` is the expected one plus one; in a unit of work it is collected.
+
+        Args:
+            new: The session.
+            forget: Called if the save is rejected.
+
+        Raises:
+            ConflictError: The stored revision is not the expected one.
+        """
+
+        async def write(db: Executor, _: Sequence[Values]) -> None:
+            try:
+                await self.join(db).save(new)
+            except ConflictError:
+                forget()
+                raise
+
+        row = {**_columns(new), "revision": new.revision}
+        await self._db.collect(CollectedWrite(sql.insertion, [row], write))
 
     async def undo(self, saved: StoredSession) -> None:
         """Remove a session if this save was the last one."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnClause,
     ColumnElement,
     DateTime,
+    FromClause,
     Integer,
     Select,
     Uuid,
@@ -22,7 +25,9 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 
+from soldier_data.postgres.collecting import Insertion
 from soldier_data.postgres.queries import (
     LIMIT,
     columns_except,
@@ -101,6 +106,34 @@ save_new = Statement(
 )
 save_replacing = Statement(_SAVING, _replace())
 stored_revision = Statement(_SAVING, select(SESSIONS.c.revision).where(has_key(SESSIONS), _STORED))
+
+
+def _collected(rows: FromClause, _: Mapping[str, CTE]) -> Any:
+    """Write rows whose revision is the expected one plus one, and leave out those whose stored revision differs."""
+    stored = SESSIONS.alias("stored")
+    has_row = and_(stored.c.tenant_id == rows.c.tenant_id, stored.c.id == rows.c.id)
+    # The lock keeps the row from being deleted meanwhile, which would make this insert it again.
+    exists = select(_ONE).where(has_row).correlate(rows).with_for_update().exists()
+    statement = insert(SESSIONS).from_select(
+        [column.name for column in SESSIONS.columns],
+        select(*(rows.c[column.name] for column in SESSIONS.columns)).where(
+            or_(rows.c.revision == _ONE, exists)
+        ),
+    )
+    new = statement.excluded
+    is_stored = SESSIONS.c.expires_at > new.last_activity_at
+    return statement.on_conflict_do_update(
+        index_elements=["tenant_id", "id"],
+        set_={column.name: new[column.name] for column in _CONTENT},
+        where=or_(
+            SESSIONS.c.write_id == new.write_id,
+            and_(is_stored, SESSIONS.c.revision + _ONE == new.revision),
+            and_(~is_stored, new.revision == _ONE),
+        ),
+    ).returning(SESSIONS.c.id)
+
+
+insertion = Insertion(SESSIONS, _collected)
 
 
 def _adopt() -> Any:

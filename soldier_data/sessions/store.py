@@ -204,6 +204,8 @@ class UnitSessions(ABC):
     async def save(self, session: Session, *, if_revision: int | None = None) -> UUID:
         """Save the session as `SessionStore.save` does. Redis is written after the commit.
 
-        After a rollback, read the session again: its `revision` and `last_activity_at` are those of the save that was
-        undone.
+        With `if_revision` the save is collected: a ConflictError is raised where it is sent (see `UnitOfWork.flush`).
+
+        After a rollback or a ConflictError, read the session again: its `revision` and `last_activity_at` are those of
+        the save that was undone.
         """

@@ -11,7 +11,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from soldier_data import prepare_engine
 from soldier_data.base.subjects import DataSubject
 from soldier_data.data_layer import DataLayer
 from soldier_data.errors import (
@@ -22,6 +24,7 @@ from soldier_data.errors import (
     ValidationError,
 )
 from soldier_data.postgres.database import Database
+from soldier_data.postgres.engine import driver_url
 from soldier_data.sessions import PendingMigration, RedisSessionStore, Session, SessionTierConfig
 from soldier_data.sessions.durable import DurableSessionStore
 from soldier_data.settings import Settings
@@ -340,11 +343,28 @@ class TestUnitsOfWork:
         await layer.sessions.save(session)
         turn = TurnRecordFactory(tenant_id=session.tenant_id, session_id=session.session_id)
         async with layer.unit_of_work() as uow:
-            with pytest.raises(ConflictError, match="revision 2, not 1"):
-                await uow.sessions.save(stale, if_revision=1)
             await uow.audit.save_turn(turn)
+            await uow.sessions.save(stale, if_revision=1)
+            with pytest.raises(ConflictError, match="revision 2, not 1"):
+                await uow.flush()
         assert await layer.audit.get_turn(session.tenant_id, turn.turn_id) == turn
         assert await layer.sessions.get(session.session_id) == session
+
+    async def test_a_unit_in_a_services_transaction_writes_redis_after_its_commit(
+        self, layer: DataLayer, shared_database_url: str
+    ) -> None:
+        url = driver_url(shared_database_url).replace("postgresql://", "postgresql+asyncpg://")
+        engine = prepare_engine(create_async_engine(url))
+        session = await saved(layer.sessions)
+        before = session.model_copy(deep=True)
+        async with engine.connect() as connection:
+            async with layer.unit_of_work(connection=connection) as uow:
+                await uow.sessions.save(session, if_revision=1)
+            assert await layer.sessions.get(session.session_id, fresh=True) == before
+            await connection.commit()
+        assert isinstance(layer.sessions, DurableSessionStore)
+        assert await layer.sessions.peek(session.session_id) == session
+        await engine.dispose()
 
     async def test_they_are_refused_where_redis_alone_has_the_sessions(
         self, shared_database_url: str, redis_url: str
