@@ -228,8 +228,12 @@ class _ConversationReplay:
                 await uow.memory.add_relationship(relationship)
             await uow.memory.add_episodes(said)
             await self._record(uow, session, exchange, rule_ids, perf_counter() - started)
-            # The session is saved only after the turn's writes have been committed.
-            uow.after_commit(lambda: self._save(session))
+            if self._data.settings.has_durable_sessions:
+                # A copy, because a save sets the revision, also if the unit of work is rolled back.
+                await uow.sessions.save(session.model_copy(), if_revision=session.revision)
+            else:
+                # The session is saved only after the turn's writes have been committed.
+                uow.after_commit(lambda: self._save(session))
 
     async def _read_session(self) -> Session:
         with self._stopwatch.measure("read a session"):
