@@ -41,6 +41,17 @@ _READ_ONLY = Statement(
 )
 
 
+_SERVER = Statement(
+    "beginning a transaction",
+    select(
+        # As the role or the database sets it.
+        func.current_setting("default_transaction_isolation").label("isolation"),
+        # A table of Citus.
+        func.to_regclass("pg_catalog.pg_dist_partition").is_not(None).label("distributed"),
+    ),
+)
+
+
 class Database:
     """Executes statements on a connection pool, each call in a transaction of its own.
 
@@ -66,8 +77,8 @@ class Database:
         # SET LOCAL needs a transaction; and outside of one, PgBouncer may send the messages of a statement to
         # different servers.
         self._always_begin = settings.row_level_security or settings.pgbouncer
-        # As the role or the database sets it; known after the first transaction.
-        self._isolation: str | None = None
+        # Known after the first transaction.
+        self._server: Row | None = None
 
     @property
     def engine(self) -> AsyncEngine:
@@ -77,7 +88,12 @@ class Database:
     @property
     def begins_at_once(self) -> bool:
         """True if a unit of work must begin its transaction with its first read."""
-        return self._always_begin or self._isolation != "read committed"
+        return self._always_begin or self._server is None or self._server["isolation"] != "read committed"
+
+    @property
+    def is_distributed(self) -> bool:
+        """True if Citus may distribute the tables. It runs a statement with several INSERTs on the coordinator."""
+        return self._server is None or bool(self._server["distributed"])
 
     def check_open(self, operation: str) -> None:
         """Raise StoreError if the database has been closed."""
@@ -199,20 +215,26 @@ class Database:
         return lease, await self._begin_on(lease, begin)
 
     async def _begin_on(self, lease: Lease, begin: _Begin) -> Transaction:
-        transaction = Transaction(
+        try:
+            if self._server is None:
+                first = self._transaction_on(lease)
+                await first.begin(None)
+                self._server = await first.fetch_one(_SERVER, {"tenant_id": NO_TENANT})
+                await first.commit()
+            transaction = self._transaction_on(lease)
+            await begin(transaction)
+        except BaseException:
+            await self._pool.release(lease, broken=True)
+            raise
+        return transaction
+
+    def _transaction_on(self, lease: Lease) -> Transaction:
+        return Transaction(
             self._driver_of(lease),
             self.settings,
             self._schemas,
             lambda: unit_connection(self._pool.engine, lease.proxy, self._schemas.tables),
         )
-        try:
-            await begin(transaction)
-            if self._isolation is None:
-                self._isolation = await transaction.isolation()
-        except BaseException:
-            await self._pool.release(lease, broken=True)
-            raise
-        return transaction
 
     async def _fetch(self, statement: Statement, *rows: Values) -> list[Row]:
         if self._always_begin:

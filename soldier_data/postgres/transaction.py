@@ -175,14 +175,6 @@ class Transaction:
             self._savepoint_is_new = self._savepoint_is_open = True
         await self._command("; ".join(commands), "beginning a transaction")
 
-    async def isolation(self) -> str:
-        """Return the isolation level that transactions have by default."""
-        async with self._turn:
-            # A SELECT would prevent SET TRANSACTION, which must precede all queries.
-            query = self._connection.fetchval("SHOW default_transaction_isolation")
-            found: str = await self._guard(query, "beginning a transaction")
-        return found
-
     async def commit(self) -> None:
         """Commit the transaction.
 

@@ -110,10 +110,11 @@ class UnitTransaction:
             StoreError: A write was rejected, and nothing has been committed.
         """
         writes = self._take_collected()
-        if writes and (self._transaction is not None or self._database.begins_at_once):
-            await self._write(await self.begun(), writes)
-        elif writes:
+        alone = self._transaction is None and not self._database.begins_at_once
+        if writes and alone and not self._database.is_distributed:
             await self._write_at_once(writes)
+        elif writes:
+            await self._write(await self.begun(), writes)
         self._ended = True
         if self._transaction is not None:
             await self._transaction.commit()
@@ -142,7 +143,7 @@ class UnitTransaction:
 
     async def _write(self, transaction: Transaction, writes: Sequence[CollectedWrite]) -> None:
         one_tenant = len({row["tenant_id"] for write in writes for row in write.rows}) == 1
-        if one_tenant or not self.settings.row_level_security:
+        if (one_tenant or not self.settings.row_level_security) and not self._database.is_distributed:
             statement, values = combined(writes)
             try:
                 await transaction.write_one(statement, values)

@@ -35,9 +35,14 @@ async def on_server(shared_database_url: str) -> AsyncIterator[DataLayer]:
         yield data
 
 
-@pytest.fixture(params=["inmemory", "postgres"])
-async def data(request: pytest.FixtureRequest, on_server: DataLayer) -> AsyncIterator[DataLayer]:
-    if request.param == "postgres":
+@pytest.fixture(params=["inmemory", "postgres", "distributed"])
+async def data(
+    request: pytest.FixtureRequest, on_server: DataLayer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[DataLayer]:
+    """A data layer in memory, and one on PostgreSQL, also as if it was distributed by Citus."""
+    if request.param != "inmemory":
+        server = {"isolation": "read committed", "distributed": request.param == "distributed"}
+        monkeypatch.setattr(on_server._database, "_server", server)
         yield on_server
         return
     async with DataLayer.in_memory(Settings(embedding_dimensions=DIMENSIONS)) as in_memory:
@@ -346,6 +351,17 @@ async def test_policies_hold_for_collected_rows_of_several_tenants(database_url:
                         await uow.memory.add_episode(episode)
                 for episode in together:
                     assert await data.memory.get_episode(episode.tenant_id, episode.id) == episode
+
+
+@pytest.mark.parametrize("data", ["distributed"], indirect=True)
+async def test_a_distributed_database_gets_one_insert_after_the_other(
+    data: DataLayer, turn: Turn, sent: list[str]
+) -> None:
+    sent.clear()
+    async with data.unit_of_work() as uow:
+        await uow.audit.save_turn(turn.record)
+        await uow.memory.add_episodes(turn.episodes)
+    assert sent == ["BEGIN", "INSERT", "RELEASE", "COPY", "COMMIT"]
 
 
 async def test_with_policies_a_unit_sends_four_messages(
