@@ -60,8 +60,8 @@ Beside these statements, the library sends:
 
 - `BEGIN`, `COMMIT` and `ROLLBACK`; in a unit of work also `SAVEPOINT inner_work`, `RELEASE SAVEPOINT inner_work` and
   `ROLLBACK TO SAVEPOINT inner_work`.
-- Before the first transaction, a query of `default_transaction_isolation` and of whether Citus is installed. With Citus,
-  a unit of work sends the insertions that it has collected one by one.
+- Before the first transaction, a query of `default_transaction_isolation` and of whether Citus is installed. With
+  Citus, a unit of work sends the insertions that it has collected one by one.
 - With row-level security, `SET LOCAL app.tenant_id = '...'` in every transaction.
 - `SELECT 1` on a connection that may be lost, and at the beginning of a unit of work that joins a transaction. The
   latter also sets and reads a parameter `soldier_data.unit_...` to call `after_commit`.
