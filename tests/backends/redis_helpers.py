@@ -31,8 +31,12 @@ async def store_at(
     url: str, *, seconds: float = 0.3, retry_budget: float = 1, **config: Any
 ) -> AsyncIterator[RedisSessionStore]:
     client = create_redis_client(Settings(redis_url=url, redis_timeout=timedelta(seconds=seconds)))
-    yield RedisSessionStore(client, SessionTierConfig(**config), retry_budget=timedelta(seconds=retry_budget))
-    await client.aclose()
+    try:
+        yield RedisSessionStore(
+            client, SessionTierConfig(**config), retry_budget=timedelta(seconds=retry_budget)
+        )
+    finally:
+        await client.aclose()
 
 
 def free_port() -> int:

@@ -47,8 +47,10 @@ DATA, WATCH = "for-data", "for-sentinels"
 @asynccontextmanager
 async def opened(url: str, **settings: Any) -> AsyncIterator[RedisSessionStore]:
     store = open_redis_store(Settings(**{"redis_url": url, "retry_budget": timedelta(seconds=1), **settings}))
-    yield store
-    await store.close()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 async def check_in_use(store: RedisSessionStore) -> None:

@@ -137,7 +137,7 @@ class TestLostReply:
 class TestServer:
     async def test_a_full_server_is_a_connection_error_and_damages_nothing(self, tmp_path: Path) -> None:
         with redis_server(program(), tmp_path, maxmemory="8mb", maxmemory_policy="noeviction") as server:
-            async with store_at(server.url) as store:
+            async with store_at(server.url, seconds=5) as store:
                 sessions = [SessionFactory(variables={"x": os.urandom(20_000).hex()}) for _ in range(200)]
                 outcomes = [
                     (session, (await asyncio.gather(store.save(session), return_exceptions=True))[0])

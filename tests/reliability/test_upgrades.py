@@ -8,9 +8,12 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from soldier_data import migrations
 from soldier_data.data_layer import DataLayer
 from soldier_data.schema import metadata
+from soldier_data.settings import Settings
 from tests.backends.connections import administrator
 from tests.cases.stores import DOMAINS
 from tests.conftest import DIMENSIONS, settings_for
@@ -18,19 +21,16 @@ from tests.migrations.tools import alembic, alembic_here, dump_schema, fetch, re
 from tests.reliability.conftest import Counts, Found
 
 _SIZE = str(DIMENSIONS)
-_STORES = {
-    "ConfigStore": "config",
-    "MemoryStore": "memory",
-    "AuditStore": "audit",
-    "ProfileStore": "profiles",
-    "RunStore": "runs",
-    "VectorStore": "vectors",
-}
-
 _MIGRATING = """
 SELECT pid AS it FROM pg_locks JOIN pg_database d ON d.oid = database
 WHERE locktype = 'advisory' AND granted AND datname = current_database()
 """
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Settings with which every table is used."""
+    return settings.model_copy(update={"session_durability": "postgres"})
 
 
 async def test_processes_upgrade_one_empty_database_at_once(
@@ -192,8 +192,7 @@ async def test_down_step_by_step_and_up_again_keeps_rows_and_comes_to_the_same_s
 async def _fill(data: DataLayer, tenant_id: UUID) -> None:
     """Something of every kind in every table."""
     for domain in DOMAINS:
-        if name := _STORES.get(domain.contract.__name__):
-            await domain.seed(getattr(data, name), tenant_id)
+        await domain.seed(getattr(data, domain.store), tenant_id)
 
 
 async def _rows(url: str) -> dict[str, list[dict[str, Any]]]:
