@@ -23,7 +23,6 @@ from soldier_data.logging import configure_logging
 from soldier_data.memory.inmemory import InMemoryMemoryStore
 from soldier_data.memory.postgres import PostgresMemoryStore
 from soldier_data.memory.store import MemoryStore
-from soldier_data.migrations import upgrade
 from soldier_data.postgres.database import Database
 from soldier_data.privacy import CustomerExport, CustomerRights, ErasureReport
 from soldier_data.profiles.inmemory import InMemoryProfileStore
@@ -121,6 +120,9 @@ class DataLayer:
                 update={"database_url": engine.url.render_as_string(hide_password=False)}
             )
         if migrate and settings.uses_postgres:
+            # Importing Alembic takes a tenth of a second.
+            from soldier_data.migrations import upgrade  # noqa: PLC0415
+
             await upgrade(settings)
         data = cls(settings, engine)
         try:

@@ -57,10 +57,12 @@ def _record_statements(name: str, table: Table) -> RecordStatements:
         return inserting.on_conflict_do_nothing(index_elements=["tenant_id", "id"]).returning(table.c.id)
 
     return RecordStatements(
-        insert=Statement(f"saving the {name}", unless_taken(insert_row(table))),
+        insert=Statement(f"saving the {name}", lambda: unless_taken(insert_row(table))),
         insertion=Insertion(table, lambda rows, _: unless_taken(insert_rows(table, rows))),
-        get=Statement(f"reading the {name}", _records(table).where(equals(table.c.id))),
-        get_listed=Statement(f"reading {name}s", _records(table).where(equals_any(table.c.id, "ids"))),
+        get=Statement(f"reading the {name}", lambda: _records(table).where(equals(table.c.id))),
+        get_listed=Statement(
+            f"reading {name}s", lambda: _records(table).where(equals_any(table.c.id, "ids"))
+        ),
     )
 
 
@@ -69,11 +71,13 @@ events = _record_statements("audit event", EVENTS)
 
 list_turns_by_session = Statement(
     "listing the turns of the session",
-    _records(TURNS)
-    .where(equals(TURNS.c.session_id))
-    .order_by(TURNS.c.timestamp, TURNS.c.turn_number, TURNS.c.id)
-    .limit(LIMIT)
-    .offset(OFFSET),
+    lambda: (
+        _records(TURNS)
+        .where(equals(TURNS.c.session_id))
+        .order_by(TURNS.c.timestamp, TURNS.c.turn_number, TURNS.c.id)
+        .limit(LIMIT)
+        .offset(OFFSET)
+    ),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, wraps
@@ -95,22 +95,36 @@ class _Parameter:
         )
 
 
+class _Signature:
+    """The parameters of a method.
+
+    Attributes:
+        parameters: In their order, with the keys of `T` in place of `**options: Unpack[T]`.
+        exact_types: Their exact types, in the same order.
+        takes_options: Whether the method has such `**options`.
+    """
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        hints = get_type_hints(method)
+        self.takes_options = any(get_origin(hint) is Unpack for hint in hints.values())
+        self.parameters = [_parameter(name, hint) for name, hint in _arguments_of(method, hints)]
+        self.by_name = {parameter.name: parameter for parameter in self.parameters}
+        self.exact_types = [parameter.exact_types for parameter in self.parameters]
+        self.exact_types_by_name = {parameter.name: parameter.exact_types for parameter in self.parameters}
+
+
 def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    hints = _hints_of(method)
-    names = list(hints)
-    takes_options = any(get_origin(hint) is Unpack for hint in get_type_hints(method).values())
-    parameters = [_parameter(name, hint) for name, hint in hints.items()]
-    by_name = dict(zip(names, parameters, strict=True))
+    # Read on the first call: the annotations of all methods take as long to evaluate as an import may take.
+    signature: _Signature | None = None
 
-    exact_types = [parameter.exact_types for parameter in parameters]
-    exact_types_by_name = dict(zip(names, exact_types, strict=True))
-
-    async def check_and_call(store: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        checked = [parameter.checked(value) for parameter, value in zip(parameters, args, strict=False)]
+    async def check_and_call(
+        known: _Signature, store: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        checked = [parameter.checked(value) for parameter, value in zip(known.parameters, args, strict=False)]
         for name, value in kwargs.items():
-            if name in by_name:
-                kwargs[name] = by_name[name].checked(value)
-            elif takes_options:
+            if name in known.by_name:
+                kwargs[name] = known.by_name[name].checked(value)
+            elif known.takes_options:
                 # Python itself accepts any name here.
                 raise TypeError(f"{method.__qualname__}() got an unexpected keyword argument {name!r}")
         return await method(store, *checked, *args[len(checked) :], **kwargs)
@@ -118,13 +132,16 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     # Python itself rejects surplus arguments, and unknown names where there are no `**options`.
     @wraps(method)
     async def checking(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal signature
+        if signature is None:
+            signature = _Signature(method)
         try:
-            for value, types in zip(args, exact_types, strict=False):
+            for value, types in zip(args, signature.exact_types, strict=False):
                 if type(value) not in types:
-                    return await check_and_call(self, args, kwargs)
+                    return await check_and_call(signature, self, args, kwargs)
             for name, value in kwargs.items():
-                if type(value) not in exact_types_by_name.get(name, _NONE):
-                    return await check_and_call(self, args, kwargs)
+                if type(value) not in signature.exact_types_by_name.get(name, _NONE):
+                    return await check_and_call(signature, self, args, kwargs)
             return await method(self, *args, **kwargs)
         except PydanticValidationError as error:
             failure = _unreadable(method.__name__, error)
@@ -134,16 +151,12 @@ def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     return checking
 
 
-def _hints_of(method: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of the arguments by name, with the keys of `T` in place of `**options: Unpack[T]`."""
-    hints = get_type_hints(method)
-    by_name: dict[str, Any] = {}
+def _arguments_of(method: Callable[..., Any], hints: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name in inspect.signature(method).parameters:
         if get_origin(hints.get(name)) is Unpack:
-            by_name |= get_type_hints(get_args(hints[name])[0])
+            yield from get_type_hints(get_args(hints[name])[0]).items()
         elif name != "self":
-            by_name[name] = hints[name]
-    return by_name
+            yield name, hints[name]
 
 
 def _unreadable(method: str, error: PydanticValidationError) -> StoreError:

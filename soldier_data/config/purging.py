@@ -26,7 +26,7 @@ _SCENARIOS_AT_A_TIME = 100
 _IDS = any_(param("ids", ARRAY(Uuid)))
 _OLD_AGENTS = any_(param("old_agents", ARRAY(Uuid)))
 
-_lock_agents = Statement(_OPERATION, oldest(AGENTS, _AGENTS_AT_A_TIME).with_for_update())
+_lock_agents = Statement(_OPERATION, lambda: oldest(AGENTS, _AGENTS_AT_A_TIME).with_for_update())
 """The lock keeps an agent from being restored while its parts are removed."""
 
 
@@ -53,15 +53,17 @@ def _find(table: Table, *, old_agents: bool) -> Statement:
 
 
 def _remove(table: Table) -> Statement:
-    return Statement(_OPERATION, delete(table).where(_goes(table), table.c.id == _IDS).returning(table.c.id))
+    return Statement(
+        _OPERATION, lambda: delete(table).where(_goes(table), table.c.id == _IDS).returning(table.c.id)
+    )
 
 
 _remove_parts = {table: _remove(table) for table in PARTS}
 _remove_of_scenarios = (
-    Statement(_OPERATION, delete(ARCHIVES).where(of_tenant(ARCHIVES), ARCHIVES.c.id == _IDS)),
-    Statement(_OPERATION, delete(PLANS).where(of_tenant(PLANS), PLANS.c.scenario_id == _IDS)),
+    Statement(_OPERATION, lambda: delete(ARCHIVES).where(of_tenant(ARCHIVES), ARCHIVES.c.id == _IDS)),
+    Statement(_OPERATION, lambda: delete(PLANS).where(of_tenant(PLANS), PLANS.c.scenario_id == _IDS)),
 )
-_remove_agents = Statement(_OPERATION, delete(AGENTS).where(of_tenant(AGENTS), AGENTS.c.id == _IDS))
+_remove_agents = Statement(_OPERATION, lambda: delete(AGENTS).where(of_tenant(AGENTS), AGENTS.c.id == _IDS))
 
 
 async def purge(db: Executor, values: Values) -> int:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy.dialects.postgresql import Insert
 
 from soldier_data.config.orm import (
     AgentRow,
@@ -107,10 +108,11 @@ def _by_character(column: ColumnElement[str]) -> ColumnElement[str]:
 
 
 def _get(name: str, table: Table) -> Statement:
-    found = and_(living(table), equals(table.c.id))
-    if table is not AGENTS:
-        found = and_(found, _has_living_agent(table.c.agent_id))
-    return Statement(f"reading the {name}", _entities(table).where(found))
+    def build() -> Select[Any]:
+        found = _entities(table).where(living(table), equals(table.c.id))
+        return found if table is AGENTS else found.where(_has_living_agent(table.c.agent_id))
+
+    return Statement(f"reading the {name}", build)
 
 
 get_agent = _get("agent", AGENTS)
@@ -136,16 +138,16 @@ def get_agents(*, enabled_only: bool) -> Statement:
     )
 
 
-def _delete_agent() -> Statement:
+def _delete_agent() -> Select[Any]:
     agent = mark_deleted(AGENTS, has_key(AGENTS)).returning(AGENTS.c.id).cte("agent")
     statement = select(agent.c.id)
     for table in PARTS:
         parts = mark_deleted(table, and_(living(table), table.c.agent_id == agent.c.id))
         statement = statement.add_cte(parts.cte(f"deleted_{table.name}"))
-    return Statement("deleting the agent", statement)
+    return statement
 
 
-delete_agent = _delete_agent()
+delete_agent = Statement("deleting the agent", _delete_agent)
 
 
 @cache
@@ -217,20 +219,23 @@ embedded_texts = (
 )
 
 get_variables = Statement(
-    "listing the variables", _of_agent(VARIABLES).order_by(_by_character(VARIABLES.c.name))
+    "listing the variables", lambda: _of_agent(VARIABLES).order_by(_by_character(VARIABLES.c.name))
 )
-get_variable_by_name = Statement("reading the variable", _of_agent(VARIABLES).where(equals(VARIABLES.c.name)))
+get_variable_by_name = Statement(
+    "reading the variable", lambda: _of_agent(VARIABLES).where(equals(VARIABLES.c.name))
+)
 
 get_activations = Statement(
-    "listing the tool activations", _of_agent(ACTIVATIONS).order_by(_by_character(ACTIVATIONS.c.tool_id))
+    "listing the tool activations",
+    lambda: _of_agent(ACTIVATIONS).order_by(_by_character(ACTIVATIONS.c.tool_id)),
 )
 get_activation = Statement(
     "reading the tool activation",
-    _of_agent(ACTIVATIONS).where(equals(ACTIVATIONS.c.tool_id)),
+    lambda: _of_agent(ACTIVATIONS).where(equals(ACTIVATIONS.c.tool_id)),
 )
 delete_activation = Statement(
     "deleting the tool activation",
-    mark_deleted(
+    lambda: mark_deleted(
         ACTIVATIONS,
         and_(
             of_tenant(ACTIVATIONS),
@@ -245,20 +250,17 @@ def _archive_key() -> ColumnElement[bool]:
     return and_(has_key(ARCHIVES), equals(ARCHIVES.c.version))
 
 
-def _archive_scenario() -> Statement:
+def _archive_scenario() -> Insert:
     statement = insert_row(ARCHIVES)
-    return Statement(
-        "archiving the scenario",
-        statement.on_conflict_do_update(
-            index_elements=["tenant_id", "id", "version"],
-            set_={"archived_at": statement.excluded.archived_at, "scenario": statement.excluded.scenario},
-        ),
+    return statement.on_conflict_do_update(
+        index_elements=["tenant_id", "id", "version"],
+        set_={"archived_at": statement.excluded.archived_at, "scenario": statement.excluded.scenario},
     )
 
 
-archive_scenario = _archive_scenario()
+archive_scenario = Statement("archiving the scenario", _archive_scenario)
 get_archived_scenario = Statement(
-    "reading the archived scenario", select(ARCHIVES.c.scenario).where(_archive_key())
+    "reading the archived scenario", lambda: select(ARCHIVES.c.scenario).where(_archive_key())
 )
 
 
@@ -267,16 +269,16 @@ def _plans() -> Select[Any]:
     return select(PLANS.c.plan, PLANS.c.updated_at, PLANS.c.revision).where(of_tenant(PLANS))
 
 
-get_plan = Statement("reading the migration plan", _plans().where(equals(PLANS.c.id)))
+get_plan = Statement("reading the migration plan", lambda: _plans().where(equals(PLANS.c.id)))
 get_plan_for_versions = Statement(
     "reading the migration plan",
-    newest_first(
+    lambda: newest_first(
         _plans().where(equals(PLANS.c.scenario_id), equals(PLANS.c.from_version), equals(PLANS.c.to_version)),
         PLANS.c.created_at,
     ).limit(1),
 )
 delete_plan = Statement(
-    "deleting the migration plan", delete(PLANS).where(has_key(PLANS)).returning(PLANS.c.id)
+    "deleting the migration plan", lambda: delete(PLANS).where(has_key(PLANS)).returning(PLANS.c.id)
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     BigInteger,
+    ClauseElement,
     Column,
     ColumnElement,
     FromClause,
@@ -81,14 +82,12 @@ def _exists(found: Any) -> ColumnElement[bool]:
     return select(found.c.id).exists()
 
 
-def _add_relationship() -> Statement:
+def _add_relationship() -> ClauseElement:
     ends = _living_ends()
     values = select(*(column_param(column) for column in RELATIONSHIPS.columns))
     names = [column.name for column in RELATIONSHIPS.columns]
     added = unless_taken(insert(RELATIONSHIPS).from_select(names, values.where(_exists(ends)))).cte("added")
-    return Statement(
-        "adding the relationship", select(_exists(ends).label("ends_live"), _exists(added).label("written"))
-    )
+    return select(_exists(ends).label("ends_live"), _exists(added).label("written"))
 
 
 def _insert_relationships(rows: FromClause, earlier: Mapping[str, CTE]) -> Any:
@@ -113,7 +112,7 @@ def _insert_relationships(rows: FromClause, earlier: Mapping[str, CTE]) -> Any:
     return unless_taken(insert(RELATIONSHIPS).from_select(names, found))
 
 
-def _update_relationship() -> Statement:
+def _update_relationship() -> ClauseElement:
     ends = _living_ends()
     stored = (
         select(RELATIONSHIPS.c.id)
@@ -132,28 +131,25 @@ def _update_relationship() -> Statement:
         .returning(RELATIONSHIPS.c.id)
         .cte("updated")
     )
-    return Statement(
-        "updating the relationship",
-        select(
-            _exists(stored).label("stored"),
-            _exists(ends).label("ends_live"),
-            _exists(updated).label("written"),
-        ),
+    return select(
+        _exists(stored).label("stored"),
+        _exists(ends).label("ends_live"),
+        _exists(updated).label("written"),
     )
 
 
-def _delete_entity() -> Statement:
+def _delete_entity() -> Select[Any]:
     entity = delete_by_key(ENTITIES).cte("entity")
     id_ = column_param(ENTITIES.c.id)
     of_entity = or_(RELATIONSHIPS.c.from_entity_id == id_, RELATIONSHIPS.c.to_entity_id == id_)
     related = mark_deleted(RELATIONSHIPS, and_(living(RELATIONSHIPS), of_entity, _exists(entity)))
-    return Statement("deleting the entity", select(entity.c.id).add_cte(related.cte("deleted_relationships")))
+    return select(entity.c.id).add_cte(related.cte("deleted_relationships"))
 
 
-add_relationship = _add_relationship()
+add_relationship = Statement("adding the relationship", _add_relationship)
 insertion = Insertion(RELATIONSHIPS, _insert_relationships)
-update_relationship = _update_relationship()
-delete_entity = _delete_entity()
+update_relationship = Statement("updating the relationship", _update_relationship)
+delete_entity = Statement("deleting the entity", _delete_entity)
 
 
 @cache
@@ -263,18 +259,16 @@ def _with_related(
 
 
 def _in_batches(
-    operation: str,
     found: Mapping[Table, Select[Any]],
     change: Callable[[Table, ColumnElement[bool]], Any],
     condition: Callable[[Any], ColumnElement[bool]],
     *counted: Any,
-) -> Statement:
+) -> Select[Any]:
     """A statement that changes one batch of rows: columns `how_many`, and `more` if there may be further batches.
 
     Entities are changed after all of their relationships, because foreign keys refer to them.
 
     Args:
-        operation: The operation, for messages.
         found: By table, a SELECT of the ids to change, at most `ROWS_AT_A_TIME`.
         change: Returns the UPDATE or DELETE of the rows that meet a condition.
         condition: The condition for changing relationships of the entities found.
@@ -293,10 +287,10 @@ def _in_batches(
         changed.append(change(table, where).returning(table.c.id).cte(f"changed_{table.name}"))
     counts = [_count(rows) for rows in (*changed, *counted)]
     how_many = sum(counts[1:], counts[0])
-    return Statement(operation, select(how_many.label("how_many"), or_(*is_full.values()).label("more")))
+    return select(how_many.label("how_many"), or_(*is_full.values()).label("more"))
 
 
-def _delete_by_group() -> Statement:
+def _delete_by_group() -> Select[Any]:
     """The deletion of a group. The count includes rows deleted by an earlier attempt whose reply was lost."""
 
     def before(table: Table) -> Any:
@@ -312,35 +306,35 @@ def _delete_by_group() -> Statement:
 
     tables = (EPISODES, RELATIONSHIPS, ENTITIES)
     found = {table: select(table.c.id).where(of_group(table)).limit(AT_A_TIME) for table in tables}
-    return _in_batches("deleting the group", found, mark_deleted, is_living, *map(before, tables))
+    return _in_batches(found, mark_deleted, is_living, *map(before, tables))
 
 
-delete_by_group = _delete_by_group()
+delete_by_group = Statement("deleting the group", _delete_by_group)
 
 
-def _purge() -> Statement:
+def _purge() -> Select[Any]:
     tables = (EPISODES, RELATIONSHIPS, ENTITIES)
 
     def removal(table: Table, where: ColumnElement[bool]) -> Any:
         return delete(table).where(where)
 
     # Relationships of old entities are removed as well, even if they are not deleted.
-    return _in_batches(
-        "purging deleted rows", {table: oldest(table) for table in tables}, removal, lambda _: true()
-    )
+    return _in_batches({table: oldest(table) for table in tables}, removal, lambda _: true())
 
 
-purge_deleted = _purge()
+purge_deleted = Statement("purging deleted rows", _purge)
 
 erase_relationships = Statement(
     "erasing what is remembered of the customer",
-    delete(RELATIONSHIPS)
-    .where(
-        of_tenant(RELATIONSHIPS),
-        or_(
-            equals_any(RELATIONSHIPS.c.from_entity_id, "entity_ids"),
-            equals_any(RELATIONSHIPS.c.to_entity_id, "entity_ids"),
-        ),
-    )
-    .returning(RELATIONSHIPS.c.id),
+    lambda: (
+        delete(RELATIONSHIPS)
+        .where(
+            of_tenant(RELATIONSHIPS),
+            or_(
+                equals_any(RELATIONSHIPS.c.from_entity_id, "entity_ids"),
+                equals_any(RELATIONSHIPS.c.to_entity_id, "entity_ids"),
+            ),
+        )
+        .returning(RELATIONSHIPS.c.id)
+    ),
 )

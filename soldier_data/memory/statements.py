@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import (
@@ -103,7 +103,7 @@ def _condition(table: Table, name: str) -> ColumnElement[bool]:
 
 
 def _get(name: str, table: Table) -> Statement:
-    return Statement(f"reading the {name}", _filtered(table, ["id"]))
+    return Statement(f"reading the {name}", lambda: _filtered(table, ["id"]))
 
 
 get_episode = _get("episode", EPISODES)
@@ -140,15 +140,17 @@ def delete_by_key(table: Table) -> Any:
 episodes = AddableTable("episode", "episodes", EPISODES)
 entities = AddableTable("entity", "entities", ENTITIES)
 
-delete_episode = Statement("deleting the episode", delete_by_key(EPISODES))
-delete_relationship = Statement("deleting the relationship", delete_by_key(RELATIONSHIPS))
+delete_episode = Statement("deleting the episode", partial(delete_by_key, EPISODES))
+delete_relationship = Statement("deleting the relationship", partial(delete_by_key, RELATIONSHIPS))
 
 update_entity = Statement(
     "updating the entity",
-    update(ENTITIES)
-    .values(content_of(ENTITIES))
-    .where(has_key(ENTITIES), or_own_write(ENTITIES, is_living(ENTITIES)))
-    .returning(ENTITIES.c.id),
+    lambda: (
+        update(ENTITIES)
+        .values(content_of(ENTITIES))
+        .where(has_key(ENTITIES), or_own_write(ENTITIES, is_living(ENTITIES)))
+        .returning(ENTITIES.c.id)
+    ),
 )
 
 

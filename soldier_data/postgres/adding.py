@@ -40,10 +40,11 @@ class AddableTable:
         self._table = table
         self._columns = [column.name for column in table.columns]
         self._operation = f"adding {plural}"
-        self._add = Statement(f"adding the {name}", unless_taken(insert_row(table)))
+        self._add = Statement(f"adding the {name}", lambda: unless_taken(insert_row(table)))
         self.insertion = Insertion(table, lambda rows, _: unless_taken(insert_rows(table, rows)))
-        own_row = select(table.c.id).where(has_key(table), equals(table.c.write_id))
-        self._own_row = Statement(self._operation, own_row)
+        self._own_row = Statement(
+            self._operation, lambda: select(table.c.id).where(has_key(table), equals(table.c.write_id))
+        )
 
     async def add(self, db: Executor, values: Values) -> None:
         """Add one row, collected in a unit of work.

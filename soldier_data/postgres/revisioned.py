@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -58,13 +59,14 @@ class RevisionedTable:
         self._name = name
         self._missing_parent = missing_parent
         self._unique = unique
-        self._save = Statement(f"saving the {name}", insert_or_replace(table, parent))
-        self._insert = Statement(f"saving the {name}", insert_only(table, parent))
-        self._replace = Statement(f"saving the {name}", replace_revision(table, parent))
-        self._stored = Statement(f"saving the {name}", stored_revision(table, parent))
+        self._save = Statement(f"saving the {name}", partial(insert_or_replace, table, parent))
+        self._insert = Statement(f"saving the {name}", partial(insert_only, table, parent))
+        self._replace = Statement(f"saving the {name}", partial(replace_revision, table, parent))
+        self._stored = Statement(f"saving the {name}", partial(stored_revision, table, parent))
         if "deleted_at" in table.c:
             self._delete = Statement(
-                f"deleting the {name}", mark_deleted(table, has_key(table)).returning(table.c.id)
+                f"deleting the {name}",
+                lambda: mark_deleted(table, has_key(table)).returning(table.c.id),
             )
 
     async def save(self, db: Executor, entity: Revised, values: Values, if_revision: int | None) -> UUID:

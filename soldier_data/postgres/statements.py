@@ -10,7 +10,7 @@ on the search_path of the role.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
@@ -79,14 +79,20 @@ class _Compiled(NamedTuple):
 class Statement:
     """An SQL statement with named parameters, compiled on first use.
 
-    Attributes:
+    Args:
         operation: Description for error messages, such as "saving the rule".
+        clause: The statement in SQLAlchemy, or a function that builds it on first use: most processes use a few of
+            the statements, and building all of them takes a good part of an import.
     """
 
-    def __init__(self, operation: str, clause: ClauseElement) -> None:
+    def __init__(self, operation: str, clause: ClauseElement | Callable[[], ClauseElement]) -> None:
         self.operation = operation
-        self._clause = clause
+        self._given = clause
         self._texts: dict[Schemas, str] = {}
+
+    @cached_property
+    def _clause(self) -> ClauseElement:
+        return self._given if isinstance(self._given, ClauseElement) else self._given()
 
     @cached_property
     def writes(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, Uuid, and_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, Table, Update, Uuid, and_, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from soldier_data.base.subjects import EXTERNAL_ID
@@ -29,7 +29,7 @@ _TARGET_ID = param("target_id", PROFILES.c.id.type)
 _OPERATION = "merging the profiles"
 
 
-def _find_merged() -> Statement:
+def _find_merged() -> Select[Any]:
     """All profiles that were merged with those in the parameter `ids`, directly or through others."""
     merged = func.unnest(PROFILES.c.merged_profile_ids, type_=Uuid()).column_valued("merged")
     # Materialized, so that the table is read once, not in each step of the recursion.
@@ -46,55 +46,58 @@ def _find_merged() -> Statement:
     person = person.union(
         select(beside).where(person.c.id.in_([pairs.c.one, pairs.c.other])).select_from(pairs)
     )
-    return Statement("looking for the customer's profiles", select(person.c.id))
+    return select(person.c.id)
 
 
-find_merged = _find_merged()
+find_merged = Statement("looking for the customer's profiles", _find_merged)
 
 # In the order of ids, so that two merges of the same profiles cannot deadlock.
 lock_all = Statement(
     "locking the profiles",
-    select(
-        PROFILES.c.id,
-        PROFILES.c.external_id,
-        PROFILES.c.last_interaction_at,
-        PROFILES.c.updated_at,
-        PROFILES.c.deleted_at,
-        PROFILES.c.write_id,
-    )
-    .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
-    .order_by(PROFILES.c.id)
-    .with_for_update(key_share=True),
+    lambda: (
+        select(
+            PROFILES.c.id,
+            PROFILES.c.external_id,
+            PROFILES.c.last_interaction_at,
+            PROFILES.c.updated_at,
+            PROFILES.c.deleted_at,
+            PROFILES.c.write_id,
+        )
+        .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
+        .order_by(PROFILES.c.id)
+        .with_for_update(key_share=True)
+    ),
 )
 
 
-def _mark_merged() -> Statement:
+def _mark_merged() -> Update:
     """Add the parameter `ids` to the merged_profile_ids of each of these profiles."""
     ids = func.array_cat(PROFILES.c.merged_profile_ids, param("ids", ARRAY(Uuid())), type_=ARRAY(Uuid()))
     each = func.unnest(ids, type_=Uuid()).column_valued("each")
     every = select(func.array_agg(each.distinct())).scalar_subquery()
-    return Statement(
-        _OPERATION,
+    return (
         update(PROFILES)
         .values(merged_profile_ids=every)
-        .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids")),
+        .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
     )
 
 
-mark_merged = _mark_merged()
+mark_merged = Statement(_OPERATION, _mark_merged)
 
 # The target keeps its own external_id. The source's becomes a former one of the target, which outlives the source.
 remember_external_id = Statement(
     _OPERATION,
-    insert(FORMER)
-    .values(
-        tenant_id=column_param(FORMER.c.tenant_id),
-        profile_id=_TARGET_ID,
-        kind=EXTERNAL_ID,
-        value=param("lost_external_id", FORMER.c.value.type),
-        freed_at=NOW,
-    )
-    .on_conflict_do_nothing(),
+    lambda: (
+        insert(FORMER)
+        .values(
+            tenant_id=column_param(FORMER.c.tenant_id),
+            profile_id=_TARGET_ID,
+            kind=EXTERNAL_ID,
+            value=param("lost_external_id", FORMER.c.value.type),
+            freed_at=NOW,
+        )
+        .on_conflict_do_nothing()
+    ),
 )
 
 
@@ -158,14 +161,16 @@ merge = _merge()
 """The statements of a merge, in order, after `lock_all`."""
 
 
-lock_old = Statement("purging deleted profiles", oldest(PROFILES).with_for_update())
+lock_old = Statement("purging deleted profiles", lambda: oldest(PROFILES).with_for_update())
 
 lock_listed = Statement(
     "erasing the customer's profiles",
-    select(PROFILES.c.id)
-    .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
-    .order_by(PROFILES.c.id)
-    .with_for_update(),
+    lambda: (
+        select(PROFILES.c.id)
+        .where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
+        .order_by(PROFILES.c.id)
+        .with_for_update()
+    ),
 )
 
 

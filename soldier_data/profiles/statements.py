@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     DateTime,
     FromClause,
     ScalarSelect,
@@ -108,33 +109,42 @@ def _whole_profiles() -> Select[Any]:
     return select(whole.label("profile")).where(of_tenant(PROFILES))
 
 
-_living_profiles = _whole_profiles().where(is_living(PROFILES))
-
-get_by_id = Statement("reading the profile", _living_profiles.where(equals(PROFILES.c.id)))
-get_by_customer_id = Statement("reading the profile", _living_profiles.where(equals(PROFILES.c.customer_id)))
+def _living_profiles() -> Select[Any]:
+    return _whole_profiles().where(is_living(PROFILES))
 
 
-def _get_by_channel_identity() -> Statement:
+get_by_id = Statement("reading the profile", lambda: _living_profiles().where(equals(PROFILES.c.id)))
+get_by_customer_id = Statement(
+    "reading the profile", lambda: _living_profiles().where(equals(PROFILES.c.customer_id))
+)
+
+
+def _get_by_channel_identity() -> Select[Any]:
     owner = select(IDENTITIES.c.profile_id).where(
         of_tenant(IDENTITIES), equals(IDENTITIES.c.channel), equals(IDENTITIES.c.channel_user_id)
     )
-    return Statement("reading the profile", _living_profiles.where(PROFILES.c.id == owner.scalar_subquery()))
+    return _living_profiles().where(PROFILES.c.id == owner.scalar_subquery())
 
 
-get_by_channel_identity = _get_by_channel_identity()
+get_by_channel_identity = Statement("reading the profile", _get_by_channel_identity)
 
-# With `replaced_at`, because it may be a former value.
-_field = _object(FIELDS, (*OWNER, "id", "revision")).label("field")
+
+def _field() -> ColumnElement[Any]:
+    # With `replaced_at`, because it may be a former value.
+    return _object(FIELDS, (*OWNER, "id", "revision")).label("field")
+
 
 get_field_history = Statement(
     "reading the history of the field",
-    select(_field)
-    .join(PROFILES, and_(living(PROFILES), PROFILES.c.id == FIELDS.c.profile_id))
-    .where(of_profile(FIELDS, column_param(PROFILES.c.id)), equals(FIELDS.c.name))
-    .order_by(
-        FIELDS.c.replaced_at.desc().nulls_first(),
-        FIELDS.c.revision.desc(),
-        FIELDS.c.id.desc(),
+    lambda: (
+        select(_field())
+        .join(PROFILES, and_(living(PROFILES), PROFILES.c.id == FIELDS.c.profile_id))
+        .where(of_profile(FIELDS, column_param(PROFILES.c.id)), equals(FIELDS.c.name))
+        .order_by(
+            FIELDS.c.replaced_at.desc().nulls_first(),
+            FIELDS.c.revision.desc(),
+            FIELDS.c.id.desc(),
+        )
     ),
 )
 
@@ -143,33 +153,37 @@ get_field_history = Statement(
 
 read_profiles = Statement(
     "reading the customer's profiles",
-    _whole_profiles().where(equals_any(PROFILES.c.id, "ids")).order_by(PROFILES.c.id),
+    lambda: _whole_profiles().where(equals_any(PROFILES.c.id, "ids")).order_by(PROFILES.c.id),
 )
 
 read_history = Statement(
     "reading the customer's profiles",
-    select(_field)
-    .where(of_tenant(FIELDS), equals_any(FIELDS.c.profile_id, "ids"), ~PRESENT)
-    .order_by(
-        FIELDS.c.profile_id,
-        FIELDS.c.name.collate("C"),
-        FIELDS.c.replaced_at,
-        FIELDS.c.revision,
-        FIELDS.c.id,
+    lambda: (
+        select(_field())
+        .where(of_tenant(FIELDS), equals_any(FIELDS.c.profile_id, "ids"), ~PRESENT)
+        .order_by(
+            FIELDS.c.profile_id,
+            FIELDS.c.name.collate("C"),
+            FIELDS.c.replaced_at,
+            FIELDS.c.revision,
+            FIELDS.c.id,
+        )
     ),
 )
 
 read_former = Statement(
     "reading the customer's profiles",
-    select(*columns_except(FORMER, "tenant_id"))
-    .where(of_tenant(FORMER), equals_any(FORMER.c.profile_id, "ids"))
-    .order_by(
-        FORMER.c.profile_id, FORMER.c.kind.collate("C"), FORMER.c.value.collate("C"), FORMER.c.freed_at
+    lambda: (
+        select(*columns_except(FORMER, "tenant_id"))
+        .where(of_tenant(FORMER), equals_any(FORMER.c.profile_id, "ids"))
+        .order_by(
+            FORMER.c.profile_id, FORMER.c.kind.collate("C"), FORMER.c.value.collate("C"), FORMER.c.freed_at
+        )
     ),
 )
 
 
-def _find_holdings() -> Statement:
+def _find_holdings() -> CompoundSelect[Any]:
     """The present and former holders of the identities and external ids in the parameters `kinds` and `values`."""
     names = func.unnest(param("kinds", ARRAY(Text())), param("values", ARRAY(Text())))
     name = names.table_valued("kind", "value", name="name").render_derived()
@@ -187,7 +201,7 @@ def _find_holdings() -> Statement:
         PROFILES.c.external_id == name.c.value,
         name.c.kind == literal_column(f"'{EXTERNAL_ID}'"),
     )
-    return Statement("looking for the customer's profiles", union_all(former, identities, external_ids))
+    return union_all(former, identities, external_ids)
 
 
-find_holdings = _find_holdings()
+find_holdings = Statement("looking for the customer's profiles", _find_holdings)

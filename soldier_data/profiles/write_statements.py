@@ -77,7 +77,8 @@ _OF_HISTORY = ("replaced_at", "revision")
 """The columns of a field that are set here, not by the caller."""
 
 lock = Statement(
-    "locking the profile", select(PROFILES.c.id).where(has_key(PROFILES)).with_for_update(key_share=True)
+    "locking the profile",
+    lambda: select(PROFILES.c.id).where(has_key(PROFILES)).with_for_update(key_share=True),
 )
 
 
@@ -270,7 +271,7 @@ def _remember_lost(deletion: Any, profile: CTE, seen: CTE, *loses_external_id: C
 # -- the statements ----------------------------------------------------------------------------------------------
 
 
-def _save() -> Statement:
+def _save() -> Select[Any]:
     seen = _seen()
     stored = func.coalesce(seen.c.revision, literal_column("0"))
     if_revision = param("if_revision", PROFILES.c.revision.type)
@@ -300,10 +301,10 @@ def _save() -> Statement:
         revision=case((changed, profile.c.revision), (repeated, seen.c.revision)),
         updated_at=case((changed, profile.c.updated_at), (repeated, seen.c.updated_at)),
     )
-    return Statement("saving the profile", result.select_from(_one_row(seen, profile)))
+    return result.select_from(_one_row(seen, profile))
 
 
-def _create() -> Statement:
+def _create() -> Select[Any]:
     """Insert a profile with its first identity, or nothing if another profile has that identity."""
     given = select(_given(IDENTITIES)).cte("identity")
     identity = _OWNER_ID | {c.name: c for c in given.c}
@@ -318,19 +319,19 @@ def _create() -> Statement:
     new = _new_profile()
     rows = select(*new.values()).select_from(claimed)
     created = insert(PROFILES).from_select(list(new), rows).returning(PROFILES.c.id).cte("created")
-    return Statement("creating the profile", select(created.c.id))
+    return select(created.c.id)
 
 
-def _delete() -> Statement:
+def _delete() -> Select[Any]:
     own = and_(PROFILES.c.deleted_at.is_not(None), PROFILES.c.write_id == WRITE_ID)
     seen = _seen(or_(_LIVING, own))
     profile = _update(seen, _LIVING, deleted_at=NOW).cte("profile")
     lost = _remember_lost(delete(IDENTITIES).where(_of_profile(IDENTITIES), exists(profile)), profile, seen)
     repeated = exists(seen, _is_repeated(seen))
-    return Statement("deleting the profile", _result_of_change(seen, profile, repeated, lost))
+    return _result_of_change(seen, profile, repeated, lost)
 
 
-def _update_field() -> Statement:
+def _update_field() -> Select[Any]:
     seen = _seen(_LIVING)
     different = _different(FIELDS, "id", only_given=True)
     # Each call gives the row a new id, by which it is found if the call is repeated because its reply was lost.
@@ -338,18 +339,18 @@ def _update_field() -> Statement:
     nothing_to_do = or_(not_(exists(different)), exists(FIELDS, of_tenant(FIELDS), own))
     profile = _update(seen, not_(nothing_to_do)).cte("profile")
     writes = _replace_fields(different, profile)
-    return Statement("updating the field", _result_of_change(seen, profile, nothing_to_do, *writes))
+    return _result_of_change(seen, profile, nothing_to_do, *writes)
 
 
-def _add_asset() -> Statement:
+def _add_asset() -> Select[Any]:
     seen = _seen(_LIVING)
     different = _different(ASSETS, "position", only_given=True)
     profile = _update(seen, exists(different)).cte("profile")
     put = _put(ASSETS, different, profile, position=next_position(ASSETS, _PROFILE_ID))
-    return Statement("adding the asset", _result_of_change(seen, profile, not_(exists(different)), put))
+    return _result_of_change(seen, profile, not_(exists(different)), put)
 
 
-def _link_channel() -> Statement:
+def _link_channel() -> Select[Any]:
     """The unique index refuses it if another profile gets the identity at the same time."""
     seen = _seen(_LIVING)
     given = select(_given(IDENTITIES)).cte("identity")
@@ -359,14 +360,12 @@ def _link_channel() -> Statement:
     profile = _update(seen, not_(exists(owner))).cte("profile")
     linked = _insert(IDENTITIES, given, profile, position=next_position(IDENTITIES, _PROFILE_ID))
     other_owner = exists(owner, owner.c.profile_id != _PROFILE_ID)
-    return Statement(
-        "linking the channel", _result_of_change(seen, profile, exists(owner), linked, refused=other_owner)
-    )
+    return _result_of_change(seen, profile, exists(owner), linked, refused=other_owner)
 
 
-save = _save()
-create = _create()
-delete_profile = _delete()
-update_field = _update_field()
-add_asset = _add_asset()
-link_channel = _link_channel()
+save = Statement("saving the profile", _save)
+create = Statement("creating the profile", _create)
+delete_profile = Statement("deleting the profile", _delete)
+update_field = Statement("updating the field", _update_field)
+add_asset = Statement("adding the asset", _add_asset)
+link_channel = Statement("linking the channel", _link_channel)

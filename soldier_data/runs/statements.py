@@ -51,23 +51,31 @@ LLM_CALLS = table_of(LLMCallRow)
 
 runs = RevisionedTable("run", RUNS, unique=True)
 
-_living_runs = select(*columns_except(RUNS, "write_id")).where(living(RUNS))
 
-get_run = Statement("reading the run", _living_runs.where(equals(RUNS.c.id)))
-get_run_by_trace_id = Statement("reading the run", _living_runs.where(equals(RUNS.c.trace_id)))
-get_run_by_idempotency_key = Statement("reading the run", _living_runs.where(equals(RUNS.c.idempotency_key)))
+def _living_runs() -> Select[Any]:
+    return select(*columns_except(RUNS, "write_id")).where(living(RUNS))
+
+
+get_run = Statement("reading the run", lambda: _living_runs().where(equals(RUNS.c.id)))
+get_run_by_trace_id = Statement("reading the run", lambda: _living_runs().where(equals(RUNS.c.trace_id)))
+get_run_by_idempotency_key = Statement(
+    "reading the run", lambda: _living_runs().where(equals(RUNS.c.idempotency_key))
+)
 
 # The run that has the idempotency_key comes first: it is the one that a repeated request looks for.
 find_holder = Statement(
     "saving the run",
-    _living_runs.where(
-        RUNS.c.id != column_param(RUNS.c.id), or_(equals(RUNS.c.idempotency_key), equals(RUNS.c.trace_id))
-    )
-    .order_by(equals(RUNS.c.idempotency_key).desc().nulls_last())
-    .limit(literal_column("1")),
+    lambda: (
+        _living_runs()
+        .where(
+            RUNS.c.id != column_param(RUNS.c.id), or_(equals(RUNS.c.idempotency_key), equals(RUNS.c.trace_id))
+        )
+        .order_by(equals(RUNS.c.idempotency_key).desc().nulls_last())
+        .limit(literal_column("1"))
+    ),
 )
 
-delete_run = Statement("deleting the run", delete(RUNS).where(has_key(RUNS)).returning(RUNS.c.id))
+delete_run = Statement("deleting the run", lambda: delete(RUNS).where(has_key(RUNS)).returning(RUNS.c.id))
 
 
 def _of_actor(statement: Select[Any], *, status: bool) -> Select[Any]:
@@ -78,7 +86,7 @@ def _of_actor(statement: Select[Any], *, status: bool) -> Select[Any]:
 @cache
 def list_runs(*, status: bool, before: bool) -> Statement:
     """One page of an actor's runs, optionally with one status, or after a position."""
-    page = newest_first(_of_actor(_living_runs, status=status), RUNS.c.created_at, before=before)
+    page = newest_first(_of_actor(_living_runs(), status=status), RUNS.c.created_at, before=before)
     return Statement("listing the runs", page.limit(LIMIT).offset(OFFSET))
 
 
@@ -113,7 +121,7 @@ def _stats() -> Any:
     )
 
 
-get_run_stats = Statement("reading the statistics of the run", _stats())
+get_run_stats = Statement("reading the statistics of the run", _stats)
 
 
 # -- parts of runs ---------------------------------------------------------------------------------------------
@@ -184,13 +192,16 @@ def _has_step(calls: FromClause, inserted: CTE | None) -> ColumnElement[bool]:
 
 
 def _part_statements(name: str, table: Table, *order: ColumnElement[Any]) -> PartStatements:
-    rows = select(*table.columns).where(of_tenant(table), equals(table.c.run_id))
-    run = select(literal_column("1")).where(_of_run(table)).exists()
+    def listed() -> Select[Any]:
+        run = select(literal_column("1")).where(_of_run(table)).exists()
+        rows = select(*table.columns).where(of_tenant(table), equals(table.c.run_id), run)
+        return rows.order_by(*order)
+
     return PartStatements(
-        save=Statement(f"saving the {name}", _save(table, select(RUNS.c.id).where(_of_run(table)))),
+        save=Statement(f"saving the {name}", lambda: _save(table, select(RUNS.c.id).where(_of_run(table)))),
         insertion=_insertion(table),
-        listed=Statement(f"listing the {name}s", rows.where(run).order_by(*order)),
-        stored=Statement(f"saving the {name}", select(table.c.run_id).where(has_key(table))),
+        listed=Statement(f"listing the {name}s", listed),
+        stored=Statement(f"saving the {name}", lambda: select(table.c.run_id).where(has_key(table))),
     )
 
 
@@ -200,7 +211,7 @@ llm_calls = _part_statements("LLM call", LLM_CALLS, LLM_CALLS.c.created_at, LLM_
 
 save_llm_call_of_step = Statement(
     "saving the LLM call",
-    _save(
+    lambda: _save(
         LLM_CALLS,
         select(RUNS.c.id)
         .join(STEPS, and_(STEPS.c.tenant_id == RUNS.c.tenant_id, STEPS.c.run_id == RUNS.c.id))
@@ -210,7 +221,7 @@ save_llm_call_of_step = Statement(
 
 # Deleting takes two statements: another transaction that adds an LLM call holds a lock on its step, and a single
 # statement would wait for that lock without seeing the call afterwards.
-lock_step = Statement("deleting the step", select(STEPS.c.id).where(has_key(STEPS)).with_for_update())
+lock_step = Statement("deleting the step", lambda: select(STEPS.c.id).where(has_key(STEPS)).with_for_update())
 
 
 def _delete_step() -> Any:
@@ -223,7 +234,7 @@ def _delete_step() -> Any:
     return delete(STEPS).where(has_key(STEPS)).returning(STEPS.c.id).add_cte(unlinked)
 
 
-delete_step = Statement("deleting the step", _delete_step())
+delete_step = Statement("deleting the step", _delete_step)
 
 list_parts = {
     str(table.name): Statement(
