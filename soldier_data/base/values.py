@@ -182,10 +182,15 @@ def _check_model(model: BaseModel) -> None:
     for name in json_fields & values.keys():
         _check_field(name, _check_json, values[name])
     _check_types(model)
-    for name, value in values.items():
-        # Most values are of these types, and this runs for each value of each save.
-        if type(value) not in _ALWAYS_STORABLE and name not in json_fields:
-            _check_field(name, _check_value, value)
+    name = ""
+    try:
+        for name, value in values.items():
+            # Most values are of these types, and this runs for each value of each save.
+            if type(value) not in _ALWAYS_STORABLE and name not in json_fields:
+                _check_value(value)
+    except _Fault as fault:
+        fault.place.append(f".{name}")
+        raise
 
 
 def _check_containers(model: BaseModel) -> None:
@@ -207,7 +212,7 @@ def _check_field(name: str, check: Callable[[Any], None], value: Any) -> None:
 
 def _check_names(model: BaseModel) -> None:
     """Check that `model` has only the fields of its entity class: others would be lost."""
-    known = _entity_class(type(model)).model_fields.keys()
+    known = _field_names(_entity_class(type(model)))
     if model.__dict__.keys() <= known and not model.__pydantic_extra__:
         return
     for name in [*model.__dict__, *(model.__pydantic_extra__ or ())]:
@@ -232,7 +237,8 @@ def _entity_class(class_: type[BaseModel]) -> type[BaseModel]:
 def _check_types(model: BaseModel) -> None:
     """Check that each value is valid for the type of its field, without conversion."""
     class_ = _entity_class(type(model))
-    values = {name: value for name, value in model.__dict__.items() if name in class_.model_fields}
+    known = _field_names(class_)
+    values = {name: value for name, value in model.__dict__.items() if name in known}
     for name in _embeddings(class_):
         # Embeddings are long, and `check_embedding` checks them.
         values[name] = None
@@ -267,7 +273,7 @@ def _check_items(container: Any, type_: type) -> None:
             raise _Fault(f"contains a value of the type {type(item).__name__}: use {type_.__name__}")
 
 
-_ALWAYS_STORABLE = frozenset({type(None), bool, UUID})
+_ALWAYS_STORABLE = frozenset({type(None), bool, float, UUID})
 
 
 def _check_value(value: Any) -> None:
@@ -283,14 +289,8 @@ def _check_value(value: Any) -> None:
         _check_datetime(value)
     elif isinstance(value, list):
         # Embeddings are long, and `check_embedding` checks them.
-        if value and isinstance(value[0], float):
-            return
-        for index, nested in enumerate(value):
-            try:
-                _check_value(nested)
-            except _Fault as fault:
-                fault.place.append(f"[{index}]")
-                raise
+        if not (value and isinstance(value[0], float)):
+            _check_list(value)
     elif isinstance(value, dict):
         for key, nested in value.items():
             try:
@@ -299,6 +299,17 @@ def _check_value(value: Any) -> None:
             except _Fault as fault:
                 fault.place.append("[...]")
                 raise
+
+
+def _check_list(values: list[Any]) -> None:
+    for index, value in enumerate(values):
+        if type(value) in _ALWAYS_STORABLE:
+            continue
+        try:
+            _check_value(value)
+        except _Fault as fault:
+            fault.place.append(f"[{index}]")
+            raise
 
 
 def _check_json(value: Any, depth: int = 0) -> None:
@@ -365,6 +376,12 @@ def _check_string(value: str) -> None:
         raise _Fault(
             "contains an unpaired surrogate, which is not a character and cannot be stored: remove it"
         )
+
+
+@cache
+def _field_names(model: type[BaseModel]) -> frozenset[str]:
+    # Pydantic computes `model_fields` on each access.
+    return frozenset(model.model_fields)
 
 
 @cache

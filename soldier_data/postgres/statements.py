@@ -135,6 +135,8 @@ class Statement:
         """
         _, names, constants = self._compiled
         try:
+            if not constants:
+                return [values[name] for name in names]
             return [constants[name] if name in constants else values[name] for name in names]
         except KeyError as error:
             missing = str(error.args[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, Update, Uuid, and_, case, delete, func, select, update
@@ -132,32 +133,39 @@ def _is_known(table: Table, *key: str) -> ColumnElement[bool]:
     return exists(of_target, of_profile(of_target, _TARGET_ID), alike)
 
 
-def _merge() -> tuple[Statement, ...]:
+def _delete_known(table: Table, *key: str) -> Any:
+    return delete(table).where(of_profile(table, _SOURCE_ID), _is_known(table, *key))
+
+
+def _update_profile(profile_id: ColumnElement[Any], **values: ColumnElement[Any]) -> Any:
     changed = {"revision": PROFILES.c.revision + ONE, "updated_at": NOW, "write_id": WRITE_ID}
-    source = update(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == _SOURCE_ID)
-    target = update(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == _TARGET_ID)
-    statements = (
-        _move(IDENTITIES),
-        delete(FORMER).where(of_profile(FORMER, _SOURCE_ID), _is_known(FORMER, "kind", "value", "freed_at")),
-        _move(FORMER),
-        delete(ASSETS).where(of_profile(ASSETS, _SOURCE_ID), _is_known(ASSETS, "id")),
-        _move(ASSETS),
-        _move(CONSENTS),
-        _retire(_SOURCE_ID, _TARGET_ID, when_equal=True),
-        _retire(_TARGET_ID, _SOURCE_ID, when_equal=False),
-        _move(FIELDS),
+    return (
+        update(PROFILES).where(of_tenant(PROFILES), PROFILES.c.id == profile_id).values(**changed, **values)
+    )
+
+
+merge = tuple(
+    Statement(_OPERATION, build)
+    for build in (
+        partial(_move, IDENTITIES),
+        partial(_delete_known, FORMER, "kind", "value", "freed_at"),
+        partial(_move, FORMER),
+        partial(_delete_known, ASSETS, "id"),
+        partial(_move, ASSETS),
+        partial(_move, CONSENTS),
+        partial(_retire, _SOURCE_ID, _TARGET_ID, when_equal=True),
+        partial(_retire, _TARGET_ID, _SOURCE_ID, when_equal=False),
+        partial(_move, FIELDS),
         # The source first, so that its external_id is free for the target.
-        source.values(**changed, deleted_at=NOW),
-        target.values(
-            **changed,
+        partial(_update_profile, _SOURCE_ID, deleted_at=NOW),
+        partial(
+            _update_profile,
+            _TARGET_ID,
             external_id=column_param(PROFILES.c.external_id),
             last_interaction_at=column_param(PROFILES.c.last_interaction_at),
         ),
     )
-    return tuple(Statement(_OPERATION, statement) for statement in statements)
-
-
-merge = _merge()
+)
 """The statements of a merge, in order, after `lock_all`."""
 
 
@@ -176,12 +184,13 @@ lock_listed = Statement(
 
 def _remove(operation: str) -> tuple[Statement, ...]:
     """Delete the profiles in the parameter `ids` for good, their parts first."""
-    parts = (
-        delete(table).where(of_tenant(table), equals_any(table.c.profile_id, "ids"))
-        for table in (IDENTITIES, FORMER, FIELDS, ASSETS, CONSENTS)
-    )
-    profiles = delete(PROFILES).where(of_tenant(PROFILES), equals_any(PROFILES.c.id, "ids"))
-    return tuple(Statement(operation, deletion) for deletion in (*parts, profiles))
+    tables = (IDENTITIES, FORMER, FIELDS, ASSETS, CONSENTS, PROFILES)
+    return tuple(Statement(operation, partial(_delete_listed, table)) for table in tables)
+
+
+def _delete_listed(table: Table) -> Any:
+    profile_id = table.c.id if table is PROFILES else table.c.profile_id
+    return delete(table).where(of_tenant(table), equals_any(profile_id, "ids"))
 
 
 purge = _remove("purging deleted profiles")
