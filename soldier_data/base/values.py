@@ -237,11 +237,12 @@ def _entity_class(class_: type[BaseModel]) -> type[BaseModel]:
 def _check_types(model: BaseModel) -> None:
     """Check that each value is valid for the type of its field, without conversion."""
     class_ = _entity_class(type(model))
-    known = _field_names(class_)
-    values = {name: value for name, value in model.__dict__.items() if name in known}
-    for name in _embeddings(class_):
+    known, embeddings, values = _field_names(class_), _embeddings(class_), model.__dict__
+    if embeddings or not values.keys() <= known:
         # Embeddings are long, and `check_embedding` checks them.
-        values[name] = None
+        values = {
+            name: None if name in embeddings else value for name, value in values.items() if name in known
+        }
     try:
         class_.__pydantic_validator__.validate_python(values, strict=True)
     except PydanticValidationError as error:
@@ -280,8 +281,6 @@ def _check_value(value: Any) -> None:
     """Check a value whose type is correct."""
     if isinstance(value, str):
         _check_string(value)
-    elif isinstance(value, BaseModel):
-        _check_model(value)
     elif isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             raise _Fault("does not fit 64 bits: use a smaller number")
@@ -299,6 +298,9 @@ def _check_value(value: Any) -> None:
             except _Fault as fault:
                 fault.place.append("[...]")
                 raise
+    # Last, because Pydantic's metaclass takes longer to ask than the types above.
+    elif isinstance(value, BaseModel):
+        _check_model(value)
 
 
 def _check_list(values: list[Any]) -> None:
