@@ -248,8 +248,14 @@ async def without_vector_index(url: str) -> None:
 
 def _agent_row(agent: Agent) -> AgentRow:
     settings = agent.settings.model_dump()
-    return AgentRow(**{**agent.__dict__, "settings": settings, "updated_at": utcnow(), "write_id": new_id()})
+    return AgentRow(**_unconditional({**agent.__dict__, "settings": settings}))
 
 
 def _rule_row(rule: Rule) -> RuleRow:
-    return RuleRow(**{**rule.__dict__, "updated_at": utcnow(), "write_id": new_id()})
+    return RuleRow(**_unconditional(rule.__dict__))
+
+
+def _unconditional(values: dict[str, Any]) -> dict[str, Any]:
+    # Without a revision, because a merge refuses one that is not stored any more.
+    rest = {name: value for name, value in values.items() if name != "revision"}
+    return {**rest, "updated_at": utcnow(), "write_id": new_id()}
