@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from soldier_data.audit import statements as sql
 from soldier_data.audit import subjects
@@ -26,7 +26,7 @@ from soldier_data.postgres.statements import Row, Values
 from soldier_data.postgres.subjects import PostgresSearch, StoredRecords, erase_in_batches
 from soldier_data.postgres.transaction import Transaction
 
-_TOOL_CALLS = TypeAdapter(list[ToolCall])
+_TOOL_CALLS = TypeAdapter(list[ToolCall], config=ConfigDict(defer_build=True))
 # json.dumps(..., ensure_ascii=False) would create an encoder for each call.
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 

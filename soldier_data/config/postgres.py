@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from sqlalchemy import Column
 
 from soldier_data.base.models import mark_saved, new_id, utcnow
@@ -41,7 +41,7 @@ from soldier_data.postgres.statements import Row, Values
 from soldier_data.postgres.transaction import Transaction
 from soldier_data.postgres.vector_search import IndexedSearch, search_values
 
-_STEPS = TypeAdapter(list[ScenarioStep])
+_STEPS = TypeAdapter(list[ScenarioStep], config=ConfigDict(defer_build=True))
 
 
 class PostgresConfigStore(PostgresEmbeddedTexts, ConfigStore, PostgresStore):
