@@ -97,14 +97,14 @@ def _replace() -> Any:
 
 _SAVING = "saving the session"
 
-save = Statement(_SAVING, _upsert())
+save = Statement(_SAVING, _upsert)
 save_new = Statement(
     _SAVING,
-    _upsert(
+    lambda: _upsert(
         lambda new: or_(SESSIONS.c.write_id == new.write_id, SESSIONS.c.expires_at <= new.last_activity_at)
     ),
 )
-save_replacing = Statement(_SAVING, _replace())
+save_replacing = Statement(_SAVING, _replace)
 stored_revision = Statement(_SAVING, select(SESSIONS.c.revision).where(has_key(SESSIONS), _STORED))
 
 
@@ -145,7 +145,7 @@ def _adopt() -> Any:
     ).returning(SESSIONS.c.id)
 
 
-adopt = Statement(_SAVING, _adopt())
+adopt = Statement(_SAVING, _adopt)
 
 mark = Statement(
     "marking the session",

