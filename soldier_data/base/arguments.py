@@ -114,7 +114,7 @@ class _Signature:
 
 
 def _checking(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    # Read on the first call: the annotations of all methods take as long to evaluate as an import may take.
+    # Read on the first call: evaluating the annotations of all methods would slow down every import.
     signature: _Signature | None = None
 
     async def check_and_call(

@@ -40,7 +40,7 @@ class Model(BaseModel):
     written: they ignore unknown names at every level, unless `extra="forbid"` is passed.
     """
 
-    # Validators are built on first use, which halves the time of an import.
+    # Most processes use a few of the entities, so each validator is built on first use, not at import.
     model_config = ConfigDict(validate_assignment=True, extra="forbid", defer_build=True)
 
     # Not a call of super(): that would make reading an entity a fifth slower.
