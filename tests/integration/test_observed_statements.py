@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine, event
@@ -70,6 +70,9 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def on_engine(settings: Settings, engine: AsyncEngine) -> AsyncIterator[DataLayer]:
     async with DataLayer.open(settings, engine=engine) as data:
+        # The first transaction asks about the server.
+        async with data.unit_of_work() as uow:
+            await uow.config.get_agents(uuid4())
         yield data
 
 
