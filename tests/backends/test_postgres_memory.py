@@ -123,7 +123,7 @@ async def test_six_thousand_episodes_take_a_few_round_trips(
 
 
 async def _fill(connection: Any) -> None:
-    """Multiply what is stored: 10 tenants with 2,000 of everything in 40 groups, and 200 sessions."""
+    """Multiply what is stored: 5 tenants with 2,000 of everything in 40 groups, and 200 sessions."""
     tenant = "CASE WHEN t = 1 THEN tenant_id ELSE md5('tenant' || t)::uuid END"
     an_entity = "md5('entity' || t || '/' || {n})::uuid"
     for table in (sql.EPISODES, sql.ENTITIES, sql.RELATIONSHIPS):
@@ -144,7 +144,7 @@ async def _fill(connection: Any) -> None:
         values = ", ".join(changed.get(name, name) for name in columns)
         await connection.execute(
             f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {values} FROM {table.name}, "  # noqa: S608
-            "generate_series(1, 10) t, generate_series(1, 2000) n ON CONFLICT DO NOTHING"
+            "generate_series(1, 5) t, generate_series(1, 2000) n ON CONFLICT DO NOTHING"
         )
     # The vacuum empties the list of rows that the trigram index has still to take in.
     await connection.execute("VACUUM ANALYZE")
@@ -202,7 +202,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 async def large_tenant(module_database_url: str) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
-    """A connection to a database of 60,000 rows, and values for the statements."""
+    """A connection to a database of 30,000 rows, and values for the statements."""
     tenant_id = uuid4()
     opened = Database(settings_for(module_database_url))
     store = PostgresMemoryStore(opened)
