@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
 
 import typer
@@ -21,6 +22,14 @@ T = TypeVar("T")
 app = typer.Typer(
     help="Inspect and clean up the sessions in Redis (SOLDIER_REDIS_URL).", no_args_is_help=True
 )
+
+
+class OnlyInRedis(StrEnum):
+    """Treatment of sessions that PostgreSQL lacks."""
+
+    KEEP = "keep"
+    ADOPT = "adopt"
+    DELETE = "delete"
 
 
 @app.command()
@@ -44,9 +53,9 @@ def sweep() -> None:
 @app.command()
 def repair(
     only_in_redis: Annotated[
-        Literal["keep", "adopt", "delete"],
+        OnlyInRedis,
         typer.Option(help="Keep sessions that PostgreSQL lacks, adopt them there, or delete them."),
-    ] = "keep",
+    ] = OnlyInRedis.KEEP,
 ) -> None:
     """Bring Redis in line with PostgreSQL, page by page (with SOLDIER_SESSION_DURABILITY=postgres).
 
@@ -61,7 +70,7 @@ def repair(
                 "sessions are stored in Redis alone: there is nothing to repair unless SOLDIER_SESSION_DURABILITY is "
                 "postgres"
             )
-        return await store.repair(only_in_redis)
+        return await store.repair(only_in_redis.value)
 
     done = _run(work)
     console = Console()
@@ -70,9 +79,9 @@ def repair(
     )
     if done.only_in_redis:
         outcome = {
-            "keep": "were kept: pass --only-in-redis adopt or --only-in-redis delete",
-            "adopt": "were saved in PostgreSQL",
-            "delete": "were deleted",
+            OnlyInRedis.KEEP: "were kept: pass --only-in-redis adopt or --only-in-redis delete",
+            OnlyInRedis.ADOPT: "were saved in PostgreSQL",
+            OnlyInRedis.DELETE: "were deleted",
         }[only_in_redis]
         console.print(
             f"{done.only_in_redis:,} sessions that PostgreSQL lacked {outcome}.",
