@@ -159,6 +159,11 @@ def with_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
+def service_url(url: str) -> str:
+    """`url` as a service gives it to `create_async_engine`."""
+    return driver_url(url).replace("postgresql://", "postgresql+asyncpg://")
+
+
 async def _clone(server_url: str, template: str) -> AsyncIterator[str]:
     name = f"soldier_test_{uuid4().hex}"
     await _administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")

@@ -11,14 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property, partial
-from typing import Annotated, Any, get_args, get_origin
+from functools import cached_property, partial
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticValidationError
 
-from soldier_data.base.models import Model, utcnow
+from soldier_data.base.model_fields import (
+    embedding_fields,
+    entity_class,
+    field_names,
+    item_types,
+    json_fields,
+)
+from soldier_data.base.models import utcnow
 from soldier_data.errors import ValidationError
 
 MAX_JSON_DEPTH = 100
@@ -177,16 +184,16 @@ def _fault_of(check: Callable[[Any], None], value: Any) -> _Fault | None:
 
 def _check_model(model: BaseModel) -> None:
     _check_names(model)
-    json_fields = _json_fields(type(model))
+    documents = json_fields(type(model))
     values = model.__dict__
-    for name in json_fields & values.keys():
+    for name in documents & values.keys():
         _check_field(name, _check_json, values[name])
     _check_types(model)
     name = ""
     try:
         for name, value in values.items():
             # Most values are of these types, and this runs for each value of each save.
-            if type(value) not in _ALWAYS_STORABLE and name not in json_fields:
+            if type(value) not in _ALWAYS_STORABLE and name not in documents:
                 _check_value(value)
     except _Fault as fault:
         fault.place.append(f".{name}")
@@ -196,7 +203,7 @@ def _check_model(model: BaseModel) -> None:
 def _check_containers(model: BaseModel) -> None:
     _check_names(model)
     values = model.__dict__
-    for name, type_ in _item_types(type(model)).items():
+    for name, type_ in item_types(type(model)).items():
         # Most are empty, and this runs for each save of a session.
         if values.get(name):
             _check_field(name, partial(_check_items, type_=type_), values[name])
@@ -212,7 +219,7 @@ def _check_field(name: str, check: Callable[[Any], None], value: Any) -> None:
 
 def _check_names(model: BaseModel) -> None:
     """Check that `model` has only the fields of its entity class: others would be lost."""
-    known = _field_names(_entity_class(type(model)))
+    known = field_names(entity_class(type(model)))
     if model.__dict__.keys() <= known and not model.__pydantic_extra__:
         return
     for name in [*model.__dict__, *(model.__pydantic_extra__ or ())]:
@@ -224,20 +231,10 @@ def _check_names(model: BaseModel) -> None:
             raise fault
 
 
-@cache
-def _entity_class(class_: type[BaseModel]) -> type[BaseModel]:
-    """The first class of this package in the MRO of `class_`; `class_` itself if there is none."""
-    package = __name__.partition(".")[0]
-    for each in class_.__mro__:
-        if each.__module__.partition(".")[0] == package and each.__module__ != Model.__module__:
-            return each
-    return class_
-
-
 def _check_types(model: BaseModel) -> None:
     """Check that each value is valid for the type of its field, without conversion."""
-    class_ = _entity_class(type(model))
-    known, embeddings, values = _field_names(class_), _embeddings(class_), model.__dict__
+    class_ = entity_class(type(model))
+    known, embeddings, values = field_names(class_), embedding_fields(class_), model.__dict__
     if embeddings or not values.keys() <= known:
         # Embeddings are long, and `check_embedding` checks them.
         values = {
@@ -378,36 +375,3 @@ def _check_string(value: str) -> None:
         raise _Fault(
             "contains an unpaired surrogate, which is not a character and cannot be stored: remove it"
         )
-
-
-@cache
-def _field_names(model: type[BaseModel]) -> frozenset[str]:
-    # Pydantic computes `model_fields` on each access.
-    return frozenset(model.model_fields)
-
-
-@cache
-def _json_fields(model: type[BaseModel]) -> frozenset[str]:
-    """Fields whose annotation contains `Any`: arbitrary JSON."""
-    return frozenset(name for name, field in model.model_fields.items() if _mentions_any(field.annotation))
-
-
-@cache
-def _item_types(model: type[BaseModel]) -> dict[str, type]:
-    """The item types of the list and dict fields of `model`, except JSON fields and embeddings."""
-    found = {}
-    for name, field in model.model_fields.items():
-        if get_origin(field.annotation) in (list, dict) and not _mentions_any(field.annotation):
-            item = get_args(field.annotation)[-1]
-            # The only annotated ones are datetimes in UTC.
-            found[name] = datetime if get_origin(item) is Annotated else item
-    return found
-
-
-@cache
-def _embeddings(model: type[BaseModel]) -> list[str]:
-    return [name for name, field in model.model_fields.items() if field.annotation == list[float] | None]
-
-
-def _mentions_any(annotation: Any) -> bool:
-    return annotation is Any or any(_mentions_any(argument) for argument in get_args(annotation))

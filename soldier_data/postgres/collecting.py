@@ -105,7 +105,8 @@ def all_insertions(insertions: tuple[Insertion, ...]) -> Statement:
 
 def _new_rows(table: Table) -> FromClause:
     """The rows in the array parameters, one for each column of the table."""
-    arrays = func.unnest(*map(_array, table.columns))
+    # Subqueries hide the lengths of the arrays, which would make PostgreSQL plan the statement anew for each call.
+    arrays = func.unnest(*(select(_array(each)).scalar_subquery() for each in table.columns))
     rows = arrays.table_valued(
         *(column(each.name, each.type) for each in table.columns), name="arrays"
     ).render_derived("arrays")

@@ -184,10 +184,8 @@ class DurableSessionStore(RedisSessionStore):
     ) -> list[Session]:
         check_place(scenario_version, step_content_hash)
         found = await self._rows.list_at_step(tenant_id, (scenario_id, scenario_version, step_content_hash))
-        if scope_filter is not None:
-            now = utcnow()
-            found = [session for session in found if in_scope(session, scope_filter, now)]
-        return found
+        now = utcnow()
+        return [session for session in found if in_scope(session, scope_filter, now)]
 
     async def mark_pending_migration(
         self, tenant_id: UUID, session_ids: Sequence[UUID], pending: PendingMigration

@@ -153,10 +153,7 @@ class InMemorySessionStore(SessionStore, UnitSessions, InMemoryStore):
         return self._select(
             "session_find_by_step",
             tenant_id,
-            lambda session: (
-                step_place(session) == place
-                and (scope_filter is None or in_scope(session, scope_filter, now))
-            ),
+            lambda session: step_place(session) == place and in_scope(session, scope_filter, now),
         )
 
     async def mark_pending_migration(

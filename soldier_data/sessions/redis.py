@@ -242,10 +242,8 @@ class RedisSessionStore(SessionStore):
     ) -> list[Session]:
         check_place(scenario_version, step_content_hash)
         index = self._keys.step(tenant_id, (scenario_id, scenario_version, step_content_hash))
-        found = await self._lookup.all(index)
-        if scope_filter is not None:
-            now = utcnow()
-            found = [session for session in found if in_scope(session, scope_filter, now)]
+        now = utcnow()
+        found = [one for one in await self._lookup.all(index) if in_scope(one, scope_filter, now)]
         self._log.debug("session_find_by_step", scenario_id=str(scenario_id), found=len(found))
         return found
 

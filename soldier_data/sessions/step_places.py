@@ -37,8 +37,10 @@ def check_place(scenario_version: int, step_content_hash: str) -> None:
     check_text(step_content_hash, "step_content_hash")
 
 
-def in_scope(session: Session, scope: ScopeFilter, now: datetime) -> bool:
-    """Return whether a scenario migration with this scope applies to the session."""
+def in_scope(session: Session, scope: ScopeFilter | None, now: datetime) -> bool:
+    """Return whether a scenario migration with this scope, None for all sessions, applies to the session."""
+    if scope is None:
+        return True
     visit = session.last_visit
     step_name = visit.step_name if visit else None
     age = now - session.created_at

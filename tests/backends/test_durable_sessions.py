@@ -24,14 +24,13 @@ from soldier_data.errors import (
     ValidationError,
 )
 from soldier_data.postgres.database import Database
-from soldier_data.postgres.engine import driver_url
 from soldier_data.sessions import PendingMigration, RedisSessionStore, Session, SessionTierConfig
 from soldier_data.sessions.durable import DurableSessionStore
 from soldier_data.settings import Settings
 from tests.backends.connections import administrator, bound_role
 from tests.backends.redis_helpers import keys
 from tests.backends.round_trips import Proxy, transaction_pooler
-from tests.conftest import DIMENSIONS, settings_for
+from tests.conftest import DIMENSIONS, service_url, settings_for
 from tests.factories.audit import TurnRecordFactory
 from tests.factories.sessions import SessionFactory
 
@@ -353,7 +352,7 @@ class TestUnitsOfWork:
     async def test_a_unit_in_a_services_transaction_writes_redis_after_its_commit(
         self, layer: DataLayer, shared_database_url: str
     ) -> None:
-        url = driver_url(shared_database_url).replace("postgresql://", "postgresql+asyncpg://")
+        url = service_url(shared_database_url)
         engine = prepare_engine(create_async_engine(url))
         session = await saved(layer.sessions)
         before = session.model_copy(deep=True)

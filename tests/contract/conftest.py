@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from soldier_data import DataLayer, UnitOfWork, prepare_engine
 from soldier_data.config import Agent, ConfigStore
 from soldier_data.postgres.database import Database
-from soldier_data.postgres.engine import driver_url
 from soldier_data.postgres.executor import Executor
 from soldier_data.profiles import CustomerProfile, ProfileStore
 from soldier_data.sessions import RedisSessionStore, SessionTierConfig, create_redis_client
@@ -23,7 +22,7 @@ from soldier_data.settings import Settings
 from tests.cases import audit, config, memory, profiles, runs, sessions, vectors
 from tests.cases.case import Domain
 from tests.cases.stores import in_memory
-from tests.conftest import settings_for
+from tests.conftest import service_url, settings_for
 from tests.factories.config import AgentFactory
 from tests.factories.profiles import FullProfileFactory
 
@@ -41,7 +40,7 @@ async def shared_database(shared_database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture(scope="session")
 async def service(shared_database_url: str) -> AsyncIterator[tuple[DataLayer, AsyncEngine]]:
     """A data layer on the engine of a service."""
-    url = driver_url(shared_database_url).replace("postgresql://", "postgresql+asyncpg://")
+    url = service_url(shared_database_url)
     # Other tests on the same database end all connections to it.
     engine = prepare_engine(create_async_engine(url, pool_pre_ping=True))
     async with DataLayer.open(

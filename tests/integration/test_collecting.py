@@ -180,6 +180,22 @@ async def test_a_turn_is_read_and_written_in_one_statement_each(
     await turn.check(on_server)
 
 
+async def test_the_statement_is_not_planned_anew_for_each_unit(database_url: str, tenant_id: UUID) -> None:
+    async with DataLayer.open(settings_for(database_url, session_backend="inmemory", pool_size=1)) as data:
+        run: Run = RunFactory(tenant_id=tenant_id)
+        await data.runs.save_run(run)
+        for _ in range(12):
+            async with data.unit_of_work() as uow:
+                await Turn(run).add(uow)
+        assert data._database is not None
+        [lease] = pool_of(data._database)._free
+        query = (
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE 'WITH into%'"
+        )
+        # PostgreSQL compares the costs of both kinds of plans after five of the one kind.
+        assert [tuple(row) for row in await lease.driver.fetch(query)] == [(7, 5)]
+
+
 REJECTED: dict[str, tuple[Callable[[Any, Turn], Any], type[StoreError], str]] = {
     "episode": (lambda uow, turn: uow.memory.add_episode(turn.episodes[0]), ConflictError, "already taken"),
     "entities": (

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from examples.tickets import Ticket, create_app
 from soldier_data import Agent, DataLayer
-from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
+from tests.conftest import service_url
 from tests.factories.config import AgentFactory
 from tests.integration.http_service import served
 
@@ -27,7 +27,7 @@ MIGRATIONS = Path(__file__).parents[2] / "examples" / "tickets_migrations" / "al
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     """The service's engine, on a database with both schemas."""
-    made = create_async_engine(driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://"))
+    made = create_async_engine(service_url(database_url))
 
     def migrate(connection: Any) -> None:
         config = Config(MIGRATIONS, attributes={"connection": connection})

@@ -12,9 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from soldier_data import Agent, ConfigurationError, ConflictError, DataLayer, StoreError, prepare_engine
 from soldier_data.config.orm import AgentRow
-from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
-from tests.conftest import DIMENSIONS
+from tests.conftest import DIMENSIONS, service_url
 from tests.factories.config import AgentFactory, RuleFactory
 
 JOINED = ["session", "connection"]
@@ -22,7 +21,7 @@ JOINED = ["session", "connection"]
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    url = driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://")
+    url = service_url(database_url)
     own = prepare_engine(create_async_engine(url))
     async with own.begin() as connection:
         await connection.execute(text("CREATE TABLE tickets (title text PRIMARY KEY)"))
@@ -280,7 +279,7 @@ async def test_what_cannot_be_joined_is_told(data: DataLayer, engine: AsyncEngin
         async with data.unit_of_work(**given):
             pass
 
-    url = driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://")
+    url = service_url(database_url)
     unprepared = create_async_engine(url)
     async with unprepared.connect() as connection:
         with pytest.raises(ConfigurationError, match=r"soldier_data\.prepare_engine\(engine\)"):

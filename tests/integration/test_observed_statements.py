@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from soldier_data import ConflictError, DataLayer, prepare_engine
-from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
+from tests.conftest import service_url
 from tests.factories.config import AgentFactory
 from tests.factories.memory import EpisodeFactory
 from tests.factories.profiles import CustomerProfileFactory
@@ -56,13 +56,9 @@ def starts(seen: list[Seen]) -> list[str]:
     return [" ".join(before.sql.split()[:2]) for before, _ in pairs]
 
 
-def _url(database_url: str) -> str:
-    return driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://")
-
-
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    own = prepare_engine(create_async_engine(_url(database_url)))
+    own = prepare_engine(create_async_engine(service_url(database_url)))
     yield own
     await own.dispose()
 
@@ -173,7 +169,7 @@ async def test_a_listener_may_change_the_text_and_run_statements(
 async def test_the_log_shows_statements_and_their_parameters(
     database_url: str, settings: Settings, tenant_id: UUID, hidden: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = prepare_engine(create_async_engine(_url(database_url), hide_parameters=hidden))
+    engine = prepare_engine(create_async_engine(service_url(database_url), hide_parameters=hidden))
     agent = AgentFactory(tenant_id=tenant_id)
     async with DataLayer.open(settings, engine=engine) as data:
         await data.config.save_agent(agent)

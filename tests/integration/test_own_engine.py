@@ -15,10 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from soldier_data import Agent, ConfigurationError, DataLayer, StoreConnectionError, prepare_engine
 from soldier_data.config.orm import AgentRow, RuleRow
-from soldier_data.postgres.engine import driver_url
 from soldier_data.profiles import CustomerProfile, ProfileField
 from soldier_data.settings import Settings
-from tests.conftest import DIMENSIONS
+from tests.conftest import DIMENSIONS, service_url
 from tests.factories.config import AgentFactory, RuleFactory
 from tests.factories.profiles import CustomerProfileFactory, ProfileFieldFactory
 
@@ -27,7 +26,7 @@ QUERY = [1.0, *[0.0] * (DIMENSIONS - 1)]
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    own = prepare_engine(create_async_engine(_url(database_url)))
+    own = prepare_engine(create_async_engine(service_url(database_url)))
     yield own
     await own.dispose()
 
@@ -139,7 +138,7 @@ async def test_transactions_of_the_service_are_as_before(
 async def test_an_engine_that_was_not_prepared_is_refused_by_the_first_call(
     database_url: str, settings: Settings, tenant_id: UUID
 ) -> None:
-    own = create_async_engine(_url(database_url))
+    own = create_async_engine(service_url(database_url))
     async with DataLayer.open(settings, engine=own) as data:
         with pytest.raises(ConfigurationError, match=r"soldier_data\.prepare_engine\(engine\)"):
             await data.config.get_agent(tenant_id, tenant_id)
@@ -164,7 +163,7 @@ async def test_a_full_pool_is_told_as_the_engines(
     database_url: str, settings: Settings, tenant_id: UUID
 ) -> None:
     own = prepare_engine(
-        create_async_engine(_url(database_url), pool_size=1, max_overflow=0, pool_timeout=0.1)
+        create_async_engine(service_url(database_url), pool_size=1, max_overflow=0, pool_timeout=0.1)
     )
     settings = settings.model_copy(update={"retry_budget": timedelta(0)})
     async with DataLayer.open(settings, engine=own) as data, data.unit_of_work() as uow:
@@ -177,7 +176,7 @@ async def test_a_full_pool_is_told_as_the_engines(
 async def test_callers_that_are_cancelled_leave_no_connection_out(
     database_url: str, settings: Settings, tenant_id: UUID
 ) -> None:
-    own = prepare_engine(create_async_engine(_url(database_url), pool_size=2))
+    own = prepare_engine(create_async_engine(service_url(database_url), pool_size=2))
     async with DataLayer.open(settings, engine=own) as data:
         for number in range(60):
             call = asyncio.ensure_future(data.config.get_agents(tenant_id))
@@ -192,15 +191,11 @@ async def test_callers_that_are_cancelled_leave_no_connection_out(
     await own.dispose()
 
 
-def _url(database_url: str) -> str:
-    return driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://")
-
-
 async def test_documents_and_times_are_read_right_whatever_the_connections_settings(
     database_url: str, settings: Settings, tenant_id: UUID
 ) -> None:
     arguments = {"server_settings": {"timezone": "Europe/Amsterdam", "extra_float_digits": "0"}}
-    own = prepare_engine(create_async_engine(_url(database_url), connect_args=arguments))
+    own = prepare_engine(create_async_engine(service_url(database_url), connect_args=arguments))
     # Local time had an offset with seconds then.
     moment = datetime(1900, 1, 1, tzinfo=UTC)
     field: ProfileField = ProfileFieldFactory(

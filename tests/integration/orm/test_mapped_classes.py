@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -16,14 +16,10 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import (
-    RelationshipProperty,
-    configure_mappers,
-)
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.exc import StaleDataError
 
-from soldier_data import ConflictError, DataLayer, orm, prepare_engine
+from soldier_data import ConflictError, DataLayer, orm
 from soldier_data.audit import AuditEvent, TurnRecord
 from soldier_data.base.models import utcnow
 from soldier_data.config import (
@@ -37,7 +33,6 @@ from soldier_data.config import (
 )
 from soldier_data.memory import Entity, Episode, Relationship
 from soldier_data.orm import AgentRow, EmbeddingRow, EpisodeRow, StepRow, ToolActivationRow
-from soldier_data.postgres.engine import driver_url
 from soldier_data.postgres.orm import Document
 from soldier_data.profiles import (
     ChannelIdentity,
@@ -49,55 +44,20 @@ from soldier_data.profiles import (
 )
 from soldier_data.runs import Artifact, LLMCall, Run, Step
 from soldier_data.vectors import Embedding
-from tests.conftest import DIMENSIONS, settings_for
+from tests.conftest import DIMENSIONS
 from tests.factories.config import (
-    AgentFactory,
     MigrationPlanFactory,
     ScenarioFactory,
 )
 from tests.factories.memory import EntityFactory
 from tests.factories.profiles import CustomerProfileFactory
 from tests.factories.runs import RunFactory
+from tests.integration.orm.conftest import ROWS, saved_agent
 
 VECTOR = [1.0, *[0.0] * (DIMENSIONS - 1)]
 
-configure_mappers()
-ROWS: list[Any] = [getattr(orm, name) for name in orm.__all__ if name != "Base"]
 # A session is written by its store: the document of its row is compressed.
 WRITABLE = [row for row in ROWS if row is not orm.SessionRow]
-RELATIONSHIPS: list[RelationshipProperty[Any]] = [
-    each for row in ROWS for each in row.__mapper__.relationships
-]
-
-
-@pytest.fixture(scope="module")
-async def data(module_database_url: str, redis_url: str) -> AsyncIterator[DataLayer]:
-    settings = settings_for(module_database_url, redis_url=redis_url, session_key_prefix=f"t{uuid4().hex}")
-    async with DataLayer.open(settings) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-async def engine(module_database_url: str) -> AsyncIterator[AsyncEngine]:
-    own = prepare_engine(create_async_engine(_url(module_database_url)))
-    yield own
-    await own.dispose()
-
-
-@pytest.fixture
-async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
-    async with AsyncSession(engine) as opened:
-        yield opened
-
-
-def _url(database_url: str) -> str:
-    return driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://")
-
-
-async def _agent(data: DataLayer, tenant_id: UUID, **fields: Any) -> Agent:
-    agent: Agent = AgentFactory(tenant_id=tenant_id, **fields)
-    await data.config.save_agent(agent)
-    return agent
 
 
 # -- what can be imported ----------------------------------------------------------------------------------------
@@ -180,7 +140,7 @@ async def _required(data: DataLayer, row: Any, tenant_id: UUID) -> dict[str, Any
     values = {
         **VALUES,
         "tenant_id": tenant_id,
-        "agent_id": (await _agent(data, tenant_id)).id,
+        "agent_id": (await saved_agent(data, tenant_id)).id,
         "run_id": run.id,
         "profile_id": profile.id,
         "from_entity_id": entities[0].id,
@@ -323,7 +283,7 @@ async def test_documents_that_are_null_are_stored_as_the_stores_do(
 ) -> None:
     run = RunFactory(tenant_id=tenant_id)
     await data.runs.save_run(run)
-    agent = await _agent(data, tenant_id)
+    agent = await saved_agent(data, tenant_id)
     keys = {"tenant_id": tenant_id, "run_id": run.id, "node_name": "n"}
     session.add_all(
         [
@@ -371,7 +331,7 @@ async def test_what_searches_read_follows_the_object(
 async def test_a_changed_object_gets_the_next_revision(
     data: DataLayer, session: AsyncSession, tenant_id: UUID
 ) -> None:
-    agent = await _agent(data, tenant_id)
+    agent = await saved_agent(data, tenant_id)
     row = await session.get_one(AgentRow, (tenant_id, agent.id))
     written = row.write_id
     row.name = row.name
@@ -388,7 +348,7 @@ async def test_a_changed_object_gets_the_next_revision(
 async def test_an_object_that_a_store_changed_meanwhile_is_stale(
     data: DataLayer, session: AsyncSession, tenant_id: UUID
 ) -> None:
-    agent = await _agent(data, tenant_id)
+    agent = await saved_agent(data, tenant_id)
     row = await session.get_one(AgentRow, (tenant_id, agent.id))
     await data.config.save_agent(agent)
     row.name = "renamed"

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, configure_mappers, selectinload
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, selectinload
 
-from soldier_data import DataLayer, orm, prepare_engine
-from soldier_data.config import Agent, Rule
+from soldier_data import DataLayer, orm
+from soldier_data.config import Rule
 from soldier_data.orm import AgentRow, RunRow
-from soldier_data.postgres.engine import driver_url
-from tests.conftest import settings_for
 from tests.factories.config import (
-    AgentFactory,
     RuleFactory,
     ScenarioFactory,
     TemplateFactory,
@@ -28,43 +25,7 @@ from tests.factories.config import (
 from tests.factories.memory import EntityFactory, RelationshipFactory
 from tests.factories.profiles import FullProfileFactory, ProfileFieldFactory
 from tests.factories.runs import ArtifactFactory, LLMCallFactory, RunFactory, StepFactory
-
-configure_mappers()
-ROWS: list[Any] = [getattr(orm, name) for name in orm.__all__ if name != "Base"]
-RELATIONSHIPS: list[RelationshipProperty[Any]] = [
-    each for row in ROWS for each in row.__mapper__.relationships
-]
-
-
-@pytest.fixture(scope="module")
-async def data(module_database_url: str, redis_url: str) -> AsyncIterator[DataLayer]:
-    settings = settings_for(module_database_url, redis_url=redis_url, session_key_prefix=f"t{uuid4().hex}")
-    async with DataLayer.open(settings) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-async def engine(module_database_url: str) -> AsyncIterator[AsyncEngine]:
-    own = prepare_engine(create_async_engine(_url(module_database_url)))
-    yield own
-    await own.dispose()
-
-
-@pytest.fixture
-async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
-    async with AsyncSession(engine) as opened:
-        yield opened
-
-
-def _url(database_url: str) -> str:
-    return driver_url(database_url).replace("postgresql://", "postgresql+asyncpg://")
-
-
-async def _agent(data: DataLayer, tenant_id: UUID, **fields: Any) -> Agent:
-    agent: Agent = AgentFactory(tenant_id=tenant_id, **fields)
-    await data.config.save_agent(agent)
-    return agent
-
+from tests.integration.orm.conftest import RELATIONSHIPS, saved_agent
 
 # -- relationships -----------------------------------------------------------------------------------------------
 
@@ -85,7 +46,7 @@ class _Owner:
         return self.parts.setdefault(name, uuid4())
 
     async def store(self, data: DataLayer, tenant_id: UUID) -> None:
-        agent = await _agent(data, tenant_id, id=self.ids[AgentRow])
+        agent = await saved_agent(data, tenant_id, id=self.ids[AgentRow])
         key = {"tenant_id": tenant_id, "agent_id": agent.id}
         factories = (RuleFactory, ScenarioFactory, TemplateFactory, VariableFactory, ToolActivationFactory)
         parts = [

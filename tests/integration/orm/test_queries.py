@@ -19,9 +19,8 @@ from soldier_data import DataLayer, prepare_engine
 from soldier_data.config import Agent, Rule
 from soldier_data.migrations import upgrade
 from soldier_data.orm import AgentRow, RuleRow
-from soldier_data.postgres.engine import driver_url
 from soldier_data.settings import Settings
-from tests.conftest import DIMENSIONS, settings_for
+from tests.conftest import DIMENSIONS, service_url, settings_for
 from tests.factories.config import AgentFactory, RuleFactory
 
 QUERY = [1.0, *[0.0] * (DIMENSIONS - 1)]
@@ -71,7 +70,7 @@ class Place:
         await engine.dispose()
 
     def _engine(self, way: str) -> AsyncEngine:
-        url = driver_url(self.settings.database_url).replace("postgresql://", "postgresql+asyncpg://")
+        url = service_url(self.settings.database_url)
         schema = self.settings.database_schema
         if way == "translated":
             engine = create_async_engine(url).execution_options(schema_translate_map={None: schema})
